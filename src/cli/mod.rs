@@ -1,0 +1,290 @@
+//! The commands: flags as a table (clap's derive), one file for each command that does more than a screen of work.
+//!
+//! A command gets its flags and a place to write to, and returns whether the thing asked about is so.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub mod bans;
+pub mod check;
+pub mod demo;
+pub mod explain;
+pub mod replay;
+
+/// Where the configuration is unless `--config` says otherwise.
+pub const CONFIG: &str = "/etc/f2b-pipe/f2b-pipe.toml";
+/// Where locks, state files and the off switch are unless `--runtime-dir` says otherwise.
+pub const RUNTIME_DIR: &str = "/run/f2b-pipe";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "f2b-pipe",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct Cli {
+    /// What to do; without one: run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `run`, which may stand without the word.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// What httpd starts: access lines on stdin, to the log (--tee) and to bans
+    Run(RunArgs),
+    /// Name everything that would not work on this host, and what to write
+    Check(CheckArgs),
+    /// Jails, what they saw, and whom they ban
+    Status(StatusArgs),
+    /// Who is banned, by which jail, how long still, and why
+    Banned(ListArgs),
+    /// Ban addresses or networks by hand
+    Ban(BanArgs),
+    /// Take bans away
+    Unban(UnbanArgs),
+    /// Panic button: empty every set; nothing is banned until `reload`
+    Off(WhereArgs),
+    /// After `off`: ban again. A changed configuration needs `apachectl graceful`
+    Reload(WhereArgs),
+    /// Show each room's view of one line: what was read, what it would count for, where it stops and why
+    Explain(ExplainArgs),
+    /// The decisions on old logs, by their own times
+    Replay(ReplayArgs),
+    /// Watch attackers land in the kernel's sets, in a private network namespace (about 15 s, no root needed)
+    Demo(DemoArgs),
+}
+
+/// Which configuration is meant.
+#[derive(Args, Clone, Debug)]
+pub struct WhereArgs {
+    /// Configuration file; its conf.d/*.toml beside it are read, too
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    pub config: PathBuf,
+    /// Locks, state files, off switch
+    #[arg(long, value_name = "DIR", default_value = RUNTIME_DIR, hide = true)]
+    pub runtime_dir: PathBuf,
+}
+
+/// `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub place: WhereArgs,
+    /// LogFormat of the lines: f2b, combined, common, vhost_combined, vhost_common, or the very string from httpd.conf
+    #[arg(long, value_name = "FORMAT", default_value = "combined")]
+    pub format: String,
+    /// Append every byte to this file (the normal access log)
+    #[arg(long, value_name = "FILE")]
+    pub tee: Option<PathBuf>,
+    /// The lines are httpd's error log (ErrorLog "|...")
+    #[arg(long)]
+    pub error_log: bool,
+    /// Only one program writes to this pipe, line by line (cat, a FIFO), so that no line can be torn
+    #[arg(long)]
+    pub single_writer: bool,
+    /// Decide and tell, but ban nobody
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub place: WhereArgs,
+    /// httpd's main configuration file; found by itself if not given
+    #[arg(long, value_name = "FILE")]
+    pub httpd_conf: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `banned`.
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub place: WhereArgs,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `status`.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// Only this jail
+    pub jail: Option<String>,
+    /// Which configuration, and how to print.
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// `ban`.
+#[derive(Args, Clone, Debug)]
+pub struct BanArgs {
+    /// Addresses, or networks such as 192.0.2.0/24
+    #[arg(required = true, value_name = "IP")]
+    pub ips: Vec<String>,
+    /// The jail whose set and ports are used; "manual" closes the ports of [defaults]
+    #[arg(long, default_value = "manual")]
+    pub jail: String,
+    /// How long: 10m, 1h 30m, 3600, -1 for ever; the jail's bantime if not given
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub time: Option<String>,
+    /// Even an address that ignoreip, ignoreself or loopback protects
+    #[arg(long)]
+    pub force: bool,
+    /// Which configuration.
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// `unban`.
+#[derive(Args, Clone, Debug)]
+pub struct UnbanArgs {
+    /// Addresses or networks
+    #[arg(
+        required_unless_present = "all",
+        conflicts_with = "all",
+        value_name = "IP"
+    )]
+    pub ips: Vec<String>,
+    /// Everybody
+    #[arg(long)]
+    pub all: bool,
+    /// Only from this jail
+    #[arg(long)]
+    pub jail: Option<String>,
+    /// Which configuration.
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// `explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// The line, as it stands in the log; - reads lines from stdin
+    pub line: String,
+    /// Which configuration.
+    #[command(flatten)]
+    pub place: WhereArgs,
+    /// LogFormat of the line, as in `run`
+    #[arg(long, value_name = "FORMAT", default_value = "combined")]
+    pub format: String,
+    /// The line is from httpd's error log
+    #[arg(long)]
+    pub error_log: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `replay`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// Old access logs, oldest first; - is stdin
+    #[arg(required = true, value_name = "LOG")]
+    pub logs: Vec<PathBuf>,
+    /// Which configuration.
+    #[command(flatten)]
+    pub place: WhereArgs,
+    /// LogFormat of the lines, as in `run`
+    #[arg(long, value_name = "FORMAT", default_value = "combined")]
+    pub format: String,
+    /// One JSON object a decision
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// No pauses and no live view: for scripts and tests
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// How a command ended that did what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// Exit code 0.
+    Fine,
+    /// Exit code 1: the thing asked about is not so (a check that fails, an address that was not banned).
+    NotSo,
+}
+
+/// Why a command could not do what it was asked. Exit code 2, but for [`Failure::Output`].
+#[derive(Debug)]
+pub enum Failure {
+    /// Words or configuration that cannot be used: complete lines for people, each with what to write.
+    Usage(String),
+    /// The output could not be written. A reader that went away (`| head`) is not an error.
+    Output(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) => f.write_str(text),
+            Self::Output(error) => write!(f, "cannot write the output: {error}"),
+        }
+    }
+}
+
+/// What a command returns.
+pub type Done = Result<Outcome, Failure>;
+
+/// Every command but `run`, which has no words to print and no end of its own.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn command(command: &Command, out: &mut dyn Write) -> Done {
+    match command {
+        Command::Run(_) => Ok(Outcome::Fine),
+        Command::Check(args) => check::check(args, out),
+        Command::Status(args) => bans::status(args, out),
+        Command::Banned(args) => bans::banned(args, out),
+        Command::Ban(args) => bans::ban(args, out),
+        Command::Unban(args) => bans::unban(args, out),
+        Command::Off(args) => bans::off(args, out),
+        Command::Reload(args) => bans::reload(args, out),
+        Command::Explain(args) => explain::explain(args, out),
+        Command::Replay(args) => replay::replay(args, out),
+        Command::Demo(args) => demo::demo(args, out),
+    }
+}
+
+/// What `main` returns for a command's end.
+#[must_use]
+pub fn exit_code(done: &Done) -> ExitCode {
+    match done {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::NotSo) => ExitCode::from(1),
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::from(2),
+    }
+}

@@ -1,0 +1,164 @@
+//! Whom a line belongs to: an address, made canonical once, so that `::ffff:192.0.2.7` and `192.0.2.7` share a count.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A canonical address: an IPv4-mapped IPv6 address is the IPv4 address, a zone (`%eth0`) is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Client(IpAddr);
+
+impl Client {
+    /// Makes `addr` canonical.
+    #[must_use]
+    pub fn new(addr: IpAddr) -> Self {
+        Self(addr.to_canonical())
+    }
+
+    /// Reads an address as httpd writes it (`%a`, `%h` without name look-ups): dotted quad, or IPv6 with or without
+    /// a zone. Anything else, a host name too, is `None`.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        if let Some(v4) = parse_v4(text) {
+            return Some(Self(IpAddr::V4(v4)));
+        }
+        let text = std::str::from_utf8(text).ok()?;
+        let (text, zone) = text.split_once('%').unwrap_or((text, "eth0"));
+        if zone.is_empty()
+            || !zone
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        {
+            return None;
+        }
+        text.parse::<Ipv6Addr>()
+            .ok()
+            .map(|v6| Self::new(IpAddr::V6(v6)))
+    }
+
+    /// The address.
+    #[must_use]
+    pub fn addr(self) -> IpAddr {
+        self.0
+    }
+
+    /// The one that is counted and banned for this client: an IPv4 address itself, an IPv6 address cut to its first
+    /// `ipv6_prefix` bits (0 to 128), since a household or a rented server has a whole /64.
+    #[must_use]
+    pub fn counted(self, ipv6_prefix: u8) -> Self {
+        match self.0 {
+            IpAddr::V4(_) => self,
+            IpAddr::V6(v6) => {
+                let host_bits = 128u32.saturating_sub(u32::from(ipv6_prefix));
+                let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+                Self(IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask)))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Strict dotted quad: four numbers of 0 to 255 without leading zeros, as inet_ntop writes them. By hand, since this is
+/// on the way of every line.
+fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
+    let mut bits = 0u32;
+    let mut octet = 0u32;
+    let mut digits = 0u8;
+    let mut dots = 0u8;
+    if text.len() > 15 {
+        return None;
+    }
+    for &b in text {
+        match b {
+            b'0'..=b'9' => {
+                if digits == 1 && octet == 0 {
+                    return None;
+                }
+                octet = octet * 10 + u32::from(b - b'0');
+                digits += 1;
+                if octet > 255 {
+                    return None;
+                }
+            }
+            b'.' if digits > 0 && dots < 3 => {
+                bits = (bits << 8) | octet;
+                (octet, digits) = (0, 0);
+                dots += 1;
+            }
+            _ => return None,
+        }
+    }
+    (dots == 3 && digits > 0).then(|| Ipv4Addr::from_bits((bits << 8) | octet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(text: &str) -> Option<String> {
+        Client::parse(text.as_bytes()).map(|c| c.to_string())
+    }
+
+    #[test]
+    fn mapped_v4_is_the_same_client() {
+        assert_eq!(
+            Client::parse(b"::ffff:192.0.2.7"),
+            Client::parse(b"192.0.2.7")
+        );
+    }
+
+    #[test]
+    fn only_what_httpd_writes_is_an_address() {
+        for good in [
+            "0.0.0.0",
+            "192.0.2.7",
+            "255.255.255.255",
+            "::1",
+            "2001:db8::5",
+        ] {
+            assert_eq!(client(good).as_deref(), Some(good));
+        }
+        assert_eq!(client("fe80::1%eth0").as_deref(), Some("fe80::1"));
+        for bad in [
+            "",
+            "1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "01.2.3.4",
+            "1.2.3.256",
+            "1.2.3.4 ",
+            "1..3.4",
+            ".1.2.3.4",
+            "1.2.3.",
+            "localhost",
+            "[::1]",
+            "::1%",
+            "::1%a b",
+            "1.2.3.4%eth0",
+            "2001:db8::g",
+        ] {
+            assert_eq!(client(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ipv6_is_counted_by_prefix_and_ipv4_by_itself() {
+        let cut = |text: &str, prefix| {
+            Client::parse(text.as_bytes()).map(|c| c.counted(prefix).to_string())
+        };
+        assert_eq!(
+            cut("2001:db8:1:2:3:4:5:6", 64).as_deref(),
+            Some("2001:db8:1:2::")
+        );
+        assert_eq!(cut("2001:db8:1:2:3:4:5:6", 0).as_deref(), Some("::"));
+        assert_eq!(
+            cut("2001:db8:1:2:3:4:5:6", 128).as_deref(),
+            Some("2001:db8:1:2:3:4:5:6")
+        );
+        assert_eq!(cut("192.0.2.7", 64).as_deref(), Some("192.0.2.7"));
+    }
+}

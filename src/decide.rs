@@ -1,0 +1,33 @@
+//! Is that a ban, and for how long. Pure.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// How long a ban lasts. The kernel reads a timeout of 0 as "for ever", so 0 cannot be written here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BanFor {
+    /// Whole seconds, at least one.
+    Timed(NonZeroU32),
+    /// Until somebody takes it away (`bantime = -1`).
+    Forever,
+}
+
+impl BanFor {
+    /// A ban of `d`, rounded up to a whole second; `None` for nothing at all, or for more than `u32` seconds (136 years).
+    #[must_use]
+    pub fn timed(d: Duration) -> Option<Self> {
+        let secs = d.as_secs().checked_add(u64::from(d.subsec_nanos() > 0))?;
+        NonZeroU32::new(u32::try_from(secs).ok()?).map(Self::Timed)
+    }
+}
+
+impl fmt::Display for BanFor {
+    /// `600s`, or `ever`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timed(secs) => write!(f, "{secs}s"),
+            Self::Forever => f.write_str("ever"),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! f2b-pipe: httpd's piped access log, from a line to a ban.
+//!
+//! The rooms stand in the order in which a line walks through them:
+//!
+//! ```text
+//! source ─> tee ─> frame ─> parse ─> filter ─> Hit ─> exempt ─> count ─> decide ─> act ─> notify
+//! stdin     the    bytes    Line to  fields           never-    per      pure      ipset   syslog,
+//!           log    to lines fields   to rules         ban list  client                     error log
+//! ```
+//!
+//! `Hit` is the narrow waist: before it all is about text that strangers wrote, after it all is about clients.
+//! `replay` and `explain` walk the same rooms with another source, another clock and `act::dry`.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::cast_possible_truncation,
+        clippy::let_underscore_must_use,
+        reason = "a test that cannot go on should stop"
+    )
+)]
+
+pub mod run; // the loop: what happens to a line, and in which order
+
+pub mod filter;
+pub mod frame; // bytes to lines
+pub mod parse; // lines to fields
+pub mod source; // where bytes come from: httpd's pipe
+pub mod tee; // the same bytes on to the access log // fields to hits
+
+pub mod client; // whom a hit belongs to
+pub mod hit; // the waist
+
+pub mod act;
+pub mod count; // how often, within findtime
+pub mod decide; // is that a ban, and for how long
+pub mod exempt; // who is never banned // the kernel's sets, the chain, open connections
+
+pub mod notify; // who is told of bans: syslog, the status file
+pub mod say; // all output to people
+
+pub mod cli; // the commands
+pub mod config; // f2b-pipe.toml to Config
+pub mod httpd; // what httpd's own configuration says about logs
+pub mod sys; // the few system calls that need `unsafe`
