@@ -17,6 +17,8 @@ pub struct Config {
     pub firewall: Firewall,
     /// Networks of proxies: a peer among these is never banned, and its client cannot be held by a packet filter.
     pub proxies: Vec<IpNet>,
+    /// What bans by hand stand on, named `manual`: ports, bantime, ignoreip of `[defaults]`. Its rule is not for lines.
+    pub manual: Jail,
     /// Jails that run (`enabled = false` and broken ones are not here), in the order of the file; at most 65,535.
     pub jails: Vec<Jail>,
 }
