@@ -13,7 +13,7 @@ use crate::decide::{BanFor, Verdict, decide};
 use crate::exempt::{Exempt, Spared, Target};
 use crate::filter::Filter;
 use crate::frame::{Framed, Trust};
-use crate::hit::{Arrival, Hit};
+use crate::hit::{Arrival, Hit, JailId};
 use crate::parse::text::Escaped;
 use crate::parse::{Access, Format, Misfit, error_log};
 
@@ -91,6 +91,8 @@ pub struct JailTally {
 /// A limit was reached.
 #[derive(Debug)]
 pub struct Decision<'a> {
+    /// Its number.
+    pub id: JailId,
     /// Whose limit.
     pub jail: &'a Jail,
     /// Whom it is about.
@@ -210,7 +212,7 @@ impl Judge {
 
         // Only now: whom nobody would ban needs no protection, and most lines end above.
         let who = Target::Client(counted);
-        let mut tell = |outcome| each(Decision { jail, who, hits: count, outcome });
+        let mut tell = |outcome| each(Decision { id: hit.jail, jail, who, hits: count, outcome });
         let ban_for = match verdict {
             Verdict::Pass => return,
             Verdict::Observe => {
