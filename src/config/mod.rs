@@ -103,11 +103,13 @@ pub enum Ports {
     These(Vec<(String, u16)>),
 }
 
-/// The conditions of a native jail: all of `all` must hold, and no single one of `not`.
+/// The conditions of a native jail: all of `all` must hold, one of `any` if there are any, and no single one of `not`.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// Each condition must hold.
     pub all: Conditions,
+    /// One of these must hold, if there are any (`any = { path = [...], referer = [...] }`).
+    pub any: Conditions,
     /// Any one that holds is an exception.
     pub not: Conditions,
     /// How many hits a line counts for, 1 to 1000.
@@ -160,6 +162,42 @@ pub enum Field {
     User,
     /// The server name (`%v`).
     Vhost,
+    /// Of a line of httpd's error log: the text behind the client, from the AH code on.
+    Message,
+}
+
+impl Field {
+    /// The key of a condition on it.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Path => "path",
+            Self::Query => "query",
+            Self::Request => "request",
+            Self::Agent => "agent",
+            Self::Referer => "referer",
+            Self::User => "user",
+            Self::Vhost => "vhost",
+            Self::Message => "message",
+        }
+    }
+
+    /// The same with the directive of LogFormat that writes it.
+    #[must_use]
+    pub fn directive(self) -> &'static str {
+        match self {
+            Self::Method => "method (%r or %m)",
+            Self::Path => "path (%r or %U)",
+            Self::Query => "query (%r or %q)",
+            Self::Request => "request (%r)",
+            Self::Agent => "agent (%{User-Agent}i)",
+            Self::Referer => "referer (%{Referer}i)",
+            Self::User => "user (%u)",
+            Self::Vhost => "vhost (%v)",
+            Self::Message => "message (ErrorLog)",
+        }
+    }
 }
 
 /// Files in the runtime directory. They carry the configuration's name, so that two configurations on one host do not mix.
