@@ -332,7 +332,7 @@ fn show(
 fn epilogue(stage: &Stage, board: &Board, out: &mut dyn Write) -> Done {
     if !stage.dry {
         writeln!(out, "\nThe kernel's own list\n")?;
-        writeln!(out, "{}", watcher::kernel_list(board))?;
+        writeln!(out, "{}", watcher::kernel_list())?;
     }
     let (summary, fine) = view::summary(board, stage.dry);
     writeln!(
