@@ -105,7 +105,10 @@ pub struct RunArgs {
 impl Default for RunArgs {
     fn default() -> Self {
         Self {
-            place: WhereArgs { config: CONFIG.into(), runtime_dir: RUNTIME_DIR.into() },
+            place: WhereArgs {
+                config: CONFIG.into(),
+                runtime_dir: RUNTIME_DIR.into(),
+            },
             format: "combined".into(),
             tee: None,
             error_log: false,

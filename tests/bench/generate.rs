@@ -135,7 +135,9 @@ impl Ranks {
     fn pick(&self, random: &mut Random) -> usize {
         let all = self.0.last().copied().unwrap_or_default();
         let point = random.next() as f64 / u64::MAX as f64 * all;
-        self.0.partition_point(|&sum| sum < point).min(self.0.len() - 1)
+        self.0
+            .partition_point(|&sum| sum < point)
+            .min(self.0.len() - 1)
     }
 }
 
@@ -234,7 +236,13 @@ impl Client {
             }
             Kind::Flood => request.target = format!("/search?q={}", random.below(100_000)),
             Kind::Exploit => {
-                random.pick(&["/.env", "/cgi-bin/status", "/.git/config", "/index.php?page=../../etc/passwd"])
+                random
+                    .pick(&[
+                        "/.env",
+                        "/cgi-bin/status",
+                        "/.git/config",
+                        "/index.php?page=../../etc/passwd",
+                    ])
                     .clone_into(&mut request.target);
                 request.status = 404;
             }
@@ -244,7 +252,14 @@ impl Client {
 }
 
 fn page(random: &mut Random) -> String {
-    let section = random.pick(&["news", "products", "blog", "forum/thread", "wiki", "shop/item"]);
+    let section = random.pick(&[
+        "news",
+        "products",
+        "blog",
+        "forum/thread",
+        "wiki",
+        "shop/item",
+    ]);
     let number = random.below(20_000);
     match random.below(5) {
         0 => format!("/{section}/{number}?page={}&sort=date", random.below(20)),
@@ -295,7 +310,10 @@ impl Request {
                 ("fonts", "woff2"),
             ][random.below(6) as usize];
             let version = random.below(900);
-            self.target = format!("/{folder}/{}-{version}.{ending}", random.pick(&["main", "header", "teaser", "thumb"]));
+            self.target = format!(
+                "/{folder}/{}-{version}.{ending}",
+                random.pick(&["main", "header", "teaser", "thumb"])
+            );
             self.referer = format!("https://www.example.org{}", page(random));
             self.status = match random.below(100) {
                 0..=17 => 304,

@@ -25,7 +25,9 @@ const CONFIG: &str = "[jail.bench]\nmaxretry = 1\npath = ['^/bench$']\n";
 
 /// Prints the distribution.
 pub fn measure(bench: &Bench) {
-    println!("\nLatency: one line at a time, each from a new address, from its write() to the entry in the kernel");
+    println!(
+        "\nLatency: one line at a time, each from a new address, from its write() to the entry in the kernel"
+    );
     if !bench.real {
         println!("  not measured: it needs a private network namespace");
         return;
@@ -59,7 +61,11 @@ pub fn measure(bench: &Bench) {
             if kernel.test(&set, who).expect("the kernel can be asked") {
                 break;
             }
-            assert!(written.elapsed() < Duration::from_secs(10), "line {n} was not banned; see {}", bench.dir.join("stderr").display());
+            assert!(
+                written.elapsed() < Duration::from_secs(10),
+                "line {n} was not banned; see {}",
+                bench.dir.join("stderr").display()
+            );
             while asked.elapsed() < ASK_EVERY {
                 spin_loop();
             }
@@ -74,6 +80,12 @@ pub fn measure(bench: &Bench) {
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
     println!(
         "  {} lines: p50 {:.0} µs, p90 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs, max {:.0} µs; the first one, with all sets and rules to make, {:.1} ms",
-        took.len(), at(0.5), at(0.9), at(0.99), at(0.999), at(1.0), first.as_secs_f64() * 1e3
+        took.len(),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(0.999),
+        at(1.0),
+        first.as_secs_f64() * 1e3
     );
 }

@@ -49,7 +49,9 @@ pub fn run(command: &mut Command, lines: &[u8], feed: Feed) -> Cost {
     let (wall, peak) = thread::scope(|scope| {
         let watcher = scope.spawn(|| peak_memory(pid, &ended));
         let fed = match feed {
-            Feed::Stream => lines.chunks(CHUNK).try_for_each(|chunk| pipe.write_all(chunk)),
+            Feed::Stream => lines
+                .chunks(CHUNK)
+                .try_for_each(|chunk| pipe.write_all(chunk)),
             Feed::PerSecond(rate) => paced(&mut pipe, lines, rate),
         };
         fed.unwrap_or_else(|e| panic!("{command:?} does not read: {e}"));

@@ -90,9 +90,15 @@ pub(super) fn kernel_list() -> String {
         return "It cannot be asked: no rights, or no ip_set.\n".to_owned();
     };
     let sets = kernel.names(SET_PREFIX).unwrap_or_default();
-    let with_tool = Command::new("ipset").arg("--version").stdout(Stdio::null()).status().is_ok();
+    let with_tool = Command::new("ipset")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok();
     if !with_tool {
-        text.push_str("(read through netlink; the package ipset has the tool that shows it as well)\n");
+        text.push_str(
+            "(read through netlink; the package ipset has the tool that shows it as well)\n",
+        );
     }
     for set in sets {
         let mut members = Vec::new();
@@ -101,13 +107,27 @@ pub(super) fn kernel_list() -> String {
             continue;
         }
         if with_tool {
-            let said = Command::new("ipset").args(["list", &set]).stdin(Stdio::null()).output();
+            let said = Command::new("ipset")
+                .args(["list", &set])
+                .stdin(Stdio::null())
+                .output();
             let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
-            text.push_str(&format!("$ ipset list {set}\n{}\n", said.unwrap_or_default()));
+            text.push_str(&format!(
+                "$ ipset list {set}\n{}\n",
+                said.unwrap_or_default()
+            ));
         } else {
             text.push_str(&format!("{set}\n"));
-            for Member { addr, left, packets, comment, .. } in members {
-                let left = left.map_or_else(|| "for ever".to_owned(), |left| format!("{left} s left"));
+            for Member {
+                addr,
+                left,
+                packets,
+                comment,
+                ..
+            } in members
+            {
+                let left =
+                    left.map_or_else(|| "for ever".to_owned(), |left| format!("{left} s left"));
                 text.push_str(&format!("  {addr}  {left}, {packets} packets  {comment}\n"));
             }
         }

@@ -37,8 +37,17 @@ mod measure;
 const F2B_PIPE: &str = env!("CARGO_BIN_EXE_f2b-pipe");
 /// As the demo's: nobody inside, no rights outside, all gone at the end.
 const UNSHARE: [&str; 11] = [
-    "--user", "--map-user=65534", "--map-group=65534", "--keep-caps", "--net", "--ipc", "--mount",
-    "--pid", "--fork", "--mount-proc", "--kill-child",
+    "--user",
+    "--map-user=65534",
+    "--map-group=65534",
+    "--keep-caps",
+    "--net",
+    "--ipc",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--mount-proc",
+    "--kill-child",
 ];
 const PROBE: &str = "mount -t tmpfs bench /run && ip link set lo up";
 const PARTS: [&str; 6] = ["stream", "lines", "latency", "clients", "jails", "memory"];
@@ -54,7 +63,10 @@ fn main() {
         // `cargo test --benches` runs benchmarks without this word, to see that they start.
         _ if !args.iter().any(|arg| arg == "--bench") => return,
         _ => {
-            let probe = Command::new("unshare").args(UNSHARE).args(["--", "sh", "-c", PROBE]).output();
+            let probe = Command::new("unshare")
+                .args(UNSHARE)
+                .args(["--", "sh", "-c", PROBE])
+                .output();
             let own = std::env::current_exe().expect("this program has a path");
             if probe.is_ok_and(|probe| probe.status.success()) {
                 let script = format!("{PROBE} && exec \"$0\" inside real \"$@\"");
@@ -71,9 +83,17 @@ fn main() {
         }
     }
     let real = args.get(1).is_some_and(|word| word == "real");
-    let words: Vec<&str> = args.iter().skip(2).map(String::as_str).filter(|w| *w != "--bench").collect();
+    let words: Vec<&str> = args
+        .iter()
+        .skip(2)
+        .map(String::as_str)
+        .filter(|w| *w != "--bench")
+        .collect();
     if let Some(unknown) = words.iter().find(|word| !PARTS.contains(word)) {
-        panic!("no part is called {unknown}; there are {}", PARTS.join(", "));
+        panic!(
+            "no part is called {unknown}; there are {}",
+            PARTS.join(", ")
+        );
     }
     let bench = Bench::new(real);
     bench.header(&words);
@@ -127,9 +147,17 @@ impl Bench {
         } else {
             "none (--dry-run): no private network namespace could be made here"
         };
-        println!("f2b-pipe {}: cargo bench -- {}", env!("CARGO_PKG_VERSION"), words.join(" "));
+        println!(
+            "f2b-pipe {}: cargo bench -- {}",
+            env!("CARGO_PKG_VERSION"),
+            words.join(" ")
+        );
         println!("{cpu}, {cores} cores, Linux {}", kernel.trim());
-        println!("{}, load {}", chrono::Local::now().format("%Y-%m-%d %H:%M"), read("/proc/loadavg").trim());
+        println!(
+            "{}, load {}",
+            chrono::Local::now().format("%Y-%m-%d %H:%M"),
+            read("/proc/loadavg").trim()
+        );
         println!("bans: {bans}");
     }
 
@@ -152,7 +180,12 @@ impl Bench {
         fs::create_dir_all(self.dir.join("out")).expect("a directory can be made");
     }
 
-    fn contestants<'a>(&'a self, combined: &'a [u8], f2b: &'a [u8], single: bool) -> Vec<Contestant<'a>> {
+    fn contestants<'a>(
+        &'a self,
+        combined: &'a [u8],
+        f2b: &'a [u8],
+        single: bool,
+    ) -> Vec<Contestant<'a>> {
         let tee = format!("--tee={}", self.dir.join("out/teed").display());
         let with = move |words: &[&str]| {
             let mut words: Vec<String> = words.iter().map(|&w| w.to_owned()).collect();
@@ -165,18 +198,44 @@ impl Bench {
         let tee2 = tee.clone();
         let mut all: Vec<Contestant<'a>> = Vec::new();
         let mut add = |name, lines, command: Box<dyn Fn() -> Command + 'a>| {
-            all.push(Contestant { name, lines, command, costs: Vec::new() });
+            all.push(Contestant {
+                name,
+                lines,
+                command,
+                costs: Vec::new(),
+            });
         };
         add("rotatelogs", combined, Box::new(|| self.rotatelogs()));
-        add("newline counter", combined, Box::new(|| {
-            let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
-            command.arg("count");
-            command
-        }));
-        add("f2b-pipe, combined", combined, Box::new(move || with(&["--format=combined"])));
-        add("f2b-pipe, combined, tee", combined, Box::new(move || with(&["--format=combined", &tee])));
-        add("f2b-pipe, f2b", f2b, Box::new(move || with(&["--format=f2b"])));
-        add("f2b-pipe, f2b, tee", f2b, Box::new(move || with(&["--format=f2b", &tee2])));
+        add(
+            "newline counter",
+            combined,
+            Box::new(|| {
+                let mut command =
+                    Command::new(std::env::current_exe().expect("this program has a path"));
+                command.arg("count");
+                command
+            }),
+        );
+        add(
+            "f2b-pipe, combined",
+            combined,
+            Box::new(move || with(&["--format=combined"])),
+        );
+        add(
+            "f2b-pipe, combined, tee",
+            combined,
+            Box::new(move || with(&["--format=combined", &tee])),
+        );
+        add(
+            "f2b-pipe, f2b",
+            f2b,
+            Box::new(move || with(&["--format=f2b"])),
+        );
+        add(
+            "f2b-pipe, f2b, tee",
+            f2b,
+            Box::new(move || with(&["--format=f2b", &tee2])),
+        );
         all
     }
 
@@ -200,7 +259,10 @@ impl Bench {
 
     /// A million lines as one stream.
     fn stream(&self) {
-        let (combined, f2b) = (Traffic::day(Format::Combined).bytes(), Traffic::day(Format::F2b).bytes());
+        let (combined, f2b) = (
+            Traffic::day(Format::Combined).bytes(),
+            Traffic::day(Format::F2b).bytes(),
+        );
         println!(
             "\nOne stream: {} lines of {} clients, {} MB combined, {} MB f2b; median of {REPETITIONS}",
             Traffic::day(Format::F2b).lines,
@@ -219,11 +281,22 @@ impl Bench {
         const PART: usize = 50_000;
         const REGEX: &str = r#"^<HOST> -.*"(GET|POST|HEAD) [^"]*" 404 "#;
         let log = self.dir.join("part.log");
-        let part: Vec<u8> = lines.split_inclusive(|&b| b == b'\n').take(PART).flatten().copied().collect();
+        let part: Vec<u8> = lines
+            .split_inclusive(|&b| b == b'\n')
+            .take(PART)
+            .flatten()
+            .copied()
+            .collect();
         fs::write(&log, part).expect("a file can be written");
         let mut command = Command::new("fail2ban-regex");
-        command.args([log.as_os_str(), REGEX.as_ref()]).stderr(Stdio::null());
-        if Command::new("fail2ban-regex").arg("--version").output().is_err() {
+        command
+            .args([log.as_os_str(), REGEX.as_ref()])
+            .stderr(Stdio::null());
+        if Command::new("fail2ban-regex")
+            .arg("--version")
+            .output()
+            .is_err()
+        {
             println!("  fail2ban-regex is not installed");
             return;
         }
@@ -231,7 +304,11 @@ impl Bench {
         let rate = PART as f64 / cost.wall;
         println!(
             "  {:<26}{:>8.3}{:>33.0}{:>12.1}   one failregex, {PART} lines of it, once: f2b-pipe is {:.0} times as fast",
-            "fail2ban-regex", cost.cpu, rate, cost.peak, ours / rate
+            "fail2ban-regex",
+            cost.cpu,
+            rate,
+            cost.peak,
+            ours / rate
         );
     }
 
@@ -239,7 +316,13 @@ impl Bench {
     fn lines(&self) {
         const RATE: u32 = 50_000;
         const SECONDS: usize = 5;
-        let traffic = |format| Traffic { lines: RATE as usize * SECONDS, ..Traffic::day(format) }.bytes();
+        let traffic = |format| {
+            Traffic {
+                lines: RATE as usize * SECONDS,
+                ..Traffic::day(format)
+            }
+            .bytes()
+        };
         let (combined, f2b) = (traffic(Format::Combined), traffic(Format::F2b));
         println!("\nOne write() a line, {RATE} lines a second, {SECONDS} s; median of 3");
         let mut all = self.contestants(&combined, &f2b, false);
@@ -248,7 +331,8 @@ impl Bench {
 }
 
 fn print_table(all: &[Contestant<'_>]) {
-    let middle = |one: &Contestant<'_>, what: fn(&Cost) -> f64| median(one.costs.iter().map(what).collect());
+    let middle =
+        |one: &Contestant<'_>, what: fn(&Cost) -> f64| median(one.costs.iter().map(what).collect());
     println!(
         "  {:<26}{:>8}{:>10}{:>12}{:>11}{:>12}",
         "", "CPU s", "µs/line", "rotatelogs", "lines/s", "peak MiB"
