@@ -79,7 +79,9 @@ impl Engine {
         };
         if let Reader::Access(format) = &reader {
             for (jail, lacks) in filter::unmeetable(&config.jails, format) {
-                log::warn!("jail {jail} needs {lacks}, which is not in --format; nothing will count for it");
+                log::warn!(
+                    "jail {jail} needs {lacks}, which is not in --format; nothing will count for it"
+                );
             }
         }
         let config = Arc::new(config);
@@ -87,14 +89,20 @@ impl Engine {
         let pid = std::process::id();
         let path = paths.state(pid);
         let keeper = Keeper::start(Arc::clone(&config), paths);
-        let keeper = keeper.inspect_err(|error| log::error!("cannot start the keeper of the chain: {error}")).ok();
+        let keeper = keeper
+            .inspect_err(|error| log::error!("cannot start the keeper of the chain: {error}"))
+            .ok();
         let off = keeper.as_ref().map(Keeper::off).unwrap_or_default();
         let exempt = Exempt::new(&config);
         exempt.refresh_in_background();
         let state = State {
             pid,
             started: Utc::now().timestamp(),
-            format: if args.error_log { "error log".into() } else { args.format.clone() },
+            format: if args.error_log {
+                "error log".into()
+            } else {
+                args.format.clone()
+            },
             tee: args.tee.clone(),
             ..State::default()
         };
@@ -114,16 +122,37 @@ impl Engine {
             panic_always: std::env::var_os("F2B_PIPE_TEST_PANIC").is_some(),
         };
         engine.make_judge();
-        let names: Vec<&str> = engine.config.jails.iter().map(|jail| jail.name.as_str()).collect();
-        let dry = if engine.config.firewall.backend == Backend::DryRun { " (dry run)" } else { "" };
+        let names: Vec<&str> = engine
+            .config
+            .jails
+            .iter()
+            .map(|jail| jail.name.as_str())
+            .collect();
+        let dry = if engine.config.firewall.backend == Backend::DryRun {
+            " (dry run)"
+        } else {
+            ""
+        };
         log::info!("at work{dry}; jails: {}", names.join(", "));
         Some(engine)
     }
 
     fn make_judge(&mut self) {
-        let (config, reader, exempt) = (Arc::clone(&self.config), self.reader.clone(), self.exempt.clone());
-        let judge = Judge::new(config, reader, exempt, Act::new(&self.config), Arc::clone(&self.off));
-        let said = |error: &regex::Error| log::error!("the patterns of all jails together: {error}; nobody is banned");
+        let (config, reader, exempt) = (
+            Arc::clone(&self.config),
+            self.reader.clone(),
+            self.exempt.clone(),
+        );
+        let judge = Judge::new(
+            config,
+            reader,
+            exempt,
+            Act::new(&self.config),
+            Arc::clone(&self.off),
+        );
+        let said = |error: &regex::Error| {
+            log::error!("the patterns of all jails together: {error}; nobody is banned")
+        };
         self.judge = judge.inspect_err(said).ok();
     }
 
@@ -141,19 +170,36 @@ impl Engine {
         if self.panics < PANICS_MAX {
             guarded(|| self.make_judge());
         } else if self.panics == PANICS_MAX {
-            log::error!("{PANICS_MAX} internal errors: judging stops, lines only go on to the log until the next restart of httpd");
+            log::error!(
+                "{PANICS_MAX} internal errors: judging stops, lines only go on to the log until the next restart of httpd"
+            );
         }
     }
 
     fn judge_all(&mut self, chunk: &[u8], trust: Trust, now: Arrival) {
         assert!(!self.panic_always, "asked for by F2B_PIPE_TEST_PANIC");
-        let Self { framer, judge, keeper, told, .. } = self;
+        let Self {
+            framer,
+            judge,
+            keeper,
+            told,
+            ..
+        } = self;
         let Some(judge) = judge else { return };
         let mut misfit = None;
         framer.feed(chunk, trust, |framed, trust| {
-            let result = judge.line(framed, trust, now, &mut |decision| tell(&decision, keeper.as_ref()));
+            let result = judge.line(framed, trust, now, &mut |decision| {
+                tell(&decision, keeper.as_ref())
+            });
             if let (Err(error), false, true) = (result, told.none_fits, misfit.is_none()) {
-                misfit = Some((error, Escaped { bytes: framed.bytes(), max: 200 }.to_string()));
+                misfit = Some((
+                    error,
+                    Escaped {
+                        bytes: framed.bytes(),
+                        max: 200,
+                    }
+                    .to_string(),
+                ));
             }
         });
         let tally = judge.tally();
@@ -163,7 +209,9 @@ impl Engine {
                 log::warn!(
                     "none of {} lines fits --format: at column {} there should be {}: {line} (f2b-pipe explain shows more; \
                      f2b-pipe check compares with httpd.conf)",
-                    tally.lines, misfit.at + 1, misfit.wants
+                    tally.lines,
+                    misfit.at + 1,
+                    misfit.wants
                 );
             }
         }
@@ -178,7 +226,8 @@ impl Engine {
 
     /// Was something counted since the last report?
     pub(super) fn has_news(&self) -> bool {
-        self.judge.as_ref().map_or(0, |judge| judge.tally().lines) != self.state.lines || self.shed != self.state.shed
+        self.judge.as_ref().map_or(0, |judge| judge.tally().lines) != self.state.lines
+            || self.shed != self.state.shed
     }
 
     /// Writes the state file; `last` takes it away.
@@ -192,7 +241,11 @@ impl Engine {
             self.state.clients = judge.counter().clients();
             self.state.evicted = judge.counter().evicted();
             for (jail, counts) in self.config.jails.iter().zip(&tally.jails) {
-                let counts = JailState { hits: counts.hits, bans: counts.bans, not_banned: counts.not_banned };
+                let counts = JailState {
+                    hits: counts.hits,
+                    bans: counts.bans,
+                    not_banned: counts.not_banned,
+                };
                 self.state.jails.insert(jail.name.clone(), counts);
             }
         }
@@ -202,7 +255,10 @@ impl Engine {
         self.state.messages_lost = say::lost();
         self.state.act = self.keeper.as_ref().map(Keeper::health).unwrap_or_default();
         let state = (!last).then(|| self.state.clone());
-        send(Message::State(Box::new(StateFile { path: self.path.clone(), state })));
+        send(Message::State(Box::new(StateFile {
+            path: self.path.clone(),
+            state,
+        })));
     }
 
     /// The end of the pipe.
@@ -213,15 +269,30 @@ impl Engine {
 
 /// Tells everybody who should know.
 fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>) {
-    let Decision { jail, id, who, hits, outcome } = decision;
+    let Decision {
+        jail,
+        id,
+        who,
+        hits,
+        outcome,
+    } = decision;
     let name = &jail.name;
     match outcome {
         Outcome::Banned { ban_for, new_set } => {
             notify::ban(name, who);
             log::info!("ban client={who} jail={name} hits={hits} for={ban_for}");
             if let Some(keeper) = keeper {
-                let banned = if *new_set { Banned::NewSet } else { Banned::New };
-                keeper.banned(BanEvent { jail: *id, who: *who, ban_for: *ban_for, banned });
+                let banned = if *new_set {
+                    Banned::NewSet
+                } else {
+                    Banned::New
+                };
+                keeper.banned(BanEvent {
+                    jail: *id,
+                    who: *who,
+                    ban_for: *ban_for,
+                    banned,
+                });
             }
         }
         Outcome::Prolonged(_) => {}
@@ -234,7 +305,9 @@ fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>) {
             "jail {name}: {who} cannot be held here: it comes through {peer}, and a packet filter sees only that; block it at \
              {peer}, or with Require not ip in httpd"
         ),
-        Outcome::Off => log::info!("not banned client={who} jail={name}: switched off (f2b-pipe reload switches on)"),
+        Outcome::Off => log::info!(
+            "not banned client={who} jail={name}: switched off (f2b-pipe reload switches on)"
+        ),
         Outcome::Failed(error) => {
             if let Some(keeper) = keeper {
                 keeper.failed(error);
