@@ -1,7 +1,7 @@
 //! From the main file through every Include to one list of directives, each with its place and its server.
 //!
 //! Sections that hold only for some requests (`<Directory>`, `<Location>`) cannot carry log directives and are walked
-//! through; `<IfModule>`, `<IfDefine>` and `<VirtualHost>` are obeyed. Macros are not expanded: that is told, not guessed.
+//! through; `<IfModule>`, `<IfDefine>`, `<IfFile>` and `<VirtualHost>` are obeyed. Macros are not expanded: that is told, not guessed.
 
 use std::fs;
 use std::io;
@@ -136,6 +136,7 @@ impl Walk {
         let live = match name.as_str() {
             "ifmodule" => self.loaded(what) != not,
             "ifdefine" => self.variables.has(what) != not,
+            "iffile" => self.root.join(what).exists() != not,
             "macro" => false,
             "virtualhost" if self.live() => {
                 self.server = self.servers.len();
