@@ -117,6 +117,14 @@ pub struct Switches {
     pub longest_field: Option<(Place, u32)>,
 }
 
+impl Log {
+    /// Is it piped to f2b-pipe, be it with flags that make sense or not?
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(&self.target, Target::Piped(command) if command.ours().is_some())
+    }
+}
+
 impl Switches {
     /// What is on for any one server is on here: a log may get that server's lines.
     fn take(&mut self, name: &str, value: &str, place: Place) {
