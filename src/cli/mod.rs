@@ -99,6 +99,19 @@ pub struct RunArgs {
     pub dry_run: bool,
 }
 
+impl Default for RunArgs {
+    fn default() -> Self {
+        Self {
+            place: WhereArgs { config: CONFIG.into(), runtime_dir: RUNTIME_DIR.into() },
+            format: "combined".into(),
+            tee: None,
+            error_log: false,
+            single_writer: false,
+            dry_run: false,
+        }
+    }
+}
+
 /// `check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {

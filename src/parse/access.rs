@@ -34,6 +34,10 @@ pub struct Access<'a> {
     pub user: &'a [u8],
     /// The server's name.
     pub vhost: &'a [u8],
+    /// Of an error line only: its text.
+    pub message: &'a [u8],
+    /// The line is from the error log.
+    pub is_error: bool,
 }
 
 impl<'a> Access<'a> {
@@ -49,6 +53,7 @@ impl<'a> Access<'a> {
             Field::Referer => self.referer,
             Field::User => self.user,
             Field::Vhost => self.vhost,
+            Field::Message => self.message,
         }
     }
 
@@ -63,6 +68,7 @@ impl<'a> Access<'a> {
             Text::Is(Field::Referer) => self.referer = text,
             Text::Is(Field::User) => self.user = if text == b"\"\"" { b"" } else { text },
             Text::Is(Field::Vhost) => self.vhost = text,
+            Text::Is(Field::Message) => self.message = text,
         }
     }
 

@@ -4,19 +4,8 @@
 //! Only a line that names its client in that place belongs to anybody. What stands between the process and the client is
 //! httpd's own (a source file, a system error); a `[client ...]` further behind may be a client's text.
 
-use super::Misfit;
+use super::{Access, Misfit};
 use crate::client::Client;
-
-/// What an error line says.
-#[derive(Clone, Copy, Debug)]
-pub struct ErrorLine<'a> {
-    /// Who sent the request.
-    pub client: Client,
-    /// `auth_basic:error`.
-    pub module: &'a [u8],
-    /// From the AH code on; escaped by httpd as in access lines.
-    pub message: &'a [u8],
-}
 
 /// Longest text of a system error or source file before the client, bytes.
 const PREFIX_MAX_BYTES: usize = 200;
@@ -25,7 +14,7 @@ const PREFIX_MAX_BYTES: usize = 200;
 ///
 /// # Errors
 /// The line is not of the default ErrorLogFormat, or names no client.
-pub fn read(line: &[u8]) -> Result<ErrorLine<'_>, Misfit> {
+pub fn read(line: &[u8]) -> Result<Access<'_>, Misfit> {
     let misfit = |rest: &[u8], wants| Misfit { at: line.len() - rest.len(), wants };
     let (date, rest) = bracket(line).ok_or(misfit(line, "[a date]"))?;
     if date.len() < 24 || !date.is_ascii() || !date.last().is_some_and(u8::is_ascii_digit) {
@@ -61,7 +50,8 @@ pub fn read(line: &[u8]) -> Result<ErrorLine<'_>, Misfit> {
         .map(|address| address.strip_prefix(b"[").and_then(|a| a.strip_suffix(b"]")).unwrap_or(address))
         .and_then(Client::parse)
         .ok_or(misfit(rest, "[client address:port]"))?;
-    Ok(ErrorLine { client, module, message: blank(after).unwrap_or_default() })
+    let message = blank(after).unwrap_or_default();
+    Ok(Access { client: Some(client), message, is_error: true, ..Access::default() })
 }
 
 fn bracket(text: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -92,7 +82,7 @@ mod tests {
                 "[Sun Nov 22 20:02:28.123456 2026] [auth_basic:error] [pid 12:tid 34] {middle}AH01617: user a: no [client 6.6.6.6:1] x"
             );
             let read = read(line.as_bytes()).unwrap();
-            assert_eq!(read.client.to_string(), client, "{line}");
+            assert_eq!(read.client.map(|c| c.to_string()).as_deref(), Some(client), "{line}");
             assert!(read.message.starts_with(b"AH01617: user a"));
         }
     }
