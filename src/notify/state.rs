@@ -69,7 +69,9 @@ impl StateFile {
             drop(std::fs::remove_file(&self.path));
             return;
         };
-        let Ok(text) = serde_json::to_vec(state) else { return };
+        let Ok(text) = serde_json::to_vec(state) else {
+            return;
+        };
         let beside = self.path.with_extension("new");
         if std::fs::write(&beside, text).is_ok() && std::fs::rename(&beside, &self.path).is_err() {
             drop(std::fs::remove_file(&beside));
