@@ -252,6 +252,41 @@ fn a_mistake_in_the_toml_costs_its_own_jail_and_not_what_follows() {
 }
 
 #[test]
+fn whatever_is_written_something_runs_and_the_mistake_is_told() {
+    let jails = Config::default().jails.len();
+    for text in [
+        "[jail.a]\npath = \"\"\"abc\nfindtime = 1\n\n",
+        "[jail.a]\npath = '''abc\n\n# end\n",
+        "[jail.a]\nstatus = [\n404,\n# more\n\n",
+        "[jail.a]\nnot = {\n\n",
+        "[jail.a]\nstatus = [404,\n  'x' 'y'\n  405,\n]\nmaxretry = 3\n",
+        "status = 1 ]",
+        "[jail.a]]\nstatus = 1",
+        "[]\n",
+        "a.b.c = {}\na.b.c.d = 1\n",
+        "[jail.a]\n\"",
+    ] {
+        let loaded = loaded(text);
+        assert_eq!(
+            loaded.config.jails.len(),
+            jails,
+            "{text}\n{:#?}",
+            loaded.problems
+        );
+        assert!(
+            (1..=2).contains(&loaded.problems.len()),
+            "{text}\n{:#?}",
+            loaded.problems
+        );
+        assert!(
+            loaded.problems.iter().all(|p| p.line.is_some()),
+            "{text}\n{:#?}",
+            loaded.problems
+        );
+    }
+}
+
+#[test]
 fn a_header_without_its_end_takes_its_keys_along() {
     let loaded = loaded("[jail.a]\nstatus = 404\n[jail.b\nstatus = 500\n[jail.c]\nstatus = 403\n");
     assert_eq!(jail(&loaded.config, "a").rule.all.status, [(404, 404)]);

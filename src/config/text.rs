@@ -249,8 +249,9 @@ fn blamed(lines: &[&str], at: usize, column: usize, message: &str) -> Range<usiz
     {
         return at..next;
     }
-    // A list or table without its end is found where the next statement begins, or at the end of the file.
-    if inside {
+    // What has no end is found where the next statement begins (a list, a table), or at the end of the file (a text of
+    // several lines).
+    if inside || is_blank(line(at)) {
         if let Some(start) = (0..at).rev().find(|i| statement_key(line(*i)).is_some()) {
             return start..if begins(&at) { at } else { next };
         }
