@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::report::{Area, Report};
 use crate::cli::RunArgs;
-use crate::config::{Config, Field, Ports, Rule};
+use crate::config::{Config, Field, Ports};
+use crate::filter;
 use crate::httpd::{self, Httpd, Kind, Log, Ours, Target, Unread};
 use crate::parse::Format;
 use crate::parse::format::{F2B, NICKNAMES};
@@ -280,54 +281,18 @@ fn quoted(format: &str) -> String {
 
 /// Conditions on what the lines do not carry never hold.
 fn missing_fields(place: &httpd::Place, format: &Format, config: &Config, report: &mut Report) {
-    let mut lacking: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for jail in &config.jails {
-        for directive in needs(&jail.rule, format) {
-            lacking.entry(directive).or_default().push(&jail.name);
-        }
+    let mut lacking: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (jail, field) in filter::unmeetable(&config.jails, format) {
+        lacking.entry(field).or_default().push(jail);
     }
-    for (directive, jails) in lacking {
+    for (field, jails) in lacking {
         report.warn(
             AREA,
             place,
-            format!("the format has no {directive}, which decides in {}", jails.join(", ")),
-            format!("add {directive} to the format, or use f2b, which has it"),
+            format!("the format has no {field}, without which no line counts in {}", jails.join(", ")),
+            "add it to the LogFormat (and to --format), or use f2b, which has it",
         );
     }
-}
-
-/// Directives that a rule looks at and the format does not have.
-fn needs(rule: &Rule, format: &Format) -> BTreeSet<&'static str> {
-    let mut needs = BTreeSet::new();
-    let fields = rule.all.text.iter().chain(&rule.not.text).map(|(field, _)| *field);
-    for field in fields.chain(rule.distinct) {
-        let directive = match field {
-            Field::Method | Field::Path | Field::Query | Field::Request => "%r",
-            Field::Agent => "%{User-Agent}i",
-            Field::Referer => "%{Referer}i",
-            Field::User => "%u",
-            Field::Vhost => "%v",
-            Field::Message => continue, // of error lines
-        };
-        if !format.has(field) {
-            needs.insert(directive);
-        }
-    }
-    for conditions in [&rule.all, &rule.not] {
-        if !conditions.status.is_empty() && !format.has_status() {
-            needs.insert("%>s");
-        }
-        if !conditions.bytes.is_empty() && !format.has_bytes() {
-            needs.insert("%B");
-        }
-        if !conditions.duration.is_empty() && !format.has_duration() {
-            needs.insert("%D");
-        }
-        if conditions.is_static.is_some() && !format.has(Field::Path) {
-            needs.insert("%r");
-        }
-    }
-    needs
 }
 
 /// Directives whose meaning other directives change.
