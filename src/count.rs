@@ -23,7 +23,10 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { clients: 500_000, stamps: 8_000_000 }
+        Self {
+            clients: 500_000,
+            stamps: 8_000_000,
+        }
     }
 }
 
@@ -58,10 +61,20 @@ struct Slots {
 enum Slot {
     #[default]
     Empty,
-    Few { jail: JailId, len: u8, at: [u32; FEW] },
-    Many { jail: JailId, ring: Box<VecDeque<u32>> },
+    Few {
+        jail: JailId,
+        len: u8,
+        at: [u32; FEW],
+    },
+    Many {
+        jail: JailId,
+        ring: Box<VecDeque<u32>>,
+    },
     /// Of a jail with `distinct`: when each value was last seen.
-    Distinct { jail: JailId, seen: Box<Vec<(u32, u64)>> },
+    Distinct {
+        jail: JailId,
+        seen: Box<Vec<(u32, u64)>>,
+    },
 }
 
 const FEW: usize = 3;
@@ -72,7 +85,14 @@ impl Counter {
     /// `findtimes` by jail, in milliseconds, at most 28 days.
     #[must_use]
     pub fn new(findtimes: Vec<u32>, bounds: Bounds) -> Self {
-        Self { table: LruCache::unbounded(), findtimes, bounds, stamps: 0, evicted: 0, base: 0 }
+        Self {
+            table: LruCache::unbounded(),
+            findtimes,
+            bounds,
+            stamps: 0,
+            evicted: 0,
+            base: 0,
+        }
     }
 
     /// Clients in the table.
@@ -104,12 +124,19 @@ impl Counter {
     }
 
     fn evict(&mut self, now: u32) -> bool {
-        let Some((_, slots)) = self.table.pop_lru() else { return false };
+        let Some((_, slots)) = self.table.pop_lru() else {
+            return false;
+        };
         let mut mattered = false;
         for slot in slots.all() {
             self.stamps = self.stamps.saturating_sub(slot.room());
-            let findtime = slot.jail().and_then(|jail| self.findtimes.get(usize::from(jail)));
-            mattered |= slot.latest().zip(findtime).is_some_and(|(at, findtime)| now.saturating_sub(at) <= *findtime);
+            let findtime = slot
+                .jail()
+                .and_then(|jail| self.findtimes.get(usize::from(jail)));
+            mattered |= slot
+                .latest()
+                .zip(findtime)
+                .is_some_and(|(at, findtime)| now.saturating_sub(at) <= *findtime);
         }
         self.evicted += u64::from(mattered);
         true
@@ -161,25 +188,41 @@ impl Visit<'_> {
     pub fn forget(&mut self, jail: JailId) {
         let slot = self.slots.of(jail);
         *self.stamps = self.stamps.saturating_sub(slot.room());
-        *slot = Slot::Few { jail, len: 0, at: [0; FEW] };
+        *slot = Slot::Few {
+            jail,
+            len: 0,
+            at: [0; FEW],
+        };
     }
 }
 
 impl Slots {
-    #[allow(clippy::indexing_slicing, reason = "the place was found or made on the line before")]
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "the place was found or made on the line before"
+    )]
     fn of(&mut self, jail: JailId) -> &mut Slot {
         let Self { here, more } = self;
         if let Some(place) = here.iter().position(|slot| slot.jail() == Some(jail)) {
             return &mut here[place];
         }
-        let found = more.as_ref().and_then(|more| more.binary_search_by_key(&Some(jail), Slot::jail).ok());
+        let found = more
+            .as_ref()
+            .and_then(|more| more.binary_search_by_key(&Some(jail), Slot::jail).ok());
         match (found, here.iter().position(|slot| slot.jail().is_none())) {
             (None, Some(place)) => &mut here[place],
             (found, _) => {
                 let more = more.get_or_insert_default();
                 let place = found.unwrap_or_else(|| {
                     let place = more.partition_point(|slot| slot.jail() < Some(jail));
-                    more.insert(place, Slot::Few { jail, len: 0, at: [0; FEW] });
+                    more.insert(
+                        place,
+                        Slot::Few {
+                            jail,
+                            len: 0,
+                            at: [0; FEW],
+                        },
+                    );
                     place
                 });
                 &mut more[place]
@@ -188,16 +231,26 @@ impl Slots {
     }
 
     fn all(&self) -> impl Iterator<Item = &Slot> {
-        self.here.iter().chain(self.more.iter().flat_map(|more| more.iter()))
+        self.here
+            .iter()
+            .chain(self.more.iter().flat_map(|more| more.iter()))
     }
 
     fn move_back(&mut self, back: u32) {
-        for slot in self.here.iter_mut().chain(self.more.iter_mut().flat_map(|more| more.iter_mut())) {
+        for slot in self
+            .here
+            .iter_mut()
+            .chain(self.more.iter_mut().flat_map(|more| more.iter_mut()))
+        {
             match slot {
                 Slot::Empty => {}
                 Slot::Few { at, .. } => at.iter_mut().for_each(|at| *at = at.saturating_sub(back)),
-                Slot::Many { ring, .. } => ring.iter_mut().for_each(|at| *at = at.saturating_sub(back)),
-                Slot::Distinct { seen, .. } => seen.iter_mut().for_each(|(at, _)| *at = at.saturating_sub(back)),
+                Slot::Many { ring, .. } => {
+                    ring.iter_mut().for_each(|at| *at = at.saturating_sub(back))
+                }
+                Slot::Distinct { seen, .. } => seen
+                    .iter_mut()
+                    .for_each(|(at, _)| *at = at.saturating_sub(back)),
             }
         }
     }
@@ -207,7 +260,9 @@ impl Slot {
     fn jail(&self) -> Option<JailId> {
         match self {
             Self::Empty => None,
-            Self::Few { jail, .. } | Self::Many { jail, .. } | Self::Distinct { jail, .. } => Some(*jail),
+            Self::Few { jail, .. } | Self::Many { jail, .. } | Self::Distinct { jail, .. } => {
+                Some(*jail)
+            }
         }
     }
 
@@ -223,7 +278,10 @@ impl Slot {
     fn latest(&self) -> Option<u32> {
         match self {
             Self::Empty => None,
-            Self::Few { len, at, .. } => usize::from(*len).checked_sub(1).and_then(|last| at.get(last)).copied(),
+            Self::Few { len, at, .. } => usize::from(*len)
+                .checked_sub(1)
+                .and_then(|last| at.get(last))
+                .copied(),
             Self::Many { ring, .. } => ring.back().copied(),
             Self::Distinct { seen, .. } => seen.iter().map(|(at, _)| *at).max(),
         }
@@ -231,7 +289,11 @@ impl Slot {
 
     fn push(&mut self, jail: JailId, times: u32, now: u32, oldest: u32, maxretry: u32) -> u32 {
         if self.latest().is_none_or(|latest| latest < oldest) {
-            *self = Self::Few { jail, len: 0, at: [0; FEW] };
+            *self = Self::Few {
+                jail,
+                len: 0,
+                at: [0; FEW],
+            };
         }
         for _ in 0..times {
             if let Self::Few { len, at, .. } = self {
@@ -246,7 +308,10 @@ impl Slot {
                 }
                 let mut ring = VecDeque::with_capacity(4 * FEW);
                 ring.extend(at.iter());
-                *self = Self::Many { jail, ring: Box::new(ring) };
+                *self = Self::Many {
+                    jail,
+                    ring: Box::new(ring),
+                };
             }
             if let Self::Many { ring, .. } = self {
                 while ring.front().is_some_and(|at| *at < oldest) {
@@ -268,9 +333,14 @@ impl Slot {
 
     fn see(&mut self, jail: JailId, value: u64, now: u32, oldest: u32, maxretry: u32) -> u32 {
         if !matches!(self, Self::Distinct { .. }) {
-            *self = Self::Distinct { jail, seen: Box::new(Vec::with_capacity(1)) };
+            *self = Self::Distinct {
+                jail,
+                seen: Box::new(Vec::with_capacity(1)),
+            };
         }
-        let Self::Distinct { seen, .. } = self else { return 0 };
+        let Self::Distinct { seen, .. } = self else {
+            return 0;
+        };
         seen.retain(|(at, known)| *at >= oldest && *known != value);
         if seen.len() >= maxretry as usize {
             seen.remove(0);
@@ -299,31 +369,58 @@ mod tests {
     fn a_hit_exactly_findtime_old_still_counts() {
         let mut counter = Counter::new(vec![1000], Bounds::default());
         let mut at = |ms| counter.visit(client(1), Arrival(ms)).add(0, 1, None, 10);
-        assert_eq!([at(5000), at(5500), at(6000), at(6001), at(6501)], [1, 2, 3, 3, 3]);
+        assert_eq!(
+            [at(5000), at(5500), at(6000), at(6001), at(6501)],
+            [1, 2, 3, 3, 3]
+        );
     }
 
     #[test]
     fn distinct_values_count_once_and_stay_young() {
         let mut counter = Counter::new(vec![1000], Bounds::default());
-        let mut at = |ms, value| counter.visit(client(1), Arrival(ms)).add(0, 1, Some(value), 3);
+        let mut at = |ms, value| {
+            counter
+                .visit(client(1), Arrival(ms))
+                .add(0, 1, Some(value), 3)
+        };
         assert_eq!([at(0, 7), at(1, 7), at(2, 8), at(900, 7)], [1, 1, 2, 2]);
         assert_eq!(at(1500, 9), 2, "8 is too old, 7 was seen again");
     }
 
     #[test]
     fn clients_beyond_the_bound_are_forgotten_and_those_that_mattered_counted() {
-        let mut counter = Counter::new(vec![1000], Bounds { clients: 10, stamps: 1000 });
+        let mut counter = Counter::new(
+            vec![1000],
+            Bounds {
+                clients: 10,
+                stamps: 1000,
+            },
+        );
         for n in 0..15 {
-            counter.visit(client(n), Arrival(u64::from(n))).add(0, 1, None, 5);
+            counter
+                .visit(client(n), Arrival(u64::from(n)))
+                .add(0, 1, None, 5);
         }
         assert_eq!((counter.clients(), counter.evicted()), (10, 5));
-        counter.visit(client(99), Arrival(1_000_000)).add(0, 1, None, 5);
-        assert_eq!((counter.clients(), counter.evicted()), (10, 5), "old hits do not matter");
+        counter
+            .visit(client(99), Arrival(1_000_000))
+            .add(0, 1, None, 5);
+        assert_eq!(
+            (counter.clients(), counter.evicted()),
+            (10, 5),
+            "old hits do not matter"
+        );
     }
 
     #[test]
     fn rings_are_bounded_over_all_clients() {
-        let mut counter = Counter::new(vec![1000], Bounds { clients: 1000, stamps: 500 });
+        let mut counter = Counter::new(
+            vec![1000],
+            Bounds {
+                clients: 1000,
+                stamps: 500,
+            },
+        );
         for n in 0..100 {
             for _ in 0..20 {
                 counter.visit(client(n), Arrival(1)).add(0, 1, None, 100);
@@ -337,8 +434,15 @@ mod tests {
     fn windows_survive_the_end_of_32_bits() {
         let day = 86_400_000;
         let mut counter = Counter::new(vec![u32::try_from(28 * day).unwrap()], Bounds::default());
-        let mut at = |days: u64| counter.visit(client(1), Arrival(days * day)).add(0, 1, None, 10);
-        assert_eq!([at(1), at(20), at(40), at(49), at(51), at(68), at(200)], [1, 2, 2, 2, 3, 4, 1]);
+        let mut at = |days: u64| {
+            counter
+                .visit(client(1), Arrival(days * day))
+                .add(0, 1, None, 10)
+        };
+        assert_eq!(
+            [at(1), at(20), at(40), at(49), at(51), at(68), at(200)],
+            [1, 2, 2, 2, 3, 4, 1]
+        );
     }
 
     proptest! {

@@ -27,6 +27,16 @@ pub enum Framed<'a> {
     Head(&'a [u8]),
 }
 
+impl<'a> Framed<'a> {
+    /// What there is.
+    #[must_use]
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Line(bytes) | Self::Head(bytes) => bytes,
+        }
+    }
+}
+
 /// The line that has begun and not ended.
 #[derive(Debug, Default)]
 pub struct Framer {
@@ -74,7 +84,8 @@ impl Framer {
             return;
         }
         let room = LINE_MAX_BYTES - self.begun.len();
-        self.begun.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        self.begun
+            .extend_from_slice(piece.get(..room).unwrap_or(piece));
         if piece.len() > room {
             self.skipping = true;
             take(Framed::Head(&self.begun), self.trust());
@@ -82,7 +93,11 @@ impl Framer {
     }
 
     fn trust(&self) -> Trust {
-        if self.doubtful { Trust::Doubtful } else { Trust::Whole }
+        if self.doubtful {
+            Trust::Doubtful
+        } else {
+            Trust::Whole
+        }
     }
 
     fn reset(&mut self) {
@@ -125,7 +140,10 @@ mod tests {
     #[test]
     fn the_tail_of_an_endless_line_never_becomes_a_line() {
         let long = vec![b'x'; LINE_MAX_BYTES + 5];
-        let want = vec![(true, LINE_MAX_BYTES, b"xxx".to_vec()), (false, 2, b"ok".to_vec())];
+        let want = vec![
+            (true, LINE_MAX_BYTES, b"xxx".to_vec()),
+            (false, 2, b"ok".to_vec()),
+        ];
         let tail = [&long[..], b"6.6.6.6 - -\nok\n"].concat();
         assert_eq!(framed(&[&tail]), want);
         assert_eq!(framed(&[&long, b"6.6.6.6 - -", b"6.6.6.6\nok\n"]), want);
@@ -138,7 +156,11 @@ mod tests {
     fn a_line_is_trusted_no_more_than_its_least_trusted_piece() {
         let mut framer = Framer::default();
         let mut trusts = Vec::new();
-        for (chunk, trust) in [(&b"a"[..], Trust::Doubtful), (b"b\nc\n", Trust::Whole), (b"d\n", Trust::Doubtful)] {
+        for (chunk, trust) in [
+            (&b"a"[..], Trust::Doubtful),
+            (b"b\nc\n", Trust::Whole),
+            (b"d\n", Trust::Doubtful),
+        ] {
             framer.feed(chunk, trust, |_, trust| trusts.push(trust));
         }
         assert_eq!(trusts, [Trust::Doubtful, Trust::Whole, Trust::Doubtful]);

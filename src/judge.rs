@@ -13,7 +13,7 @@ use crate::decide::{BanFor, Verdict, decide};
 use crate::exempt::{Exempt, Spared, Target};
 use crate::filter::Filter;
 use crate::frame::{Framed, Trust};
-use crate::hit::{Arrival, Hit};
+use crate::hit::{Arrival, Hit, JailId};
 use crate::parse::text::Escaped;
 use crate::parse::{Access, Format, Misfit, error_log};
 
@@ -38,12 +38,20 @@ impl Reader {
         match (self, framed, trust) {
             (Self::Access(format), Framed::Line(line), Trust::Doubtful) => {
                 // With its newline; what is shorter than PIPE_BUF was written in one piece.
-                if format.is_sealed() && line.len() < ATOMIC_BYTES { format.read(line).map(Some) } else { Ok(None) }
+                if format.is_sealed() && line.len() < ATOMIC_BYTES {
+                    format.read(line).map(Some)
+                } else {
+                    Ok(None)
+                }
             }
             (_, _, Trust::Doubtful) => Ok(None),
             (Self::Access(format), Framed::Line(line), Trust::Whole) => format.read(line).map(Some),
-            (Self::Access(format), Framed::Head(head), Trust::Whole) => format.read_head(head).map(Some),
-            (Self::ErrorLog, Framed::Line(line) | Framed::Head(line), Trust::Whole) => error_log::read(line).map(Some),
+            (Self::Access(format), Framed::Head(head), Trust::Whole) => {
+                format.read_head(head).map(Some)
+            }
+            (Self::ErrorLog, Framed::Line(line) | Framed::Head(line), Trust::Whole) => {
+                error_log::read(line).map(Some)
+            }
         }
     }
 }
@@ -91,6 +99,8 @@ pub struct JailTally {
 /// A limit was reached.
 #[derive(Debug)]
 pub struct Decision<'a> {
+    /// Its number.
+    pub id: JailId,
     /// Whose limit.
     pub jail: &'a Jail,
     /// Whom it is about.
@@ -138,10 +148,26 @@ impl Judge {
         off: Arc<AtomicBool>,
     ) -> Result<Self, regex::Error> {
         let filter = Filter::compile(&config.jails)?;
-        let findtimes = config.jails.iter().map(|jail| u32::try_from(jail.findtime.as_millis()).unwrap_or(u32::MAX));
+        let findtimes = config
+            .jails
+            .iter()
+            .map(|jail| u32::try_from(jail.findtime.as_millis()).unwrap_or(u32::MAX));
         let counter = Counter::new(findtimes.collect(), Bounds::default());
-        let tally = Tally { jails: vec![JailTally::default(); config.jails.len()], ..Tally::default() };
-        Ok(Self { config, reader, filter, exempt, counter, act, off, hits: Vec::new(), tally })
+        let tally = Tally {
+            jails: vec![JailTally::default(); config.jails.len()],
+            ..Tally::default()
+        };
+        Ok(Self {
+            config,
+            reader,
+            filter,
+            exempt,
+            counter,
+            act,
+            off,
+            hits: Vec::new(),
+            tally,
+        })
     }
 
     /// What was counted so far.
@@ -194,10 +220,26 @@ impl Judge {
         Ok(())
     }
 
-    fn hit(&mut self, hit: Hit, access: &Access<'_>, now: Arrival, each: &mut dyn FnMut(Decision<'_>)) {
-        let Self { config, counter, exempt, tally, .. } = self;
-        let Some(jail) = config.jails.get(usize::from(hit.jail)) else { return };
-        let Some(counts) = tally.jails.get_mut(usize::from(hit.jail)) else { return };
+    fn hit(
+        &mut self,
+        hit: Hit,
+        access: &Access<'_>,
+        now: Arrival,
+        each: &mut dyn FnMut(Decision<'_>),
+    ) {
+        let Self {
+            config,
+            counter,
+            exempt,
+            tally,
+            ..
+        } = self;
+        let Some(jail) = config.jails.get(usize::from(hit.jail)) else {
+            return;
+        };
+        let Some(counts) = tally.jails.get_mut(usize::from(hit.jail)) else {
+            return;
+        };
         counts.hits += 1;
         let counted = hit.client.counted(jail.ipv6_prefix);
         let mut visit = counter.visit(counted, now);
@@ -210,7 +252,15 @@ impl Judge {
 
         // Only now: whom nobody would ban needs no protection, and most lines end above.
         let who = Target::Client(counted);
-        let mut tell = |outcome| each(Decision { jail, who, hits: count, outcome });
+        let mut tell = |outcome| {
+            each(Decision {
+                id: hit.jail,
+                jail,
+                who,
+                hits: count,
+                outcome,
+            })
+        };
         let ban_for = match verdict {
             Verdict::Pass => return,
             Verdict::Observe => {
@@ -235,11 +285,19 @@ impl Judge {
             return tell(Outcome::Off);
         }
         let reason = reason(jail, count, access);
-        let ban = Ban { jail: hit.jail, who, ban_for, reason: &reason };
+        let ban = Ban {
+            jail: hit.jail,
+            who,
+            ban_for,
+            reason: &reason,
+        };
         match self.act.ban(&ban, now.0) {
             Ok(banned @ (Banned::New | Banned::NewSet)) => {
                 counts.bans += 1;
-                tell(Outcome::Banned { ban_for, new_set: banned == Banned::NewSet });
+                tell(Outcome::Banned {
+                    ban_for,
+                    new_set: banned == Banned::NewSet,
+                });
             }
             Ok(Banned::Already) => match self.act.prolong(&ban, now.0) {
                 Ok(()) => tell(Outcome::Prolonged(ban_for)),
@@ -259,9 +317,21 @@ const EVIDENCE_BYTES: usize = 100;
 /// `100 hits in 1s, last: GET /page 200`.
 fn reason(jail: &Jail, count: u32, access: &Access<'_>) -> String {
     let mut text = format!("{count} hits in {:?}, last: ", jail.findtime);
-    let evidence = if access.is_error { access.message } else { access.request };
+    let evidence = if access.is_error {
+        access.message
+    } else {
+        access.request
+    };
     // Writing to a String does not fail.
-    let _ = write!(text, "{}", Escaped { bytes: evidence, max: EVIDENCE_BYTES }).is_ok();
+    let _ = write!(
+        text,
+        "{}",
+        Escaped {
+            bytes: evidence,
+            max: EVIDENCE_BYTES
+        }
+    )
+    .is_ok();
     if access.status != 0 {
         let _ = write!(text, " {}", access.status).is_ok();
     }

@@ -47,7 +47,9 @@ pub fn run(args: &RunArgs) -> ExitCode {
         Ok(signals) => stay(args, &signals, None),
         Err(error) => {
             say::direct();
-            log::error!("cannot catch signals: {error}; the access log ends with the next graceful restart");
+            log::error!(
+                "cannot catch signals: {error}; the access log ends with the next graceful restart"
+            );
             ExitCode::from(1)
         }
     }
@@ -59,16 +61,27 @@ pub fn run(args: &RunArgs) -> ExitCode {
 pub fn despite(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
     let mut words = std::env::args_os().skip(1);
-    let for_httpd = words.next().is_none_or(|first| first == "run" || first.as_encoded_bytes().starts_with(b"-"));
+    let for_httpd = words
+        .next()
+        .is_none_or(|first| first == "run" || first.as_encoded_bytes().starts_with(b"-"));
     let asked = matches!(error.kind(), DisplayHelp | DisplayVersion);
     if asked || !for_httpd || io::stdin().is_terminal() {
         let _ = error.print().is_ok();
         return ExitCode::from(if asked { 0 } else { 2 });
     }
-    let args = RunArgs { tee: salvaged_tee(), ..RunArgs::default() };
+    let args = RunArgs {
+        tee: salvaged_tee(),
+        ..RunArgs::default()
+    };
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    let trouble = format!("{first}; see f2b-pipe run --help. Nobody is banned, lines only go on to --tee");
+    let first = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned();
+    let trouble =
+        format!("{first}; see f2b-pipe run --help. Nobody is banned, lines only go on to --tee");
     match Signals::take() {
         Ok(signals) => stay(&args, &signals, Some(&trouble)),
         Err(_) => ExitCode::from(2),
@@ -111,17 +124,29 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
         log::error!("{trouble}");
     }
     if io::stdin().is_terminal() {
-        log::info!("reading access lines from this terminal (Ctrl-D ends); httpd starts me as CustomLog \"|...\", see README");
+        log::info!(
+            "reading access lines from this terminal (Ctrl-D ends); httpd starts me as CustomLog \"|...\", see README"
+        );
     }
     let tee = args.tee.as_ref().and_then(|path| {
         let tee = Tee::start(path, true);
-        tee.inspect_err(|error| log::error!("tee: cannot start a thread: {error}; no line is written to the log")).ok()
+        tee.inspect_err(|error| {
+            log::error!("tee: cannot start a thread: {error}; no line is written to the log")
+        })
+        .ok()
     });
     let engine = match trouble {
         Some(_) => None,
         None => guarded(|| Engine::start(args)).flatten(),
     };
-    let mut hot = Hot { stdin, tee, engine, buffer, began: Instant::now(), reported: Instant::now() };
+    let mut hot = Hot {
+        stdin,
+        tee,
+        engine,
+        buffer,
+        began: Instant::now(),
+        reported: Instant::now(),
+    };
     hot.until_the_end(args, signals, chunk);
     ExitCode::SUCCESS
 }
@@ -151,11 +176,17 @@ impl Hot {
                     thread::sleep(PAUSE);
                 }
             }
-            let report_due = self.engine.as_ref().is_some_and(Engine::has_news).then(|| {
-                REPORT.saturating_sub(self.reported.elapsed())
-            });
+            let report_due = self
+                .engine
+                .as_ref()
+                .is_some_and(Engine::has_news)
+                .then(|| REPORT.saturating_sub(self.reported.elapsed()));
             let ends = args.error_log && signals.ended();
-            let timeout = if ends { Some(ERROR_LOG_END) } else { report_due };
+            let timeout = if ends {
+                Some(ERROR_LOG_END)
+            } else {
+                report_due
+            };
             let waited = Instant::now();
             match self.stdin.wait(signals.fd(), timeout) {
                 Ok(Woken::Readable) => match self.stdin.read(&mut self.buffer) {
@@ -193,7 +224,8 @@ impl Hot {
         }
         let now = Arrival(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
         let Some(tee) = &mut self.tee else {
-            if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines)) {
+            if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines))
+            {
                 engine.judge(lines, chunk.trust, now);
             }
             self.buffer.drain(..chunk.lines);
@@ -223,7 +255,9 @@ impl Hot {
     }
 
     fn report(&mut self, last: bool) {
-        let Some(engine) = &mut self.engine else { return };
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
         if last || (engine.has_news() && self.reported.elapsed() >= REPORT) {
             self.reported = Instant::now();
             engine.report(self.tee.as_ref().map(Tee::stats).unwrap_or_default(), last);
@@ -241,7 +275,9 @@ fn say_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let what = info.payload_as_str().unwrap_or("no message");
-        log::error!("internal error at {place}: {what}; lines go on to the log. Please report this");
+        log::error!(
+            "internal error at {place}: {what}; lines go on to the log. Please report this"
+        );
     }));
 }
 
@@ -280,4 +316,3 @@ impl Signals {
         while io::Read::read(&mut (&self.woken), &mut bytes).is_ok_and(|n| n > 0) {}
     }
 }
-

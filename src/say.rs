@@ -56,8 +56,17 @@ struct Voice {
 /// Starts the thread. Before, and in commands that never call this, messages go straight to stderr.
 pub fn start() {
     let (queue, messages) = sync_channel(QUEUE);
-    let started = thread::Builder::new().name("voice".into()).spawn(move || Mouth::new().speak(&messages));
-    if started.is_ok() && VOICE.set(Voice { queue, lost: AtomicU64::new(0) }).is_ok() {
+    let started = thread::Builder::new()
+        .name("voice".into())
+        .spawn(move || Mouth::new().speak(&messages));
+    if started.is_ok()
+        && VOICE
+            .set(Voice {
+                queue,
+                lost: AtomicU64::new(0),
+            })
+            .is_ok()
+    {
         direct();
     }
 }
@@ -73,7 +82,9 @@ pub fn direct() {
 pub(crate) fn send(message: Message) {
     match VOICE.get() {
         Some(voice) => {
-            if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = voice.queue.try_send(message) {
+            if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+                voice.queue.try_send(message)
+            {
                 voice.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -88,7 +99,9 @@ pub(crate) fn send(message: Message) {
 /// Messages that could not be told so far.
 #[must_use]
 pub fn lost() -> u64 {
-    VOICE.get().map_or(0, |voice| voice.lost.load(Ordering::Relaxed))
+    VOICE
+        .get()
+        .map_or(0, |voice| voice.lost.load(Ordering::Relaxed))
 }
 
 /// Waits a moment for what is queued.
@@ -108,7 +121,11 @@ pub fn failure(failure: &Failure) {
         failure => {
             // Complete lines, each with its place; only a single one needs a name before it.
             let text = failure.to_string();
-            if text.contains('\n') { stderr_text(&text) } else { stderr_line(&text) }
+            if text.contains('\n') {
+                stderr_text(&text)
+            } else {
+                stderr_line(&text)
+            }
         }
     }
 }
@@ -128,7 +145,15 @@ fn one_line(text: &str) -> String {
     if !text.chars().any(char::is_control) {
         return text.to_owned();
     }
-    text.chars().map(|c| if c.is_control() { format!("\\x{:02x}", u32::from(c)) } else { c.to_string() }).collect()
+    text.chars()
+        .map(|c| {
+            if c.is_control() {
+                format!("\\x{:02x}", u32::from(c))
+            } else {
+                c.to_string()
+            }
+        })
+        .collect()
 }
 
 struct Logger;
@@ -140,7 +165,10 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            send(Message::Trouble { level: record.level(), text: record.args().to_string() });
+            send(Message::Trouble {
+                level: record.level(),
+                text: record.args().to_string(),
+            });
         }
     }
 
@@ -162,7 +190,11 @@ struct Said {
 
 impl Mouth {
     fn new() -> Self {
-        Self { syslog: Syslog::new(), said: LruCache::new(TEXTS), lost: 0 }
+        Self {
+            syslog: Syslog::new(),
+            said: LruCache::new(TEXTS),
+            lost: 0,
+        }
     }
 
     fn speak(mut self, messages: &Receiver<Message>) {
@@ -185,8 +217,20 @@ impl Mouth {
             if lost > self.lost && self.said.peek(LOST).is_none() {
                 let now = lost - self.lost;
                 self.lost = lost;
-                self.said.put(LOST.into(), Said { at: Instant::now(), again: 0, level: Level::Warn });
-                write_stderr(Level::Warn, &format!("{now} messages to syslog or to this log were lost: nobody reads /dev/log"));
+                self.said.put(
+                    LOST.into(),
+                    Said {
+                        at: Instant::now(),
+                        again: 0,
+                        level: Level::Warn,
+                    },
+                );
+                write_stderr(
+                    Level::Warn,
+                    &format!(
+                        "{now} messages to syslog or to this log were lost: nobody reads /dev/log"
+                    ),
+                );
             }
         }
     }
@@ -201,15 +245,28 @@ impl Mouth {
         if level <= Level::Warn {
             self.syslog.send(level, text.clone());
         }
-        if let Some((text, said)) = self.said.push(text, Said { at: Instant::now(), again: 0, level }) {
+        if let Some((text, said)) = self.said.push(
+            text,
+            Said {
+                at: Instant::now(),
+                again: 0,
+                level,
+            },
+        ) {
             again(&text, &said);
         }
     }
 
     /// Tells how often texts came again, `age` after they were said.
     fn repeats(&mut self, age: Duration) {
-        while self.said.peek_lru().is_some_and(|(_, said)| said.at.elapsed() >= age) {
-            let Some((text, said)) = self.said.pop_lru() else { return };
+        while self
+            .said
+            .peek_lru()
+            .is_some_and(|(_, said)| said.at.elapsed() >= age)
+        {
+            let Some((text, said)) = self.said.pop_lru() else {
+                return;
+            };
             again(&text, &said);
         }
     }
@@ -229,5 +286,8 @@ fn write_stderr(level: Level, text: &str) {
         Level::Warn => "warn",
         Level::Info | Level::Debug | Level::Trace => "info",
     };
-    stderr_line(&format!("{} {name}: {text}", Local::now().format("%Y-%m-%d %H:%M:%S")));
+    stderr_line(&format!(
+        "{} {name}: {text}",
+        Local::now().format("%Y-%m-%d %H:%M:%S")
+    ));
 }

@@ -75,9 +75,15 @@ impl Tee {
         let log = Log::new(path, resumed);
         let writer = {
             let shared = Arc::clone(&shared);
-            thread::Builder::new().name("tee".into()).spawn(move || write_all(&shared, log))?
+            thread::Builder::new()
+                .name("tee".into())
+                .spawn(move || write_all(&shared, log))?
         };
-        Ok(Self { shared, writer: Some(writer), lagging: false })
+        Ok(Self {
+            shared,
+            writer: Some(writer),
+            lagging: false,
+        })
     }
 
     /// Hands a chunk over.
@@ -89,7 +95,9 @@ impl Tee {
             queue.stats.dropped += u64::try_from(lines).unwrap_or(u64::MAX);
             drop(queue);
             if first {
-                log::error!("tee: 16 MiB of lines wait for the disk; from now on lines are missing in the access log");
+                log::error!(
+                    "tee: 16 MiB of lines wait for the disk; from now on lines are missing in the access log"
+                );
             }
             return;
         }
@@ -107,7 +115,10 @@ impl Tee {
             self.lagging = queue.bytes > 0;
             return;
         }
-        let waited = self.shared.done.wait_timeout_while(queue, PATIENCE, |queue| queue.bytes > 0 && !queue.gone);
+        let waited = self
+            .shared
+            .done
+            .wait_timeout_while(queue, PATIENCE, |queue| queue.bytes > 0 && !queue.gone);
         let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         self.lagging = queue.bytes > 0;
     }
@@ -117,7 +128,10 @@ impl Tee {
     pub fn stats(&self) -> Stats {
         let queue = self.shared.lock();
         let waiting = if self.lagging { queue.bytes } else { 0 };
-        Stats { waiting: u64::try_from(waiting).unwrap_or(u64::MAX), ..queue.stats }
+        Stats {
+            waiting: u64::try_from(waiting).unwrap_or(u64::MAX),
+            ..queue.stats
+        }
     }
 
     /// No more will come: waits for what is there, a moment longer than usual.
@@ -125,9 +139,16 @@ impl Tee {
         self.shared.lock().ended = true;
         self.shared.work.notify_one();
         let queue = self.shared.lock();
-        let waited = self.shared.done.wait_timeout_while(queue, FAREWELL, |queue| queue.bytes > 0 && !queue.gone);
+        let waited = self
+            .shared
+            .done
+            .wait_timeout_while(queue, FAREWELL, |queue| queue.bytes > 0 && !queue.gone);
         let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let lost: usize = queue.chunks.iter().map(|chunk| memchr::memchr_iter(b'\n', chunk).count()).sum();
+        let lost: usize = queue
+            .chunks
+            .iter()
+            .map(|chunk| memchr::memchr_iter(b'\n', chunk).count())
+            .sum();
         let hanging = queue.bytes > 0;
         drop(queue);
         if lost > 0 {
@@ -159,9 +180,13 @@ fn write_all(shared: &Shared, mut log: Log) {
     let _gone = Gone(shared);
     loop {
         let queue = shared.lock();
-        let waited = shared.work.wait_while(queue, |queue| queue.chunks.is_empty() && !queue.ended);
+        let waited = shared
+            .work
+            .wait_while(queue, |queue| queue.chunks.is_empty() && !queue.ended);
         let queue = waited.unwrap_or_else(PoisonError::into_inner);
-        let Some(chunk) = queue.chunks.front().map(Arc::clone) else { return };
+        let Some(chunk) = queue.chunks.front().map(Arc::clone) else {
+            return;
+        };
         drop(queue);
 
         let result = log.append(&chunk);
@@ -231,13 +256,19 @@ impl Log {
     /// Appends the chunk, or goes on where an earlier try stopped.
     fn append(&mut self, chunk: &[u8]) -> io::Result<()> {
         self.follow()?;
-        let Some(mut file) = self.file.as_ref() else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(mut file) = self.file.as_ref() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         if self.offset == 0 {
             let size = file.metadata()?.len();
             if size != self.end {
                 self.end = size;
                 // Somebody else wrote, or this is the first write: see that no line is glued to the end of another.
-                let seam = if self.mid_line { Seam::Clean } else { seam(file, size, if self.resumed { chunk } else { b"" })? };
+                let seam = if self.mid_line {
+                    Seam::Clean
+                } else {
+                    seam(file, size, if self.resumed { chunk } else { b"" })?
+                };
                 match seam {
                     Seam::Clean => {}
                     Seam::Resume(at) => self.offset = at,
@@ -269,7 +300,11 @@ impl Log {
     fn follow(&mut self) -> io::Result<()> {
         let between_lines = !self.mid_line && self.offset == 0;
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
-        if self.file.is_none() || (between_lines && due) { self.look() } else { Ok(()) }
+        if self.file.is_none() || (between_lines && due) {
+            self.look()
+        } else {
+            Ok(())
+        }
     }
 
     fn look(&mut self) -> io::Result<()> {
@@ -283,11 +318,24 @@ impl Log {
                         return Ok(());
                     }
                 }
-                Err(_) if self.missing_since.get_or_insert_with(Instant::now).elapsed() < ROTATION => return Ok(()),
+                Err(_)
+                    if self
+                        .missing_since
+                        .get_or_insert_with(Instant::now)
+                        .elapsed()
+                        < ROTATION =>
+                {
+                    return Ok(());
+                }
                 Err(_) => {}
             }
         }
-        let opened = OpenOptions::new().append(true).read(true).create(true).mode(0o640).open(&self.path);
+        let opened = OpenOptions::new()
+            .append(true)
+            .read(true)
+            .create(true)
+            .mode(0o640)
+            .open(&self.path);
         match (opened, &self.file) {
             (Ok(file), _) => {
                 self.end = u64::MAX;
@@ -322,7 +370,10 @@ impl Log {
             self.trouble = None;
             let lost = dropped - self.dropped_said;
             self.dropped_said = dropped;
-            log::warn!("tee {}: writes again; {lost} lines were lost", self.path.display());
+            log::warn!(
+                "tee {}: writes again; {lost} lines were lost",
+                self.path.display()
+            );
         }
     }
 }
@@ -342,9 +393,15 @@ enum Seam {
 /// with that piece, and the log ends with the whole chunk up to there. The smallest such place is right: a larger one could
 /// lose lines that are repeated word for word, a smaller one does not exist.
 fn seam(file: &File, size: u64, chunk: &[u8]) -> io::Result<Seam> {
-    let want = chunk.len().max(1).min(usize::try_from(size).unwrap_or(usize::MAX));
+    let want = chunk
+        .len()
+        .max(1)
+        .min(usize::try_from(size).unwrap_or(usize::MAX));
     let mut tail = vec![0; want];
-    file.read_exact_at(&mut tail, size.saturating_sub(u64::try_from(want).unwrap_or(0)))?;
+    file.read_exact_at(
+        &mut tail,
+        size.saturating_sub(u64::try_from(want).unwrap_or(0)),
+    )?;
     if tail.last().is_none_or(|last| *last == b'\n') {
         return Ok(Seam::Clean);
     }
@@ -353,7 +410,9 @@ fn seam(file: &File, size: u64, chunk: &[u8]) -> io::Result<Seam> {
     let line_starts = std::iter::once(0).chain(memchr::memchr_iter(b'\n', chunk).map(|at| at + 1));
     for start in line_starts {
         let at = start + piece.len();
-        let Some(head) = chunk.get(..at) else { continue };
+        let Some(head) = chunk.get(..at) else {
+            continue;
+        };
         if tail.ends_with(head) {
             return Ok(Seam::Resume(at));
         }
@@ -369,7 +428,8 @@ mod tests {
 
     impl Dir {
         fn new(name: &str) -> Self {
-            let dir = std::env::temp_dir().join(format!("f2b-pipe-tee-{name}-{}", std::process::id()));
+            let dir =
+                std::env::temp_dir().join(format!("f2b-pipe-tee-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&dir).unwrap();
             Self(dir)
         }
@@ -412,7 +472,12 @@ mod tests {
         let path = dir.0.join("log");
         let mut log = Log::new(&path, false);
         log.append(b"a\n").unwrap();
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"cut").unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"cut")
+            .unwrap();
         log.append(b"b\n").unwrap();
         assert_eq!(text(&path), "a\ncut\nb\n");
     }
@@ -430,7 +495,10 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         log.looked = None;
         log.append(b"3\n").unwrap();
-        assert_eq!((text(&old).as_str(), text(&path).as_str()), ("1\n2\n", "3\n"));
+        assert_eq!(
+            (text(&old).as_str(), text(&path).as_str()),
+            ("1\n2\n", "3\n")
+        );
         std::fs::remove_file(&path).unwrap();
         log.missing_since = Some(Instant::now() - ROTATION);
         log.looked = None;
@@ -466,7 +534,14 @@ mod tests {
             tee.push(Arc::clone(&chunk));
             tee.settle();
         }
-        assert_eq!(tee.stats(), Stats { written: 0, waiting: 16 << 20, dropped: 1 << 20 });
+        assert_eq!(
+            tee.stats(),
+            Stats {
+                written: 0,
+                waiting: 16 << 20,
+                dropped: 1 << 20
+            }
+        );
         tee.finish();
     }
 }

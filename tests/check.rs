@@ -17,7 +17,8 @@ struct Host(PathBuf);
 
 impl Host {
     fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("f2b-pipe-check-{}-{name}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("f2b-pipe-check-{}-{name}", std::process::id()));
         fs::create_dir_all(dir.join("logs")).unwrap();
         let host = Self(dir);
         host.write("f2b-pipe.toml", "");
@@ -31,20 +32,33 @@ impl Host {
     /// `PROGRAM`, `TOML` and `DIR` in `text` are this test's.
     fn write(&self, file: &str, text: &str) {
         let toml = self.path("f2b-pipe.toml");
-        let text = text.replace("PROGRAM", PROGRAM).replace("TOML", &toml).replace("DIR", &self.path(""));
+        let text = text
+            .replace("PROGRAM", PROGRAM)
+            .replace("TOML", &toml)
+            .replace("DIR", &self.path(""));
         fs::write(self.0.join(file), text).unwrap();
     }
 
     /// Formats, then `conf`.
     fn httpd(&self, conf: &str) {
         let f2b = F2B.replace('"', "\\\"");
-        self.write("httpd.conf", &format!("Listen 80\nLogFormat \"{f2b}\" f2b\nLogFormat \"{COMBINED}\" combined\n{conf}"));
+        self.write(
+            "httpd.conf",
+            &format!(
+                "Listen 80\nLogFormat \"{f2b}\" f2b\nLogFormat \"{COMBINED}\" combined\n{conf}"
+            ),
+        );
     }
 
     fn run(&self, args: &[&str]) -> Output {
         Command::new(PROGRAM)
             .arg("check")
-            .args(["--config", &self.path("f2b-pipe.toml"), "--httpd-conf", &self.path("httpd.conf")])
+            .args([
+                "--config",
+                &self.path("f2b-pipe.toml"),
+                "--httpd-conf",
+                &self.path("httpd.conf"),
+            ])
             .args(["--runtime-dir", &self.path("")])
             .args(args)
             .output()
@@ -66,7 +80,15 @@ impl Host {
         findings
             .iter()
             .filter(|f| f["area"] == area && f["level"] != "ok")
-            .map(|f| format!("{} {}: {} -> {}", text(&f["level"]), text(&f["where"]), text(&f["text"]), text(&f["write"])))
+            .map(|f| {
+                format!(
+                    "{} {}: {} -> {}",
+                    text(&f["level"]),
+                    text(&f["where"]),
+                    text(&f["text"]),
+                    text(&f["write"])
+                )
+            })
             .collect()
     }
 
@@ -75,14 +97,20 @@ impl Host {
         let complaints = self.complaints("httpd");
         assert_eq!(complaints.len(), 1, "{complaints:#?}");
         for word in words {
-            assert!(complaints[0].contains(word), "{word:?} is not in: {}", complaints[0]);
+            assert!(
+                complaints[0].contains(word),
+                "{word:?} is not in: {}",
+                complaints[0]
+            );
         }
     }
 
     /// One of the complaints holds all of `words`.
     fn some(&self, words: &[&str]) {
         let complaints = self.complaints("httpd");
-        let found = complaints.iter().any(|complaint| words.iter().all(|word| complaint.contains(word)));
+        let found = complaints
+            .iter()
+            .any(|complaint| words.iter().all(|word| complaint.contains(word)));
         assert!(found, "{words:?} is not in {complaints:#?}");
     }
 }
@@ -93,7 +121,8 @@ impl Drop for Host {
     }
 }
 
-const GOOD: &str = "CustomLog logs/access.log combined\nGlobalLog \"|PROGRAM --config TOML --format f2b\" f2b\n";
+const GOOD: &str =
+    "CustomLog logs/access.log combined\nGlobalLog \"|PROGRAM --config TOML --format f2b\" f2b\n";
 
 #[test]
 fn the_recommended_lines_are_all_well() {
@@ -106,22 +135,45 @@ fn the_recommended_lines_are_all_well() {
 fn no_pipe_at_all_brings_the_lines_to_paste() {
     let host = Host::new("none");
     host.httpd("CustomLog logs/access.log combined\n");
-    host.one(&["fail", "httpd.conf", "sees no request", "GlobalLog \"|/usr/bin/f2b-pipe --format f2b\" f2b", "graceful"]);
+    host.one(&[
+        "fail",
+        "httpd.conf",
+        "sees no request",
+        "GlobalLog \"|/usr/bin/f2b-pipe --format f2b\" f2b",
+        "graceful",
+    ]);
 }
 
 #[test]
 fn combined_is_understood_and_what_it_gives_up_is_told() {
     let host = Host::new("combined");
-    host.httpd("CustomLog logs/access.log combined\nGlobalLog \"|PROGRAM --config TOML\" combined\n");
-    host.one(&["warn", "httpd.conf:5", "over 4096 bytes can arrive torn", "not judged", "LogFormat \"f2b:%{usec}t"]);
+    host.httpd(
+        "CustomLog logs/access.log combined\nGlobalLog \"|PROGRAM --config TOML\" combined\n",
+    );
+    host.one(&[
+        "warn",
+        "httpd.conf:5",
+        "over 4096 bytes can arrive torn",
+        "not judged",
+        "LogFormat \"f2b:%{usec}t",
+    ]);
 }
 
 #[test]
 fn an_access_log_that_nobody_writes_is_a_failure() {
     let host = Host::new("lost");
     host.httpd("CustomLog \"|PROGRAM --config TOML --format f2b\" f2b\n<VirtualHost *:80>\nServerName a.example\nCustomLog logs/a.log combined\n</VirtualHost>\n");
-    host.some(&["fail", "httpd.conf:4", "access log of the main server is written by nobody", "--tee"]);
-    host.some(&["warn", "requests for a.example never reach f2b-pipe", "GlobalLog"]);
+    host.some(&[
+        "fail",
+        "httpd.conf:4",
+        "access log of the main server is written by nobody",
+        "--tee",
+    ]);
+    host.some(&[
+        "warn",
+        "requests for a.example never reach f2b-pipe",
+        "GlobalLog",
+    ]);
 
     host.httpd("CustomLog \"|PROGRAM --config TOML --format f2b --tee DIR/logs/x\" f2b\n");
     assert_eq!(host.complaints("httpd"), Vec::<String>::new());
@@ -137,22 +189,38 @@ fn formats_are_compared_by_what_they_write() {
         host.httpd(&format!("CustomLog logs/access.log combined\nGlobalLog \"|PROGRAM --config TOML {flag}\" \"{format}\"\n"));
     };
     with("--format f2b", COMBINED);
-    host.one(&["fail", "192.0.2.7 - - [24/Nov/2016", "--format f2b does not fit", "write --format combined"]);
+    host.one(&[
+        "fail",
+        "192.0.2.7 - - [24/Nov/2016",
+        "--format f2b does not fit",
+        "write --format combined",
+    ]);
 
     let own = r#"%{%Y/%m/%d:%H:%M:%S}t %h \"%r\" %>s %B"#;
     with("", own);
-    host.one(&["fail", "2016/11/24:15:06:40 192.0.2.7", r#"write --format '%{%Y/%m/%d:%H:%M:%S}t %h \"%r\" %>s %B'"#]);
+    host.one(&[
+        "fail",
+        "2016/11/24:15:06:40 192.0.2.7",
+        r#"write --format '%{%Y/%m/%d:%H:%M:%S}t %h \"%r\" %>s %B'"#,
+    ]);
 
     // What it told us to write works.
     with(&format!("--format '{own}'"), own);
     let complaints = host.complaints("httpd");
-    assert!(complaints.iter().all(|c| c.starts_with("warn")), "{complaints:#?}");
+    assert!(
+        complaints.iter().all(|c| c.starts_with("warn")),
+        "{complaints:#?}"
+    );
     host.some(&["the format has no agent", "apache-exploit-agent"]);
 
     with("--format '%u %h'", "%u %h");
     host.one(&["fail", "--format: %u is written by the client"]);
     with("--format f2b", "%{X-Client}i %a");
-    host.one(&["fail", "nobody can be banned by the lines httpd writes here", "%{X-Client}i"]);
+    host.one(&[
+        "fail",
+        "nobody can be banned by the lines httpd writes here",
+        "%{X-Client}i",
+    ]);
     with("--format nonsense", COMBINED);
     host.one(&["fail", "not a format I know by name"]);
 }
@@ -180,14 +248,20 @@ fn commands_that_httpd_cannot_start_are_failures() {
 fn another_configuration_is_pointed_out() {
     let host = Host::new("other");
     host.httpd("CustomLog logs/access.log combined\nGlobalLog \"|PROGRAM --format f2b\" f2b\n");
-    host.one(&["warn", "another configuration, /etc/f2b-pipe/f2b-pipe.toml", "f2b-pipe check --config"]);
+    host.one(&[
+        "warn",
+        "another configuration, /etc/f2b-pipe/f2b-pipe.toml",
+        "f2b-pipe check --config",
+    ]);
 }
 
 #[test]
 fn a_tee_must_have_a_place_of_its_own() {
     let host = Host::new("tee");
     let with = |tee: &str, rest: &str| {
-        host.httpd(&format!("CustomLog \"|PROGRAM --config TOML --format f2b --tee {tee}\" f2b\n{rest}"));
+        host.httpd(&format!(
+            "CustomLog \"|PROGRAM --config TOML --format f2b --tee {tee}\" f2b\n{rest}"
+        ));
     };
     with("DIR/nowhere/access.log", "");
     host.one(&["fail", "directory of --tee", "mkdir -p nowhere"]);
@@ -196,17 +270,32 @@ fn a_tee_must_have_a_place_of_its_own() {
     with("access.log", "");
     host.one(&["warn", "relative to httpd's ServerRoot"]);
     with("DIR/logs/access.log", "CustomLog logs/access.log f2b\n");
-    host.one(&["fail", "httpd.conf:5", "each line stands in it twice", "httpd.conf:4"]);
+    host.one(&[
+        "fail",
+        "httpd.conf:5",
+        "each line stands in it twice",
+        "httpd.conf:4",
+    ]);
 }
 
 #[test]
 fn processes_that_count_apart_are_pointed_out() {
     let host = Host::new("apart");
     let vhost = |name: &str| {
-        format!("<VirtualHost *:80>\nServerName {name}\nCustomLog logs/{name} combined\nCustomLog \"|PROGRAM --config TOML --format f2b\" f2b\n</VirtualHost>\n")
+        format!(
+            "<VirtualHost *:80>\nServerName {name}\nCustomLog logs/{name} combined\nCustomLog \"|PROGRAM --config TOML --format f2b\" f2b\n</VirtualHost>\n"
+        )
     };
-    host.httpd(&format!("CustomLog logs/access.log combined\n{}{}", vhost("a"), vhost("b")));
-    host.some(&["warn", "2 processes, and each counts by itself", "GlobalLog"]);
+    host.httpd(&format!(
+        "CustomLog logs/access.log combined\n{}{}",
+        vhost("a"),
+        vhost("b")
+    ));
+    host.some(&[
+        "warn",
+        "2 processes, and each counts by itself",
+        "GlobalLog",
+    ]);
     host.some(&["warn", "requests for the main server never reach"]);
     host.httpd(&format!("{GOOD}{}", vhost("a")));
     host.some(&["warn", "the same lines go to f2b-pipe by", "twice the work"]);
@@ -241,8 +330,17 @@ fn switches_that_spoil_the_lines_are_named() {
 fn ports_that_a_ban_leaves_open_are_named() {
     let host = Host::new("ports");
     host.httpd(&format!("Listen 127.0.0.1:8080\n{GOOD}"));
-    host.one(&["warn", "httpd.conf:4", "listens on 8080", "apache-dos", "port = [\"http\", \"https\", 8080]"]);
-    host.write("f2b-pipe.toml", "[defaults]\nport = [\"http\", \"https\", 8080]\n");
+    host.one(&[
+        "warn",
+        "httpd.conf:4",
+        "listens on 8080",
+        "apache-dos",
+        "port = [\"http\", \"https\", 8080]",
+    ]);
+    host.write(
+        "f2b-pipe.toml",
+        "[defaults]\nport = [\"http\", \"https\", 8080]\n",
+    );
     assert_eq!(host.complaints("httpd"), Vec::<String>::new());
 }
 
@@ -270,10 +368,23 @@ fn what_cannot_be_read_is_told() {
 fn mistakes_of_the_configuration_are_all_told_and_end_with_2() {
     let host = Host::new("toml");
     host.httpd(GOOD);
-    host.write("f2b-pipe.toml", "[jail.apache-dos]\nmaxrety = 5\n\n[jail.apache-scan]\nfindtime = \"10 minuts\"\n");
+    host.write(
+        "f2b-pipe.toml",
+        "[jail.apache-dos]\nmaxrety = 5\n\n[jail.apache-scan]\nfindtime = \"10 minuts\"\n",
+    );
     let complaints = host.complaints("configuration");
-    assert!(complaints.iter().any(|c| c.contains("f2b-pipe.toml:2") && c.contains("maxretry")), "{complaints:#?}");
-    assert!(complaints.iter().any(|c| c.contains("f2b-pipe.toml:5") && c.contains("10m")), "{complaints:#?}");
+    assert!(
+        complaints
+            .iter()
+            .any(|c| c.contains("f2b-pipe.toml:2") && c.contains("maxretry")),
+        "{complaints:#?}"
+    );
+    assert!(
+        complaints
+            .iter()
+            .any(|c| c.contains("f2b-pipe.toml:5") && c.contains("10m")),
+        "{complaints:#?}"
+    );
     let output = host.run(&[]);
     assert_eq!(output.status.code(), Some(2));
     let shown = String::from_utf8(output.stdout).unwrap();
@@ -300,6 +411,9 @@ fn json_lists_the_jails() {
     .unwrap();
     assert_eq!(find("own"), Some(&own));
     let dos = find("apache-dos").unwrap();
-    assert_eq!((&dos["findtime"], &dos["port"]), (&Value::from(1), &serde_json::json!(["http", "https"])));
+    assert_eq!(
+        (&dos["findtime"], &dos["port"]),
+        (&Value::from(1), &serde_json::json!(["http", "https"]))
+    );
     assert!(find("apache-slow").is_none(), "switched off");
 }

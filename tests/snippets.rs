@@ -13,7 +13,8 @@ struct Root(PathBuf);
 
 impl Root {
     fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("f2b-pipe-snippets-{}-{name}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("f2b-pipe-snippets-{}-{name}", std::process::id()));
         fs::create_dir_all(dir.join("logs")).unwrap();
         Self(dir)
     }
@@ -21,7 +22,9 @@ impl Root {
     /// `apache2 -t` on the main file with `snippet` included; what it said if it refused.
     fn accepts(&self, snippet: &Path) -> Result<(), String> {
         let dir = self.0.display();
-        let mut conf = format!("ServerRoot {dir}\nServerName localhost\nPidFile {dir}/pid\nErrorLog {dir}/logs/error_log\nListen 127.0.0.1:18080\n");
+        let mut conf = format!(
+            "ServerRoot {dir}\nServerName localhost\nPidFile {dir}/pid\nErrorLog {dir}/logs/error_log\nListen 127.0.0.1:18080\n"
+        );
         for module in ["mpm_event", "authz_core", "alias", "setenvif", "remoteip"] {
             writeln!(conf, "LoadModule {module}_module {MODULES}/mod_{module}.so").unwrap();
         }
@@ -37,7 +40,11 @@ impl Root {
             .output()
             .expect("apache2 is installed (apt install apache2)");
         let text = String::from_utf8_lossy(&said.stderr).into_owned();
-        if said.status.success() { Ok(()) } else { Err(text) }
+        if said.status.success() {
+            Ok(())
+        } else {
+            Err(text)
+        }
     }
 }
 
@@ -48,8 +55,13 @@ impl Drop for Root {
 }
 
 fn snippets(family: &str) -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("httpd-snippets").join(family);
-    let mut found: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("httpd-snippets")
+        .join(family);
+    let mut found: Vec<PathBuf> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     found.sort();
     found
 }
@@ -63,7 +75,9 @@ fn httpd_takes_all_of(family: &str) {
             panic!("{}: {said}", snippet.display());
         }
         // The same with the program in place: what stands within <IfFile> is read, too.
-        let text = fs::read_to_string(&snippet).unwrap().replace("<IfFile /usr/bin/f2b-pipe>", "<IfFile /bin/sh>");
+        let text = fs::read_to_string(&snippet)
+            .unwrap()
+            .replace("<IfFile /usr/bin/f2b-pipe>", "<IfFile /bin/sh>");
         let live = root.0.join("live.conf");
         fs::write(&live, text).unwrap();
         if let Err(said) = root.accepts(&live) {
@@ -89,7 +103,11 @@ fn httpd_takes_red_hats_snippets() {
 fn httpd_refuses_a_snippet_with_a_mistake() {
     let root = Root::new("mistake");
     let wrong = root.0.join("wrong.conf");
-    fs::write(&wrong, "<VirtualHost *:80>\nGlobalLog \"|/usr/bin/f2b-pipe\" combined\n</VirtualHost>\n").unwrap();
+    fs::write(
+        &wrong,
+        "<VirtualHost *:80>\nGlobalLog \"|/usr/bin/f2b-pipe\" combined\n</VirtualHost>\n",
+    )
+    .unwrap();
     let said = root.accepts(&wrong).unwrap_err();
     assert!(said.contains("GlobalLog"), "{said}");
 }
@@ -110,11 +128,14 @@ fn each_says_when_it_serves_and_what_it_gives_up() {
 fn the_format_is_the_one_the_program_knows_as_f2b() {
     let format = f2b_pipe::parse::format::F2B.replace('"', "\\\"");
     let line = format!("LogFormat \"{format}\" f2b");
-    let with_format = ["debian", "rhel"].into_iter().flat_map(snippets).filter(|snippet| {
-        let text = fs::read_to_string(snippet).unwrap();
-        let has = text.contains("LogFormat");
-        assert!(!has || text.contains(&line), "{}", snippet.display());
-        has
-    });
+    let with_format = ["debian", "rhel"]
+        .into_iter()
+        .flat_map(snippets)
+        .filter(|snippet| {
+            let text = fs::read_to_string(snippet).unwrap();
+            let has = text.contains("LogFormat");
+            assert!(!has || text.contains(&line), "{}", snippet.display());
+            has
+        });
     assert_eq!(with_format.count(), 8);
 }

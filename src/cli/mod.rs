@@ -63,6 +63,9 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Watch attackers land in the kernel's sets, in a private network namespace (about 15 s, no root needed)
     Demo(DemoArgs),
+    /// What `demo` starts inside its namespaces
+    #[command(hide = true)]
+    DemoStage(DemoArgs),
 }
 
 /// Which configuration is meant.
@@ -102,7 +105,10 @@ pub struct RunArgs {
 impl Default for RunArgs {
     fn default() -> Self {
         Self {
-            place: WhereArgs { config: CONFIG.into(), runtime_dir: RUNTIME_DIR.into() },
+            place: WhereArgs {
+                config: CONFIG.into(),
+                runtime_dir: RUNTIME_DIR.into(),
+            },
             format: "combined".into(),
             tee: None,
             error_log: false,
@@ -286,6 +292,7 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::Explain(args) => explain::explain(args, out),
         Command::Replay(args) => replay::replay(args, out),
         Command::Demo(args) => demo::demo(args, out),
+        Command::DemoStage(args) => demo::stage(args, out),
     }
 }
 

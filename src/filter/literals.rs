@@ -7,7 +7,12 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 /// Lower-case literals, at least one of which stands in the lower-cased text wherever the pattern matches. `None`: there
 /// are none, the pattern must be tried on every text. The pattern is read as bytes without Unicode, as config compiles it.
 pub(super) fn required(pattern: &str) -> Option<Vec<Vec<u8>>> {
-    let hir = ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern).ok()?;
+    let hir = ParserBuilder::new()
+        .unicode(false)
+        .utf8(false)
+        .build()
+        .parse(pattern)
+        .ok()?;
     of(&hir).filter(|set| set.len() <= SET_MAX)
 }
 
@@ -61,15 +66,22 @@ fn folded(hir: &Hir) -> Option<Vec<u8>> {
         HirKind::Literal(literal) => Some(literal.0.to_ascii_lowercase()),
         HirKind::Class(class) => {
             let bytes: Vec<u8> = match class {
-                Class::Bytes(class) => class.iter().flat_map(|r| r.start()..=r.end()).take(3).collect(),
+                Class::Bytes(class) => class
+                    .iter()
+                    .flat_map(|r| r.start()..=r.end())
+                    .take(3)
+                    .collect(),
                 Class::Unicode(class) => {
                     let chars = class.iter().flat_map(|r| r.start()..=r.end()).take(3);
-                    chars.map(|c| u8::try_from(c).ok().filter(u8::is_ascii)).collect::<Option<_>>()?
+                    chars
+                        .map(|c| u8::try_from(c).ok().filter(u8::is_ascii))
+                        .collect::<Option<_>>()?
                 }
             };
             let (first, rest) = bytes.split_first()?;
             let lower = first.to_ascii_lowercase();
-            (rest.len() < 2 && rest.iter().all(|b| b.to_ascii_lowercase() == lower)).then(|| vec![lower])
+            (rest.len() < 2 && rest.iter().all(|b| b.to_ascii_lowercase() == lower))
+                .then(|| vec![lower])
         }
         _ => None,
     }
@@ -80,12 +92,17 @@ mod tests {
     use super::*;
 
     fn sets(pattern: &str) -> Option<Vec<String>> {
-        required(pattern).map(|set| set.into_iter().map(|l| String::from_utf8(l).unwrap()).collect())
+        required(pattern).map(|set| {
+            set.into_iter()
+                .map(|l| String::from_utf8(l).unwrap())
+                .collect()
+        })
     }
 
     #[test]
     fn the_longest_necessary_literals_are_found() {
-        let want = |literals: &[&str]| Some(literals.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let want =
+            |literals: &[&str]| Some(literals.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(sets(r"/\.env"), want(&["/.env"]));
         assert_eq!(sets(r"(?i)/\.Git/|\$\{jndi:"), want(&["/.git/", "${jndi:"]));
         assert_eq!(sets(r"^/a[0-9]+/etc/passwd$"), want(&["/etc/passwd"]));

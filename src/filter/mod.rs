@@ -11,7 +11,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use aho_corasick::AhoCorasick;
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
-use crate::config::{Conditions, Field, Jail};
+use crate::config::{Conditions, Distinct, Field, Jail};
 use crate::hit::{Hit, JailId};
 use crate::parse::text::{percent_decode, unescape};
 use crate::parse::{Access, Format};
@@ -40,7 +40,7 @@ struct Rule {
     any: Vec<Test>,
     not: Vec<Test>,
     weight: u32,
-    distinct: Option<Field>,
+    distinct: Option<Distinct>,
 }
 
 /// One condition, cheap ones first.
@@ -51,7 +51,11 @@ enum Test {
     Bytes(Vec<(u64, u64)>),
     Duration(Vec<(u64, u64)>),
     /// Patterns `from..to` of the field.
-    Text { field: Field, from: usize, to: usize },
+    Text {
+        field: Field,
+        from: usize,
+        to: usize,
+    },
 }
 
 /// All patterns of one field.
@@ -93,7 +97,9 @@ impl Filter {
         let mut by_status: Vec<Vec<JailId>> = vec![Vec::new(); 1000];
         let mut errors = Vec::new();
         for (id, jail) in (0..).zip(jails) {
-            let mut test = |conditions: &Conditions, with_status: bool| tests(conditions, with_status, &mut fields);
+            let mut test = |conditions: &Conditions, with_status: bool| {
+                tests(conditions, with_status, &mut fields)
+            };
             rules.push(Rule {
                 all: test(&jail.rule.all, false),
                 any: test(&jail.rule.any, true),
@@ -128,18 +134,46 @@ impl Filter {
     pub fn hits(&mut self, access: &Access<'_>, hits: &mut Vec<Hit>) {
         let Some(client) = access.client else { return };
         self.scratch.done = 0;
-        let by_status = self.by_status.get(usize::from(access.status)).map_or(&[][..], |list| list);
-        for &jail in if access.is_error { &self.of_errors } else { by_status } {
-            let Some(rule) = self.rules.get(usize::from(jail)) else { continue };
-            let mut line = Judged { access, fields: &mut self.fields, scratch: &mut self.scratch };
+        let by_status = self
+            .by_status
+            .get(usize::from(access.status))
+            .map_or(&[][..], |list| list);
+        for &jail in if access.is_error {
+            &self.of_errors
+        } else {
+            by_status
+        } {
+            let Some(rule) = self.rules.get(usize::from(jail)) else {
+                continue;
+            };
+            let mut line = Judged {
+                access,
+                fields: &mut self.fields,
+                scratch: &mut self.scratch,
+            };
             if !rule.fits(&mut line) {
                 continue;
             }
-            let distinct = rule.distinct.map(|field| {
-                decode(field, access.text(field), &mut self.scratch.decoded);
-                self.hasher.hash_one(&self.scratch.decoded)
+            let field = match rule.distinct {
+                None => None,
+                Some(Distinct::Field(field)) => Some(field),
+                Some(Distinct::Any) => line.found(&rule.any),
+            };
+            let distinct = rule.distinct.map(|_| {
+                let decoded = &mut self.scratch.decoded;
+                decoded.clear();
+                if let Some(field) = field {
+                    decode(field, access.text(field), decoded);
+                }
+                self.hasher
+                    .hash_one((field.map(|field| field as u8), decoded))
             });
-            hits.push(Hit { jail, client, weight: rule.weight, distinct });
+            hits.push(Hit {
+                jail,
+                client,
+                weight: rule.weight,
+                distinct,
+            });
         }
     }
 
@@ -149,13 +183,28 @@ impl Filter {
         self.scratch.done = 0;
         let rule = self.rules.get(usize::from(jail))?;
         if of_errors(written) != access.is_error {
-            return Some(if access.is_error { "it reads access lines" } else { "it reads error lines (message)" }.to_owned());
+            return Some(
+                if access.is_error {
+                    "it reads access lines"
+                } else {
+                    "it reads error lines (message)"
+                }
+                .to_owned(),
+            );
         }
         let status = &written.rule.all.status;
         if !status.is_empty() && !within(status, access.status) {
-            return Some(format!("status is {}, not one of {}", access.status, ranges(status)));
+            return Some(format!(
+                "status is {}, not one of {}",
+                access.status,
+                ranges(status)
+            ));
         }
-        let mut line = Judged { access, fields: &mut self.fields, scratch: &mut self.scratch };
+        let mut line = Judged {
+            access,
+            fields: &mut self.fields,
+            scratch: &mut self.scratch,
+        };
         if let Some(test) = rule.all.iter().find(|test| !line.holds(test)) {
             return Some(format!("not so: {}", line.name(test)));
         }
@@ -163,13 +212,21 @@ impl Filter {
             let names: Vec<String> = rule.any.iter().map(|test| line.name(test)).collect();
             return Some(format!("none of these is so: {}", names.join("; ")));
         }
-        rule.not.iter().find(|test| line.holds(test)).map(|test| format!("excepted by not: {}", line.name(test)))
+        rule.not
+            .iter()
+            .find(|test| line.holds(test))
+            .map(|test| format!("excepted by not: {}", line.name(test)))
     }
 }
 
 /// Error lines have no status, size or path: a condition on `message` says which log a jail is about.
 fn of_errors(jail: &Jail) -> bool {
-    let about = |conditions: &Conditions| conditions.text.iter().any(|(field, _)| *field == Field::Message);
+    let about = |conditions: &Conditions| {
+        conditions
+            .text
+            .iter()
+            .any(|(field, _)| *field == Field::Message)
+    };
     about(&jail.rule.all) || about(&jail.rule.any)
 }
 
@@ -183,7 +240,13 @@ impl Rule {
 
 /// Conditions as tests, cheap ones first; patterns are added to their fields.
 fn tests(conditions: &Conditions, with_status: bool, fields: &mut [Search; FIELDS]) -> Vec<Test> {
-    let Conditions { status, bytes, duration, is_static, text } = conditions;
+    let Conditions {
+        status,
+        bytes,
+        duration,
+        is_static,
+        text,
+    } = conditions;
     let mut tests: Vec<Test> = is_static.iter().map(|is| Test::Static(*is)).collect();
     if with_status && !status.is_empty() {
         tests.push(Test::Status(status.clone()));
@@ -195,10 +258,18 @@ fn tests(conditions: &Conditions, with_status: bool, fields: &mut [Search; FIELD
         tests.push(Test::Duration(duration.clone()));
     }
     for (field, patterns) in text {
-        let Some(search) = fields.get_mut(*field as usize) else { continue };
+        let Some(search) = fields.get_mut(*field as usize) else {
+            continue;
+        };
         let from = search.patterns.len();
-        search.patterns.extend(patterns.iter().map(|p| p.as_str().to_owned()));
-        tests.push(Test::Text { field: *field, from, to: search.patterns.len() });
+        search
+            .patterns
+            .extend(patterns.iter().map(|p| p.as_str().to_owned()));
+        tests.push(Test::Text {
+            field: *field,
+            from,
+            to: search.patterns.len(),
+        });
     }
     tests
 }
@@ -217,13 +288,21 @@ impl Search {
         }
         literals.sort();
         literals.dedup();
-        self.literals = (!literals.is_empty()).then(|| AhoCorasick::new(&literals).ok()).flatten();
+        self.literals = (!literals.is_empty())
+            .then(|| AhoCorasick::new(&literals).ok())
+            .flatten();
         if self.literals.is_none() {
             self.blind.places.append(&mut self.lettered.places);
         }
         for half in [&mut self.lettered, &mut self.blind] {
-            let patterns = half.places.iter().filter_map(|place| self.patterns.get(*place));
-            half.set = RegexSetBuilder::new(patterns).unicode(false).size_limit(SET_SIZE_MAX).build()?;
+            let patterns = half
+                .places
+                .iter()
+                .filter_map(|place| self.patterns.get(*place));
+            half.set = RegexSetBuilder::new(patterns)
+                .unicode(false)
+                .size_limit(SET_SIZE_MAX)
+                .build()?;
         }
         self.found = vec![false; self.patterns.len()];
         Ok(())
@@ -283,14 +362,28 @@ impl Judged<'_, '_> {
             Test::Duration(ranges) => within(ranges, self.access.micros),
             Test::Text { field, from, to } => {
                 let bit = 1u16 << (*field as u16);
-                let Some(search) = self.fields.get_mut(*field as usize) else { return false };
+                let Some(search) = self.fields.get_mut(*field as usize) else {
+                    return false;
+                };
                 if self.scratch.done & bit == 0 {
                     self.scratch.done |= bit;
                     search.search(*field, self.access.text(*field), self.scratch);
                 }
-                search.any && search.found.get(*from..*to).is_some_and(|found| found.contains(&true))
+                search.any
+                    && search
+                        .found
+                        .get(*from..*to)
+                        .is_some_and(|found| found.contains(&true))
             }
         }
+    }
+
+    /// The first field of `any` in which a pattern is found.
+    fn found(&mut self, any: &[Test]) -> Option<Field> {
+        any.iter().find_map(|test| match test {
+            Test::Text { field, .. } if self.holds(test) => Some(*field),
+            _ => None,
+        })
     }
 
     /// The condition in the words of the configuration.
@@ -302,7 +395,9 @@ impl Judged<'_, '_> {
             Test::Duration(list) => format!("duration {} us", ranges(list)),
             Test::Text { field, from, to } => {
                 let search = self.fields.get(*field as usize);
-                let patterns = search.and_then(|s| s.patterns.get(*from..*to)).unwrap_or_default();
+                let patterns = search
+                    .and_then(|s| s.patterns.get(*from..*to))
+                    .unwrap_or_default();
                 format!("{} fits '{}'", field.key(), patterns.join("' or '"))
             }
         }
@@ -314,7 +409,13 @@ fn within<N: PartialOrd>(ranges: &[(N, N)], n: N) -> bool {
 }
 
 fn ranges<N: std::fmt::Display + PartialEq>(list: &[(N, N)]) -> String {
-    let one = |(from, to): &(N, N)| if from == to { from.to_string() } else { format!("{from}-{to}") };
+    let one = |(from, to): &(N, N)| {
+        if from == to {
+            from.to_string()
+        } else {
+            format!("{from}-{to}")
+        }
+    };
     list.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
@@ -342,8 +443,13 @@ fn is_static(access: &Access<'_>) -> bool {
     if access.status == 304 {
         return true;
     }
-    let tail = access.path.get(access.path.len().saturating_sub(6)..).unwrap_or_default();
-    let Some(dot) = tail.iter().rposition(|b| *b == b'.') else { return false };
+    let tail = access
+        .path
+        .get(access.path.len().saturating_sub(6)..)
+        .unwrap_or_default();
+    let Some(dot) = tail.iter().rposition(|b| *b == b'.') else {
+        return false;
+    };
     let mut ending = [0u8; 5];
     let letters = tail.get(dot + 1..).unwrap_or_default();
     for (lower, byte) in ending.iter_mut().zip(letters) {
@@ -366,16 +472,34 @@ fn is_static(access: &Access<'_>) -> bool {
 pub fn unmeetable(jails: &[Jail], format: &Format) -> Vec<(String, &'static str)> {
     let mut list = Vec::new();
     for jail in jails {
-        let Conditions { status, bytes, duration, is_static, text } = &jail.rule.all;
+        let Conditions {
+            status,
+            bytes,
+            duration,
+            is_static,
+            text,
+        } = &jail.rule.all;
         let lacks = [
             (!status.is_empty() && !format.has_status()).then_some("status (%>s)"),
             (!bytes.is_empty() && !format.has_bytes()).then_some("bytes (%B)"),
             (!duration.is_empty() && !format.has_duration()).then_some("duration (%D)"),
             (is_static.is_some() && !format.has(Field::Path)).then_some("request (%r)"),
         ];
-        let texts = text.iter().map(|(field, _)| *field).chain(jail.rule.distinct);
-        let texts = texts.filter(|field| *field != Field::Message && !format.has(*field)).map(Field::directive);
-        list.extend(lacks.into_iter().flatten().chain(texts).map(|lack| (jail.name.clone(), lack)));
+        let distinct = match jail.rule.distinct {
+            Some(Distinct::Field(field)) => Some(field),
+            Some(Distinct::Any) | None => None,
+        };
+        let texts = text.iter().map(|(field, _)| *field).chain(distinct);
+        let texts = texts
+            .filter(|field| *field != Field::Message && !format.has(*field))
+            .map(Field::directive);
+        list.extend(
+            lacks
+                .into_iter()
+                .flatten()
+                .chain(texts)
+                .map(|lack| (jail.name.clone(), lack)),
+        );
     }
     list
 }

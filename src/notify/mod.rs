@@ -19,5 +19,7 @@ pub fn unban(jail: &str, who: &dyn fmt::Display) {
 
 /// Somebody reached the limit of a jail that only observes.
 pub fn observed(jail: &str, who: &dyn fmt::Display) {
-    send(Message::Notice(format!("NOTICE [{jail}] Would ban {who} (mode = \"observe\")")));
+    send(Message::Notice(format!(
+        "NOTICE [{jail}] Would ban {who} (mode = \"observe\")"
+    )));
 }

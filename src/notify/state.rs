@@ -37,6 +37,8 @@ pub struct State {
     pub spared: u64,
     /// Messages that could not be told.
     pub messages_lost: u64,
+    /// The chain and the sets.
+    pub act: crate::act::keeper::Health,
     /// By name.
     pub jails: BTreeMap<String, JailState>,
 }
@@ -69,7 +71,9 @@ impl StateFile {
             drop(std::fs::remove_file(&self.path));
             return;
         };
-        let Ok(text) = serde_json::to_vec(state) else { return };
+        let Ok(text) = serde_json::to_vec(state) else {
+            return;
+        };
         let beside = self.path.with_extension("new");
         if std::fs::write(&beside, text).is_ok() && std::fs::rename(&beside, &self.path).is_err() {
             drop(std::fs::remove_file(&beside));

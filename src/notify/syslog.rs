@@ -33,7 +33,12 @@ pub(crate) struct Syslog {
 
 impl Syslog {
     pub(crate) fn new() -> Self {
-        Self { logger: None, tried: None, waiting: VecDeque::new(), lost: 0 }
+        Self {
+            logger: None,
+            tried: None,
+            waiting: VecDeque::new(),
+            lost: 0,
+        }
     }
 
     /// Lines given up so far.
@@ -43,7 +48,11 @@ impl Syslog {
 
     /// How long nothing needs to be done.
     pub(crate) fn patience(&self) -> Duration {
-        if self.waiting.is_empty() { Duration::from_secs(3600) } else { AGAIN }
+        if self.waiting.is_empty() {
+            Duration::from_secs(3600)
+        } else {
+            AGAIN
+        }
     }
 
     pub(crate) fn send(&mut self, level: Level, text: String) {
@@ -59,7 +68,10 @@ impl Syslog {
     pub(crate) fn flush(&mut self) {
         while !self.waiting.is_empty() {
             self.connect();
-            let (Some(logger), Some((level, text))) = (&mut self.logger, self.waiting.front()) else { return };
+            let (Some(logger), Some((level, text))) = (&mut self.logger, self.waiting.front())
+            else {
+                return;
+            };
             let severity = match level {
                 Level::Error => Severity::LOG_ERR,
                 Level::Warn => Severity::LOG_WARNING,
@@ -69,7 +81,9 @@ impl Syslog {
                 Ok(()) => {
                     self.waiting.pop_front();
                 }
-                Err(syslog::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(syslog::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return;
+                }
                 // The daemon went away (ENOTCONN, ECONNREFUSED): what waits is for the next one.
                 Err(_) => self.logger = None,
             }
@@ -84,7 +98,9 @@ impl Syslog {
                 socket.connect(PATH)?;
                 Ok(socket)
             });
-            self.logger = socket.ok().map(|socket| Logger::new(LoggerBackend::Unix(socket), Format));
+            self.logger = socket
+                .ok()
+                .map(|socket| Logger::new(LoggerBackend::Unix(socket), Format));
         }
     }
 }
@@ -94,13 +110,21 @@ impl Syslog {
 struct Format;
 
 impl LogFormat<&String> for Format {
-    fn format<W: io::Write>(&self, w: &mut W, severity: Severity, text: &String) -> syslog::Result<()> {
+    fn format<W: io::Write>(
+        &self,
+        w: &mut W,
+        severity: Severity,
+        text: &String,
+    ) -> syslog::Result<()> {
         let line = format!(
             "<{}>{} f2b-pipe[{}]: {}",
             FACILITY | severity as u32,
             Local::now().format("%b %e %H:%M:%S"),
             std::process::id(),
-            text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect::<String>()
+            text.chars()
+                .filter(|c| !c.is_control())
+                .take(TEXT_MAX)
+                .collect::<String>()
         );
         w.write_all(line.as_bytes()).map_err(syslog::Error::Io)
     }

@@ -109,7 +109,10 @@ impl Format {
     pub fn read<'a>(&self, line: &'a [u8]) -> Result<Access<'a>, Misfit> {
         let mut access = Access::default();
         if self.sealed && !seals_agree(line) {
-            return Err(Misfit { at: 0, wants: "the same token at both ends of the line" });
+            return Err(Misfit {
+                at: 0,
+                wants: "the same token at both ends of the line",
+            });
         }
         self.walk(line, false, &mut access, &mut |_, _| {})?;
         Ok(access)
@@ -167,7 +170,12 @@ impl Format {
                         }
                         return Ok(());
                     }
-                    None => return Err(Misfit { at: line.len(), wants: "a closing quote" }),
+                    None => {
+                        return Err(Misfit {
+                            at: line.len(),
+                            wants: "a closing quote",
+                        });
+                    }
                 }
             };
             let mut fits = segment.read(body, access, seen);
@@ -178,7 +186,10 @@ impl Format {
                     fits = segment.read(body, access, seen);
                 }
             }
-            fits.map_err(|misfit| Misfit { at: at + misfit.at, ..misfit })?;
+            fits.map_err(|misfit| Misfit {
+                at: at + misfit.at,
+                ..misfit
+            })?;
         }
         Ok(())
     }
@@ -199,7 +210,10 @@ impl Segment {
     /// Up to the next quote, not before byte `from`, that is httpd's own; and what follows it.
     fn split<'a>(&self, text: &'a [u8], mut from: usize) -> Option<(&'a [u8], &'a [u8])> {
         // An empty user name in quotes of the format stands as `""""`.
-        if self.quoted && self.free == Some(Free::One(Text::Is(Field::User))) && text.starts_with(b"\"\"\"") {
+        if self.quoted
+            && self.free == Some(Free::One(Text::Is(Field::User)))
+            && text.starts_with(b"\"\"\"")
+        {
             from = 2;
         }
         loop {
@@ -222,7 +236,9 @@ impl Segment {
         for op in &self.left {
             let width = op.width(rest, false);
             let at = body.len() - rest.len();
-            let Some((piece, after)) = rest.split_at_checked(width) else { return Err(op.misfit(at)) };
+            let Some((piece, after)) = rest.split_at_checked(width) else {
+                return Err(op.misfit(at));
+            };
             if !op.take(piece, access) {
                 return Err(op.misfit(at));
             }
@@ -231,8 +247,13 @@ impl Segment {
         }
         let start = body.len() - rest.len();
         for op in &self.right {
-            let split = rest.len().checked_sub(op.width(rest, true)).and_then(|at| rest.split_at_checked(at));
-            let Some((before, piece)) = split else { return Err(op.misfit(start)) };
+            let split = rest
+                .len()
+                .checked_sub(op.width(rest, true))
+                .and_then(|at| rest.split_at_checked(at));
+            let Some((before, piece)) = split else {
+                return Err(op.misfit(start));
+            };
             if !op.take(piece, access) {
                 return Err(op.misfit(start + before.len()));
             }
@@ -242,7 +263,12 @@ impl Segment {
         match self.free {
             Some(free) => free.set(access, rest),
             None if rest.is_empty() => {}
-            None => return Err(Misfit { at: body.len() - rest.len(), wants: "the end, or a quote" }),
+            None => {
+                return Err(Misfit {
+                    at: body.len() - rest.len(),
+                    wants: "the end, or a quote",
+                });
+            }
         }
         Ok(())
     }
@@ -305,13 +331,16 @@ impl Op {
             }
             Self::Status => match piece {
                 [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
-                    access.status = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
+                    access.status =
+                        u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
                     true
                 }
                 _ => false,
             },
             Self::Bytes => number(piece).map(|n| access.bytes = n).is_some(),
-            Self::Duration(unit) => number(piece).map(|n| access.micros = n.saturating_mul(*unit)).is_some(),
+            Self::Duration(unit) => number(piece)
+                .map(|n| access.micros = n.saturating_mul(*unit))
+                .is_some(),
             Self::Time(shape) => shape.fits(piece),
             Self::Token { is, .. } => {
                 access.set(*is, piece);
@@ -345,7 +374,9 @@ fn number(piece: &[u8]) -> Option<u64> {
     if piece.is_empty() || piece.len() > 19 {
         return None;
     }
-    piece.iter().try_fold(0u64, |n, b| b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0')))
+    piece.iter().try_fold(0u64, |n, b| {
+        b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0'))
+    })
 }
 
 /// Does `text` end in an odd number of backslashes, so that a quote behind it is the client's?
@@ -379,19 +410,42 @@ mod tests {
         let access = combined.read(line).unwrap();
         assert_eq!(access.client, Client::parse(b"192.0.2.7"));
         assert_eq!((access.status, access.bytes), (404, 0));
-        let texts = [access.method, access.path, access.query, access.user, access.referer, access.agent];
-        assert_eq!(texts.map(shown), ["GET", "/a", "b=c", "al ice [x", "http://r/", "a\\\"b"]);
+        let texts = [
+            access.method,
+            access.path,
+            access.query,
+            access.user,
+            access.referer,
+            access.agent,
+        ];
+        assert_eq!(
+            texts.map(shown),
+            ["GET", "/a", "b=c", "al ice [x", "http://r/", "a\\\"b"]
+        );
         assert_eq!(combined.logged(line), Some(1_795_377_748_000_000));
     }
 
     #[test]
     fn a_user_name_cannot_hide_or_move_anything() {
         let combined = Format::compile("combined").unwrap();
-        for user in ["-", "\"\"", "- - [01/Jan/2000", "x [22/Nov/2026:20:02:28 +0000]", r#"a\"b\n6.6.6.6 - - x"#, "a  b "] {
-            let line = format!(r#"192.0.2.7 - {user} [22/Nov/2026:20:02:28 +0000] "GET / HTTP/1.1" 401 0 "-" "-""#);
+        for user in [
+            "-",
+            "\"\"",
+            "- - [01/Jan/2000",
+            "x [22/Nov/2026:20:02:28 +0000]",
+            r#"a\"b\n6.6.6.6 - - x"#,
+            "a  b ",
+        ] {
+            let line = format!(
+                r#"192.0.2.7 - {user} [22/Nov/2026:20:02:28 +0000] "GET / HTTP/1.1" 401 0 "-" "-""#
+            );
             let access = combined.read(line.as_bytes()).unwrap();
             let want = if user == "\"\"" { "" } else { user };
-            assert_eq!((shown(access.user).as_str(), access.status), (want, 401), "{line}");
+            assert_eq!(
+                (shown(access.user).as_str(), access.status),
+                (want, 401),
+                "{line}"
+            );
         }
     }
 
@@ -399,20 +453,30 @@ mod tests {
     fn f2b_wants_equal_seals() {
         let f2b = Format::compile("f2b").unwrap();
         let line = |a: &str, b: &str, user: &str| {
-            format!(r#"f2b:{a} 192.0.2.7 192.0.2.9 www.example 401 12 345 "{user}" "GET /x HTTP/1.1" "-" "curl" f2b:{b}"#)
+            format!(
+                r#"f2b:{a} 192.0.2.7 192.0.2.9 www.example 401 12 345 "{user}" "GET /x HTTP/1.1" "-" "curl" f2b:{b}"#
+            )
         };
         let good = line("1795377748000001:7f00aa", "1795377748000001:7f00aa", "\"\"");
         let access = f2b.read(good.as_bytes()).unwrap();
-        assert_eq!((access.user, access.micros, shown(access.vhost).as_str()), (&b""[..], 345, "www.example"));
+        assert_eq!(
+            (access.user, access.micros, shown(access.vhost).as_str()),
+            (&b""[..], 345, "www.example")
+        );
         assert_eq!(access.peer, Client::parse(b"192.0.2.9"));
-        assert!(f2b.read(line("1795377748000001:7f00aa", "1795377748000002:7f00aa", "-").as_bytes()).is_err());
+        assert!(
+            f2b.read(line("1795377748000001:7f00aa", "1795377748000002:7f00aa", "-").as_bytes())
+                .is_err()
+        );
         assert!(f2b.read(line("1:a", "1:a", "a\" \"b").as_bytes()).is_err());
     }
 
     #[test]
     fn method_path_and_query_may_stand_apart() {
         let format = Format::compile(r#"%a %>s "%m %U%q %H" %{ms}T"#).unwrap();
-        let access = format.read(br#"2001:db8::1 200 "GET /a b?c=d HTTP/1.1" 12"#).unwrap();
+        let access = format
+            .read(br#"2001:db8::1 200 "GET /a b?c=d HTTP/1.1" 12"#)
+            .unwrap();
         let texts = [access.method, access.path, access.query];
         assert_eq!(texts.map(shown), ["GET", "/a b", "c=d"]);
         assert_eq!(access.micros, 12_000);
@@ -422,19 +486,41 @@ mod tests {
     fn a_misfit_says_where() {
         let combined = Format::compile("combined").unwrap();
         let at = |line: &str| combined.read(line.as_bytes()).unwrap_err().at;
-        assert_eq!(at("localhost - - [22/Nov/2026:20:05:20 +0000] \"GET /x HTTP/1.1\" 404 416 \"-\" \"-\""), 0);
-        assert_eq!(at("6.6.6.6 - - [22/Nov/2026:20:00:00 +0000] GET /wp-login.php HTTP/1.1 401 1 -\""), 74);
-        assert_eq!(at("6.6.6.6 - - [22/Nov/2026:20:00:00 +0000] \"GET / HTTP/1.1\" 4x1 1 \"-\" \"-\""), 58);
+        assert_eq!(
+            at(
+                "localhost - - [22/Nov/2026:20:05:20 +0000] \"GET /x HTTP/1.1\" 404 416 \"-\" \"-\""
+            ),
+            0
+        );
+        assert_eq!(
+            at("6.6.6.6 - - [22/Nov/2026:20:00:00 +0000] GET /wp-login.php HTTP/1.1 401 1 -\""),
+            74
+        );
+        assert_eq!(
+            at("6.6.6.6 - - [22/Nov/2026:20:00:00 +0000] \"GET / HTTP/1.1\" 4x1 1 \"-\" \"-\""),
+            58
+        );
         assert_eq!(at(""), 0);
     }
 
     #[test]
     fn an_empty_request_and_an_empty_user_are_told_apart() {
         let combined = Format::compile("combined").unwrap();
-        for (user, request) in [("-", ""), ("\"\"", ""), ("\"\"", "GET / HTTP/1.1"), ("-", "-")] {
-            let line = format!(r#"192.0.2.7 - {user} [22/Nov/2026:20:02:28 +0000] "{request}" 400 0 "-" "-""#);
+        for (user, request) in [
+            ("-", ""),
+            ("\"\"", ""),
+            ("\"\"", "GET / HTTP/1.1"),
+            ("-", "-"),
+        ] {
+            let line = format!(
+                r#"192.0.2.7 - {user} [22/Nov/2026:20:02:28 +0000] "{request}" 400 0 "-" "-""#
+            );
             let access = combined.read(line.as_bytes()).unwrap();
-            assert_eq!(shown(access.user), if user == "-" { "-" } else { "" }, "{line}");
+            assert_eq!(
+                shown(access.user),
+                if user == "-" { "-" } else { "" },
+                "{line}"
+            );
             assert_eq!(shown(access.request), request, "{line}");
         }
     }
@@ -445,7 +531,10 @@ mod tests {
         let head = br#"192.0.2.7 - - [22/Nov/2026:20:02:28 +0000] "GET / HTTP/1.1" 400 0 "-" "aaaaaaaaaaa"#;
         assert!(combined.read(head).is_err());
         let access = combined.read_head(head).unwrap();
-        assert_eq!((access.status, shown(access.agent).as_str()), (400, "aaaaaaaaaaa"));
+        assert_eq!(
+            (access.status, shown(access.agent).as_str()),
+            (400, "aaaaaaaaaaa")
+        );
         assert!(combined.read_head(b"192.0.2.7 - aaaaaaaaaaaaaaa").is_err());
     }
 }

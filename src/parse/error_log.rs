@@ -15,16 +15,23 @@ const PREFIX_MAX_BYTES: usize = 200;
 /// # Errors
 /// The line is not of the default ErrorLogFormat, or names no client.
 pub fn read(line: &[u8]) -> Result<Access<'_>, Misfit> {
-    let misfit = |rest: &[u8], wants| Misfit { at: line.len() - rest.len(), wants };
+    let misfit = |rest: &[u8], wants| Misfit {
+        at: line.len() - rest.len(),
+        wants,
+    };
     let (date, rest) = bracket(line).ok_or(misfit(line, "[a date]"))?;
     if date.len() < 24 || !date.is_ascii() || !date.last().is_some_and(u8::is_ascii_digit) {
         return Err(misfit(line, "[a date]"));
     }
-    let (module, rest) = blank(rest).and_then(bracket).ok_or(misfit(rest, "[module:level]"))?;
+    let (module, rest) = blank(rest)
+        .and_then(bracket)
+        .ok_or(misfit(rest, "[module:level]"))?;
     if !module.contains(&b':') || module.contains(&b' ') {
         return Err(misfit(rest, "[module:level]"));
     }
-    let (pid, mut rest) = blank(rest).and_then(bracket).ok_or(misfit(rest, "[pid ...]"))?;
+    let (pid, mut rest) = blank(rest)
+        .and_then(bracket)
+        .ok_or(misfit(rest, "[pid ...]"))?;
     if !pid.starts_with(b"pid ") {
         return Err(misfit(rest, "[pid ...]"));
     }
@@ -32,7 +39,9 @@ pub fn read(line: &[u8]) -> Result<Access<'_>, Misfit> {
     // `(13)Permission denied: ` or `mod_x.c(123): `; neither holds a bracket.
     if !rest.starts_with(b"[client ") {
         let at = memchr::memchr(b'[', rest).filter(|at| *at <= PREFIX_MAX_BYTES);
-        let (prefix, after) = at.and_then(|at| rest.split_at_checked(at)).ok_or(misfit(rest, "[client address:port]"))?;
+        let (prefix, after) = at
+            .and_then(|at| rest.split_at_checked(at))
+            .ok_or(misfit(rest, "[client address:port]"))?;
         if !prefix.ends_with(b": ") || !prefix.contains(&b'(') {
             return Err(misfit(rest, "[client address:port]"));
         }
@@ -47,17 +56,28 @@ pub fn read(line: &[u8]) -> Result<Access<'_>, Misfit> {
             let port = port.get(1..)?;
             (!port.is_empty() && port.iter().all(u8::is_ascii_digit)).then_some(address)
         })
-        .map(|address| address.strip_prefix(b"[").and_then(|a| a.strip_suffix(b"]")).unwrap_or(address))
+        .map(|address| {
+            address
+                .strip_prefix(b"[")
+                .and_then(|a| a.strip_suffix(b"]"))
+                .unwrap_or(address)
+        })
         .and_then(Client::parse)
         .ok_or(misfit(rest, "[client address:port]"))?;
     let message = blank(after).unwrap_or_default();
-    Ok(Access { client: Some(client), message, is_error: true, ..Access::default() })
+    Ok(Access {
+        client: Some(client),
+        message,
+        is_error: true,
+        ..Access::default()
+    })
 }
 
 fn bracket(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = text.strip_prefix(b"[")?;
     // The client's own may be an IPv6 address: `[client [2001:db8::1]:80]` or `[client 2001:db8::1:80]`.
-    let end = memchr::memmem::find(text, b"] ").or_else(|| text.ends_with(b"]").then(|| text.len() - 1))?;
+    let end = memchr::memmem::find(text, b"] ")
+        .or_else(|| text.ends_with(b"]").then(|| text.len() - 1))?;
     Some((text.get(..end)?, text.get(end + 1..)?))
 }
 
@@ -73,7 +93,10 @@ mod tests {
     fn the_client_is_read_where_httpd_puts_it() {
         for (middle, client) in [
             ("[client 192.0.2.7:4711] ", "192.0.2.7"),
-            ("(13)Permission denied: [client 192.0.2.7:4711] ", "192.0.2.7"),
+            (
+                "(13)Permission denied: [client 192.0.2.7:4711] ",
+                "192.0.2.7",
+            ),
             ("mod_x.c(12): [client 192.0.2.7:4711] ", "192.0.2.7"),
             ("[client 2001:db8::1:4711] ", "2001:db8::1"),
             ("[client [2001:db8::1]:4711] ", "2001:db8::1"),
@@ -82,7 +105,11 @@ mod tests {
                 "[Sun Nov 22 20:02:28.123456 2026] [auth_basic:error] [pid 12:tid 34] {middle}AH01617: user a: no [client 6.6.6.6:1] x"
             );
             let read = read(line.as_bytes()).unwrap();
-            assert_eq!(read.client.map(|c| c.to_string()).as_deref(), Some(client), "{line}");
+            assert_eq!(
+                read.client.map(|c| c.to_string()).as_deref(),
+                Some(client),
+                "{line}"
+            );
             assert!(read.message.starts_with(b"AH01617: user a"));
         }
     }
@@ -96,7 +123,8 @@ mod tests {
             "[client 6.6.6.6] no port",
             "[remote 192.0.2.7:1] x",
         ] {
-            let line = format!("[Sun Nov 22 20:02:28.123456 2026] [core:notice] [pid 12:tid 34] {rest}");
+            let line =
+                format!("[Sun Nov 22 20:02:28.123456 2026] [core:notice] [pid 12:tid 34] {rest}");
             assert!(read(line.as_bytes()).is_err(), "{line}");
         }
         assert!(read(b"6.6.6.6 [client 6.6.6.6:1]").is_err());

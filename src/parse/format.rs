@@ -15,9 +15,15 @@ pub const F2B: &str = r#"f2b:%{usec}t:%{hextid}P %a %{c}a %v %>s %B %D "%u" "%r"
 /// Formats that have a name. `%O` and `%b` look alike: digits or `-`.
 pub const NICKNAMES: [(&str, &str); 5] = [
     ("f2b", F2B),
-    ("combined", r#"%h %l %u %t "%r" %>s %O "%{Referer}i" "%{User-Agent}i""#),
+    (
+        "combined",
+        r#"%h %l %u %t "%r" %>s %O "%{Referer}i" "%{User-Agent}i""#,
+    ),
     ("common", r#"%h %l %u %t "%r" %>s %b"#),
-    ("vhost_combined", r#"%v:%p %h %l %u %t "%r" %>s %O "%{Referer}i" "%{User-Agent}i""#),
+    (
+        "vhost_combined",
+        r#"%v:%p %h %l %u %t "%r" %>s %O "%{Referer}i" "%{User-Agent}i""#,
+    ),
     ("vhost_common", r#"%v %h %l %u %t "%r" %>s %b"#),
 ];
 
@@ -55,7 +61,10 @@ pub(super) enum Op {
     Duration(u64),
     Time(Box<TimeShape>),
     /// Server's text without blanks and without this byte.
-    Token { stop: u8, is: Text },
+    Token {
+        stop: u8,
+        is: Text,
+    },
 }
 
 /// A piece that ends only where the others begin.
@@ -84,7 +93,11 @@ enum Kind {
 #[derive(Clone, Debug)]
 enum Item {
     Literal(Vec<u8>),
-    Directive { kind: Kind, text: String, by_client: bool },
+    Directive {
+        kind: Kind,
+        text: String,
+        by_client: bool,
+    },
 }
 
 /// Why a format cannot be used for banning.
@@ -124,10 +137,16 @@ impl fmt::Display for FormatError {
                 )
             }
             Self::NoAddress => {
-                write!(f, "the format has no client address; begin it with %a, or {BETTER}")
+                write!(
+                    f,
+                    "the format has no client address; begin it with %a, or {BETTER}"
+                )
             }
             Self::AddressNotSure(directive) => {
-                write!(f, "{directive} is not an address that httpd puts on every line; use a plain %a, or {BETTER}")
+                write!(
+                    f,
+                    "{directive} is not an address that httpd puts on every line; use a plain %a, or {BETTER}"
+                )
             }
             Self::TextBeforeAddress(directive) => write!(
                 f,
@@ -139,13 +158,23 @@ impl fmt::Display for FormatError {
                 "nobody can tell where {first} ends and {second} begins; put both in quotes: \\\"{first}\\\" \\\"{second}\\\""
             ),
             Self::Touching(first, second) => {
-                write!(f, "{first} and {second} stand side by side; put a blank between them")
+                write!(
+                    f,
+                    "{first} and {second} stand side by side; put a blank between them"
+                )
             }
             Self::Unknown(directive) => {
-                write!(f, "{directive} is not a directive of mod_log_config; to write a percent sign use %%")
+                write!(
+                    f,
+                    "{directive} is not a directive of mod_log_config; to write a percent sign use %%"
+                )
             }
-            Self::OddQuotes => f.write_str("a quote without its partner; each \\\" needs a second one"),
-            Self::LineBreak => f.write_str("\\n in the format makes several lines of one request; leave it out"),
+            Self::OddQuotes => {
+                f.write_str("a quote without its partner; each \\\" needs a second one")
+            }
+            Self::LineBreak => {
+                f.write_str("\\n in the format makes several lines of one request; leave it out")
+            }
         }
     }
 }
@@ -159,7 +188,10 @@ impl Format {
     /// A format that cannot be read, or not safely: nobody may be banned by its lines.
     pub fn compile(text: &str) -> Result<Self, FormatError> {
         let text = text.trim();
-        let named = NICKNAMES.iter().find(|(name, _)| *name == text).map(|(_, format)| *format);
+        let named = NICKNAMES
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, format)| *format);
         if named.is_none() && !text.contains('%') {
             return Err(FormatError::Nickname(text.to_owned()));
         }
@@ -170,13 +202,19 @@ impl Format {
 
         let bare_text = segments.iter().any(|s| !s.quoted && s.free.is_some());
         let first = text.split(' ').next().unwrap_or_default();
-        let seal = first.contains("%{usec}t") && (first.contains("%{hextid}P") || first.contains("%{tid}P"));
-        let sealed = seal && !first.contains('"') && text.rsplit(' ').next() == Some(first) && !bare_text;
+        let seal = first.contains("%{usec}t")
+            && (first.contains("%{hextid}P") || first.contains("%{tid}P"));
+        let sealed =
+            seal && !first.contains('"') && text.rsplit(' ').next() == Some(first) && !bare_text;
 
         let mut fields = Vec::new();
         for segment in &segments {
             for op in segment.left.iter().chain(&segment.right) {
-                if let Op::Token { is: Text::Is(field), .. } = op {
+                if let Op::Token {
+                    is: Text::Is(field),
+                    ..
+                } = op
+                {
                     fields.push(*field);
                 }
             }
@@ -189,7 +227,12 @@ impl Format {
         if fields.contains(&Field::Request) {
             fields.extend([Field::Method, Field::Path, Field::Query]);
         }
-        Ok(Self { segments, sealed, fields, text })
+        Ok(Self {
+            segments,
+            sealed,
+            fields,
+            text,
+        })
     }
 
     /// The `LogFormat` string, with plain quotes.
@@ -235,13 +278,18 @@ impl Format {
     }
 
     fn any(&self, what: impl Fn(&Op) -> bool) -> bool {
-        self.segments.iter().any(|s| s.left.iter().chain(&s.right).any(&what))
+        self.segments
+            .iter()
+            .any(|s| s.left.iter().chain(&s.right).any(&what))
     }
 }
 
 /// Undoes the escapes that the string has in httpd.conf, and takes off the quotes around the whole of it.
 fn unquote(text: &str) -> String {
-    let inner = match text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+    let inner = match text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+    {
         // `"%r" %h "%u"` begins and ends with quotes of its own; only a string with \" inside is quoted as a whole.
         Some(inner) if inner.contains("\\\"") => inner,
         _ => text,
@@ -296,7 +344,9 @@ impl Items {
         let mut argument = String::new();
         let mut conditional = false;
         let letter = loop {
-            let Some(c) = chars.next() else { return Err(FormatError::Unknown(text)) };
+            let Some(c) = chars.next() else {
+                return Err(FormatError::Unknown(text));
+            };
             text.push(c);
             match c {
                 '!' | '0'..='9' | ',' => conditional = true,
@@ -313,7 +363,11 @@ impl Items {
                 '^' => {
                     let name: String = chars.by_ref().take(2).collect();
                     text.push_str(&name);
-                    break if name == "ti" || name == "to" { 'i' } else { '^' };
+                    break if name == "ti" || name == "to" {
+                        'i'
+                    } else {
+                        '^'
+                    };
                 }
                 c => break c,
             }
@@ -322,7 +376,9 @@ impl Items {
             ('a' | 'h', _) if conditional => return Err(FormatError::AddressNotSure(text)),
             ('a' | 'h', "c") => (Kind::Fixed(Op::Peer), false),
             ('a' | 'h', "") => (Kind::Fixed(Op::Client), false),
-            (letter, _) if conditional => (Kind::Free(Text::Ignored), "iCenofuUqrfVm".contains(letter)),
+            (letter, _) if conditional => {
+                (Kind::Free(Text::Ignored), "iCenofuUqrfVm".contains(letter))
+            }
             ('s', _) if !final_status || text.contains('>') => (Kind::Fixed(Op::Status), false),
             ('b' | 'B' | 'O', _) => (Kind::Fixed(Op::Bytes), false),
             ('D', _) => (Kind::Fixed(Op::Duration(1)), false),
@@ -334,24 +390,37 @@ impl Items {
             ('V', _) => (Kind::Token(Text::Is(Field::Vhost)), true),
             ('m', _) => (Kind::Token(Text::Is(Field::Method)), true),
             ('H', _) => (Kind::Token(Text::Ignored), true),
-            ('A' | 'I' | 'k' | 'l' | 'L' | 'p' | 'P' | 'R' | 's' | 'S' | 'X', _) => (Kind::Token(Text::Ignored), false),
+            ('A' | 'I' | 'k' | 'l' | 'L' | 'p' | 'P' | 'R' | 's' | 'S' | 'X', _) => {
+                (Kind::Token(Text::Ignored), false)
+            }
             ('x', "SSL_PROTOCOL" | "SSL_CIPHER") => (Kind::Token(Text::Ignored), false),
             ('r', _) => (Kind::Free(Text::Is(Field::Request)), true),
             ('u', _) => (Kind::Free(Text::Is(Field::User)), true),
             ('U', _) => (Kind::Free(Text::Is(Field::Path)), true),
             ('q', _) => (Kind::Free(Text::Is(Field::Query)), true),
-            ('i', name) if name.eq_ignore_ascii_case("user-agent") => (Kind::Free(Text::Is(Field::Agent)), true),
-            ('i', name) if name.eq_ignore_ascii_case("referer") => (Kind::Free(Text::Is(Field::Referer)), true),
+            ('i', name) if name.eq_ignore_ascii_case("user-agent") => {
+                (Kind::Free(Text::Is(Field::Agent)), true)
+            }
+            ('i', name) if name.eq_ignore_ascii_case("referer") => {
+                (Kind::Free(Text::Is(Field::Referer)), true)
+            }
             ('i' | 'o' | 'n' | 'e' | 'C' | 'c' | 'x' | 'f', _) => (Kind::Free(Text::Ignored), true),
             _ => return Err(FormatError::Unknown(text)),
         };
-        Ok(Item::Directive { kind, text, by_client })
+        Ok(Item::Directive {
+            kind,
+            text,
+            by_client,
+        })
     }
 }
 
 /// `%t` and `%{...}t`.
 fn time(argument: &str) -> Kind {
-    let argument = argument.strip_prefix("begin:").or(argument.strip_prefix("end:")).unwrap_or(argument);
+    let argument = argument
+        .strip_prefix("begin:")
+        .or(argument.strip_prefix("end:"))
+        .unwrap_or(argument);
     let shape = match argument {
         "" | "begin" | "end" => Some(TimeShape::common()),
         "sec" => Some(TimeShape::number(1_000_000)),
@@ -361,7 +430,9 @@ fn time(argument: &str) -> Kind {
         "usec_frac" => Some(TimeShape::fraction(6)),
         strftime => TimeShape::compile(strftime),
     };
-    shape.map_or(Kind::Free(Text::Ignored), |shape| Kind::Fixed(Op::Time(Box::new(shape))))
+    shape.map_or(Kind::Free(Text::Ignored), |shape| {
+        Kind::Fixed(Op::Time(Box::new(shape)))
+    })
 }
 
 /// Cuts the items at the quotes and sorts each segment into left, free, right.
@@ -379,17 +450,29 @@ fn segments(items: &[Item]) -> Result<Vec<Segment>, FormatError> {
                     }
                 }
             }
-            directive @ Item::Directive { .. } => cut.last_mut().into_iter().for_each(|last| last.push(directive.clone())),
+            directive @ Item::Directive { .. } => cut
+                .last_mut()
+                .into_iter()
+                .for_each(|last| last.push(directive.clone())),
         }
     }
     if cut.len() % 2 == 0 {
         return Err(FormatError::OddQuotes);
     }
-    cut.iter().enumerate().map(|(n, items)| segment(items, n % 2 == 1)).collect()
+    cut.iter()
+        .enumerate()
+        .map(|(n, items)| segment(items, n % 2 == 1))
+        .collect()
 }
 
 fn segment(items: &[Item], quoted: bool) -> Result<Segment, FormatError> {
-    let mut segment = Segment { quoted, bare_user: false, left: Vec::new(), free: None, right: Vec::new() };
+    let mut segment = Segment {
+        quoted,
+        bare_user: false,
+        left: Vec::new(),
+        free: None,
+        right: Vec::new(),
+    };
     let mut free_text = String::new();
     let mut before: Option<&str> = None; // the directive just before this item
     for (n, item) in items.iter().enumerate() {
@@ -425,7 +508,12 @@ fn segment(items: &[Item], quoted: bool) -> Result<Segment, FormatError> {
             // Read from the left a token ends before the next literal, from the right behind the one before it.
             Kind::Token(is) => {
                 let literal = |item: Option<&Item>, from_end: bool| match item {
-                    Some(Item::Literal(bytes)) => if from_end { bytes.last() } else { bytes.first() }.copied(),
+                    Some(Item::Literal(bytes)) => if from_end {
+                        bytes.last()
+                    } else {
+                        bytes.first()
+                    }
+                    .copied(),
                     _ => None,
                 };
                 let stop = if segment.free.is_some() {
@@ -433,7 +521,10 @@ fn segment(items: &[Item], quoted: bool) -> Result<Segment, FormatError> {
                 } else {
                     literal(items.get(n + 1), false)
                 };
-                Op::Token { stop: stop.unwrap_or(b' '), is: *is }
+                Op::Token {
+                    stop: stop.unwrap_or(b' '),
+                    is: *is,
+                }
             }
             Kind::Fixed(op) => op.clone(),
         };
@@ -445,15 +536,24 @@ fn segment(items: &[Item], quoted: bool) -> Result<Segment, FormatError> {
 
 impl Segment {
     fn push(&mut self, op: Op) {
-        if self.free.is_some() { self.right.push(op) } else { self.left.push(op) }
+        if self.free.is_some() {
+            self.right.push(op)
+        } else {
+            self.left.push(op)
+        }
     }
 }
 
 fn check_addresses(segments: &[Segment], items: &[Item]) -> Result<(), FormatError> {
     let address = |op: &Op| matches!(op, Op::Client | Op::Peer);
-    if !segments.iter().any(|s| s.left.iter().chain(&s.right).any(address)) {
+    if !segments
+        .iter()
+        .any(|s| s.left.iter().chain(&s.right).any(address))
+    {
         let header = items.iter().find_map(|item| match item {
-            Item::Directive { text, .. } if text.to_ascii_lowercase().contains("forwarded-for") => Some(text.clone()),
+            Item::Directive { text, .. } if text.to_ascii_lowercase().contains("forwarded-for") => {
+                Some(text.clone())
+            }
             _ => None,
         });
         return Err(header.map_or(FormatError::NoAddress, FormatError::AddressNotSure));
@@ -462,8 +562,15 @@ fn check_addresses(segments: &[Segment], items: &[Item]) -> Result<(), FormatErr
     for item in items {
         match item {
             Item::Literal(bytes) => quoted ^= bytes.iter().filter(|b| **b == b'"').count() % 2 == 1,
-            Item::Directive { kind: Kind::Fixed(op), .. } if address(op) => return Ok(()),
-            Item::Directive { by_client: true, text, .. } if !quoted => {
+            Item::Directive {
+                kind: Kind::Fixed(op),
+                ..
+            } if address(op) => return Ok(()),
+            Item::Directive {
+                by_client: true,
+                text,
+                ..
+            } if !quoted => {
                 return Err(FormatError::TextBeforeAddress(text.clone()));
             }
             Item::Directive { .. } => {}
@@ -501,16 +608,28 @@ mod tests {
         assert_eq!(refused("%U %a %>s"), before("%U"));
         assert_eq!(refused("%{Host}i %h \"%r\""), before("%{Host}i"));
         assert_eq!(refused("%V %h \"%r\""), before("%V"));
-        assert_eq!(refused("%{X-Forwarded-For}i %t \"%r\""), FormatError::AddressNotSure("%{X-Forwarded-For}i".into()));
-        assert_eq!(refused("%200h %t"), FormatError::AddressNotSure("%200h".into()));
+        assert_eq!(
+            refused("%{X-Forwarded-For}i %t \"%r\""),
+            FormatError::AddressNotSure("%{X-Forwarded-For}i".into())
+        );
+        assert_eq!(
+            refused("%200h %t"),
+            FormatError::AddressNotSure("%200h".into())
+        );
         assert_eq!(refused("%t \"%r\" %>s"), FormatError::NoAddress);
         assert!(Format::compile("\"%{Host}i\" %h %>s").is_ok());
     }
 
     #[test]
     fn formats_that_nobody_could_read_back_are_refused() {
-        assert_eq!(refused("%h %u %U"), FormatError::TwoTexts("%u".into(), "%U".into()));
-        assert_eq!(refused("%h%t"), FormatError::Touching("%h".into(), "%t".into()));
+        assert_eq!(
+            refused("%h %u %U"),
+            FormatError::TwoTexts("%u".into(), "%U".into())
+        );
+        assert_eq!(
+            refused("%h%t"),
+            FormatError::Touching("%h".into(), "%t".into())
+        );
         assert_eq!(refused("%h \"%r"), FormatError::OddQuotes);
         assert_eq!(refused("%h \\n%r"), FormatError::LineBreak);
         assert_eq!(refused("%h %Y"), FormatError::Unknown("%Y".into()));

@@ -31,7 +31,9 @@ pub fn unescape(raw: &[u8], out: &mut Vec<u8>) {
 
 /// Percent-decodes `text` in place, once. What is not `%hh` stays as it is.
 pub fn percent_decode(text: &mut Vec<u8>) {
-    let Some(first) = memchr::memchr(b'%', text) else { return };
+    let Some(first) = memchr::memchr(b'%', text) else {
+        return;
+    };
     let mut read = first;
     let mut write = first;
     while let Some(&byte) = text.get(read) {
@@ -75,7 +77,11 @@ impl fmt::Display for Escaped<'_> {
                 _ => write!(f, "\\x{byte:02x}")?,
             }
         }
-        if self.bytes.len() > self.max { f.write_str("...") } else { Ok(()) }
+        if self.bytes.len() > self.max {
+            f.write_str("...")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -112,7 +118,11 @@ mod tests {
 
     #[test]
     fn shown_text_has_no_raw_control_bytes() {
-        let shown = Escaped { bytes: b"a\x1b[31m\xffend", max: 6 }.to_string();
+        let shown = Escaped {
+            bytes: b"a\x1b[31m\xffend",
+            max: 6,
+        }
+        .to_string();
         assert_eq!(shown, "a\\x1b[31m...");
     }
 }

@@ -53,7 +53,11 @@ impl TimeShape {
     /// `%{sec}t`, `%{msec}t`, `%{usec}t`: a count since the epoch in units of `micros` microseconds.
     #[must_use]
     pub fn number(micros: u64) -> Self {
-        Self { classes: Vec::new(), parts: vec![(Part::Epoch(micros), 0..0)], digits_only: true }
+        Self {
+            classes: Vec::new(),
+            parts: vec![(Part::Epoch(micros), 0..0)],
+            digits_only: true,
+        }
     }
 
     /// `%{msec_frac}t`, `%{usec_frac}t`: `digits` digits of a fraction.
@@ -71,7 +75,11 @@ impl TimeShape {
     #[must_use]
     pub fn compile(strftime: &str) -> Option<Self> {
         use Class::{Byte, Digit, DigitOrBlank, Letter, Sign};
-        let mut shape = Self { classes: Vec::new(), parts: Vec::new(), digits_only: false };
+        let mut shape = Self {
+            classes: Vec::new(),
+            parts: Vec::new(),
+            digits_only: false,
+        };
         let mut add = |part: Part, classes: &[Class]| {
             let from = shape.classes.len();
             shape.classes.extend_from_slice(classes);
@@ -136,7 +144,11 @@ impl TimeShape {
             return self.classes.len();
         }
         let digit = |b: &&u8| b.is_ascii_digit();
-        if from_end { text.iter().rev().take_while(digit).count() } else { text.iter().take_while(digit).count() }
+        if from_end {
+            text.iter().rev().take_while(digit).count()
+        } else {
+            text.iter().take_while(digit).count()
+        }
     }
 
     /// Is `text`, exactly, a time of this shape?
@@ -162,7 +174,11 @@ impl TimeShape {
     /// What the time says, added to what earlier times of the same line said (a format may split date and fraction).
     pub fn value(&self, text: &[u8], moment: &mut Moment) {
         for (part, range) in &self.parts {
-            let piece = if self.digits_only { text } else { text.get(range.clone()).unwrap_or_default() };
+            let piece = if self.digits_only {
+                text
+            } else {
+                text.get(range.clone()).unwrap_or_default()
+            };
             moment.take(*part, piece);
         }
     }
@@ -180,33 +196,49 @@ pub struct Moment {
 
 impl Moment {
     fn take(&mut self, part: Part, piece: &[u8]) {
-        let number = piece.iter().filter(|b| b.is_ascii_digit()).try_fold(0i64, |n, b| {
-            n.checked_mul(10)?.checked_add(i64::from(b - b'0'))
-        });
+        let number = piece
+            .iter()
+            .filter(|b| b.is_ascii_digit())
+            .try_fold(0i64, |n, b| {
+                n.checked_mul(10)?.checked_add(i64::from(b - b'0'))
+            });
         let Some(number) = number else { return };
         let small = u32::try_from(number).unwrap_or(u32::MAX);
         match part {
             Part::Year => self.date.0 = i32::try_from(number).unwrap_or(0),
             // POSIX: 69 to 99 are 1969 to 1999.
-            Part::ShortYear => self.date.0 = i32::try_from(number).unwrap_or(0) + if number < 69 { 2000 } else { 1900 },
+            Part::ShortYear => {
+                self.date.0 =
+                    i32::try_from(number).unwrap_or(0) + if number < 69 { 2000 } else { 1900 }
+            }
             Part::Month => self.date.1 = small,
             Part::MonthName => {
                 const NAMES: &[u8] = b"janfebmaraprmayjunjulaugsepoctnovdec";
                 let name = piece.to_ascii_lowercase();
-                self.date.1 = NAMES.chunks(3).zip(1..).find(|(n, _)| *n == name).map_or(0, |(_, month)| month);
+                self.date.1 = NAMES
+                    .chunks(3)
+                    .zip(1..)
+                    .find(|(n, _)| *n == name)
+                    .map_or(0, |(_, month)| month);
             }
             Part::Day => self.date.2 = small,
             Part::Hour => self.clock.0 = small,
             Part::Minute => self.clock.1 = small,
             Part::Second => self.clock.2 = small,
             Part::Epoch(micros) => {
-                self.epoch_micros = i64::try_from(micros).ok().and_then(|unit| number.checked_mul(unit));
+                self.epoch_micros = i64::try_from(micros)
+                    .ok()
+                    .and_then(|unit| number.checked_mul(unit));
             }
             Part::Fraction(micros) => self.micros = number.saturating_mul(i64::from(micros)),
             Part::Offset => {
                 let (hours, minutes) = (small / 100, small % 100);
                 let secs = i32::try_from(hours * 3600 + minutes * 60).unwrap_or(0);
-                self.offset_secs = Some(if piece.first() == Some(&b'-') { -secs } else { secs });
+                self.offset_secs = Some(if piece.first() == Some(&b'-') {
+                    -secs
+                } else {
+                    secs
+                });
             }
             Part::Other => {}
         }
@@ -221,11 +253,18 @@ impl Moment {
         let (year, month, day) = self.date;
         let (hour, minute, second) = self.clock;
         // 23:59:60 is a leap second: the last moment of the minute.
-        let naive = NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(hour, minute, second.min(59))?;
+        let naive =
+            NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(hour, minute, second.min(59))?;
         let epoch = match self.offset_secs {
-            Some(offset) => FixedOffset::east_opt(offset)?.from_local_datetime(&naive).single()?.timestamp(),
+            Some(offset) => FixedOffset::east_opt(offset)?
+                .from_local_datetime(&naive)
+                .single()?
+                .timestamp(),
             // In the repeated hour of autumn the earlier one; the hour that spring leaves out does not exist.
-            None => Local.from_local_datetime(&naive).earliest().map(|t: DateTime<Local>| t.timestamp())?,
+            None => Local
+                .from_local_datetime(&naive)
+                .earliest()
+                .map(|t: DateTime<Local>| t.timestamp())?,
         };
         epoch.checked_mul(1_000_000)?.checked_add(self.micros)
     }
@@ -245,8 +284,14 @@ mod tests {
     #[test]
     fn common_time_has_its_value() {
         let common = TimeShape::common();
-        assert_eq!(epoch(&common, "[22/Nov/2026:20:02:28 +0000]"), Some(1_795_377_748_000_000));
-        assert_eq!(epoch(&common, "[22/Nov/2026:20:02:28 +0130]"), Some(1_795_377_748_000_000 - 5_400_000_000));
+        assert_eq!(
+            epoch(&common, "[22/Nov/2026:20:02:28 +0000]"),
+            Some(1_795_377_748_000_000)
+        );
+        assert_eq!(
+            epoch(&common, "[22/Nov/2026:20:02:28 +0130]"),
+            Some(1_795_377_748_000_000 - 5_400_000_000)
+        );
         assert_eq!(epoch(&common, "[31/Feb/2026:20:02:28 +0000]"), None);
     }
 
@@ -267,10 +312,19 @@ mod tests {
 
     #[test]
     fn counts_fractions_and_own_formats() {
-        assert_eq!(epoch(&TimeShape::number(1), "1795377748000001"), Some(1_795_377_748_000_001));
-        assert_eq!(epoch(&TimeShape::number(1000), "1795377748001"), Some(1_795_377_748_001_000));
+        assert_eq!(
+            epoch(&TimeShape::number(1), "1795377748000001"),
+            Some(1_795_377_748_000_001)
+        );
+        assert_eq!(
+            epoch(&TimeShape::number(1000), "1795377748001"),
+            Some(1_795_377_748_001_000)
+        );
         let own = TimeShape::compile("%Y/%m/%d:%H:%M:%S %z").unwrap();
-        assert_eq!(epoch(&own, "2026/11/22:20:02:28 +0000"), Some(1_795_377_748_000_000));
+        assert_eq!(
+            epoch(&own, "2026/11/22:20:02:28 +0000"),
+            Some(1_795_377_748_000_000)
+        );
         assert_eq!(TimeShape::compile("%A"), None);
     }
 }

@@ -67,7 +67,10 @@ pub struct Stdin {
 #[derive(Debug)]
 enum Kind {
     /// Looked at through the second pipe, and taken by a splice to /dev/null.
-    Peeked { scratch: (File, OwnedFd), null: File },
+    Peeked {
+        scratch: (File, OwnedFd),
+        null: File,
+    },
     /// Read; what is behind the last newline is kept in the buffer.
     Read,
 }
@@ -101,7 +104,16 @@ impl Stdin {
                 doubt_until = Some(Instant::now() + DOUBT);
             }
         }
-        Ok(Self { fd, kind, single_writer, doubt_until, capacity, enlarged, tail: 0, stalled: 0 })
+        Ok(Self {
+            fd,
+            kind,
+            single_writer,
+            doubt_until,
+            capacity,
+            enlarged,
+            tail: 0,
+            stalled: 0,
+        })
     }
 
     fn scratch(size: usize) -> Option<Kind> {
@@ -109,7 +121,10 @@ impl Stdin {
         // A scratch smaller than the pipe only means more rounds.
         let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(i32::try_from(size).ok()?));
         let null = File::options().write(true).open("/dev/null").ok()?;
-        Some(Kind::Peeked { scratch: (read.into(), write), null })
+        Some(Kind::Peeked {
+            scratch: (read.into(), write),
+            null,
+        })
     }
 
     /// Is a chunk taken away only by [`take`](Self::take)?
@@ -122,7 +137,11 @@ impl Stdin {
     ///
     /// # Errors
     /// Of poll(2).
-    pub fn wait(&mut self, signals: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<Woken> {
+    pub fn wait(
+        &mut self,
+        signals: BorrowedFd<'_>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Woken> {
         // The beginning of a line that stays in the pipe would wake us for ever: look again a little later each time.
         if self.stalled > 0 {
             std::thread::sleep(Duration::from_millis(1 << self.stalled.min(4)));
@@ -131,7 +150,10 @@ impl Stdin {
             Some(timeout) => PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
         };
-        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN), PollFd::new(signals, PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals, PollFlags::POLLIN),
+        ];
         match poll(&mut fds, timeout) {
             Ok(0) => return Ok(Woken::Timeout),
             Ok(_) => {}
@@ -139,7 +161,11 @@ impl Stdin {
             Err(error) => return Err(error.into()),
         }
         let [stdin, _] = &fds;
-        Ok(if stdin.any().unwrap_or(true) { Woken::Readable } else { Woken::Signal })
+        Ok(if stdin.any().unwrap_or(true) {
+            Woken::Readable
+        } else {
+            Woken::Signal
+        })
     }
 
     /// Fills `buffer` with what is there. `kept`: bytes at its beginning that an earlier chunk left behind its lines
@@ -163,10 +189,22 @@ impl Stdin {
         let lines = memchr::memrchr(b'\n', buffer).map_or(0, |at| at + 1);
         // A line that fills the buffer or the pipe is passed on in pieces, or nobody could write the rest of it.
         let stuffed = got == CHUNK_BYTES || got + MARGIN_BYTES >= self.enlarged / 2;
-        let lines = if !more || (lines == 0 && stuffed) { got } else { lines };
+        let lines = if !more || (lines == 0 && stuffed) {
+            got
+        } else {
+            lines
+        };
         self.tail = got - lines;
-        self.stalled = if lines == 0 && more && self.is_kept_until_taken() { self.stalled + 1 } else { 0 };
-        Ok(Chunk { lines, trust, end: !more })
+        self.stalled = if lines == 0 && more && self.is_kept_until_taken() {
+            self.stalled + 1
+        } else {
+            0
+        };
+        Ok(Chunk {
+            lines,
+            trust,
+            end: !more,
+        })
     }
 
     /// Bytes in `buffer`, and whether more can come.
@@ -182,8 +220,16 @@ impl Stdin {
                 };
                 Ok((kept + got, got > 0))
             }
-            Kind::Peeked { scratch: (scratch_out, scratch_in), .. } => {
-                let seen = match tee(&self.fd, scratch_in, CHUNK_BYTES, SpliceFFlags::SPLICE_F_NONBLOCK) {
+            Kind::Peeked {
+                scratch: (scratch_out, scratch_in),
+                ..
+            } => {
+                let seen = match tee(
+                    &self.fd,
+                    scratch_in,
+                    CHUNK_BYTES,
+                    SpliceFFlags::SPLICE_F_NONBLOCK,
+                ) {
                     Ok(seen) => seen,
                     // Nothing there after all.
                     Err(Errno::EAGAIN | Errno::EINTR) => return Ok((0, true)),
@@ -202,7 +248,9 @@ impl Stdin {
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO)?;
         let [stdin] = &fds;
-        Ok(stdin.revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)))
+        Ok(stdin
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLHUP)))
     }
 
     /// Whole, unless the pipe may have been full since it was read last. It only fills between two reads, so what it held
@@ -212,7 +260,11 @@ impl Stdin {
             return Trust::Whole;
         }
         let left = waiting(&self.fd).unwrap_or(usize::MAX);
-        let held = if self.is_kept_until_taken() { left.max(got) } else { left.saturating_add(got) };
+        let held = if self.is_kept_until_taken() {
+            left.max(got)
+        } else {
+            left.saturating_add(got)
+        };
         let full = held.saturating_add(MARGIN_BYTES) >= self.capacity / 2;
         self.capacity = self.enlarged;
         if full {
@@ -233,7 +285,9 @@ impl Stdin {
     /// # Errors
     /// Of the pipe: the bytes will be seen again.
     pub fn take(&mut self, bytes: usize) -> io::Result<()> {
-        let Kind::Peeked { null, .. } = &self.kind else { return Ok(()) };
+        let Kind::Peeked { null, .. } = &self.kind else {
+            return Ok(());
+        };
         let mut left = bytes;
         while left > 0 {
             match splice(&self.fd, None, null, None, left, SpliceFFlags::empty()) {
@@ -248,7 +302,9 @@ impl Stdin {
 }
 
 fn pipe_size(fd: BorrowedFd<'_>) -> Option<usize> {
-    fcntl(fd, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok())
+    fcntl(fd, FcntlArg::F_GETPIPE_SZ)
+        .ok()
+        .and_then(|size| usize::try_from(size).ok())
 }
 
 #[cfg(test)]
@@ -271,7 +327,11 @@ mod tests {
                 let chunk = stdin.read(buffer).unwrap();
                 lines.extend_from_slice(&buffer[..chunk.lines]);
                 stdin.take(chunk.lines).unwrap();
-                if kept { buffer.clear() } else { drop(buffer.drain(..chunk.lines)) }
+                if kept {
+                    buffer.clear()
+                } else {
+                    drop(buffer.drain(..chunk.lines))
+                }
                 chunk
             };
             write.write_all(b"one\ntw").unwrap();
@@ -279,7 +339,14 @@ mod tests {
             write.write_all(b"o\nthr").unwrap();
             assert_eq!(step(&mut stdin, &mut buffer).lines, 4);
             if kept {
-                assert_eq!(step(&mut stdin, &mut buffer), Chunk { lines: 0, trust: Trust::Whole, end: false });
+                assert_eq!(
+                    step(&mut stdin, &mut buffer),
+                    Chunk {
+                        lines: 0,
+                        trust: Trust::Whole,
+                        end: false
+                    }
+                );
             }
             drop(write);
             while !step(&mut stdin, &mut buffer).end {}
