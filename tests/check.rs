@@ -35,7 +35,7 @@ impl Host {
         let text = text
             .replace("PROGRAM", PROGRAM)
             .replace("TOML", &toml)
-            .replace("DIR", &self.path(""));
+            .replace("DIR", &self.0.display().to_string());
         fs::write(self.0.join(file), text).unwrap();
     }
 
