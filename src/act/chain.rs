@@ -39,7 +39,7 @@ impl Family {
         }
     }
 
-    /// The program that looks at its rules.
+    /// The name of its program.
     #[must_use]
     pub fn tool(self) -> &'static str {
         match self {

@@ -27,7 +27,8 @@ pub(super) fn look(httpd: &Httpd, config: &Config, path: &Path, report: &mut Rep
     unread(httpd, report);
     let pipes = pipes(httpd, report);
     let access: Vec<&Pipe<'_>> = pipes.iter().filter(|p| p.log.kind != Kind::Error).collect();
-    if access.is_empty() {
+    let reaches_us = |log: &Log| log.kind != Kind::Error && log.is_ours();
+    if !httpd.logs.iter().any(reaches_us) {
         report.fail(
             AREA,
             httpd.main.display(),
@@ -65,7 +66,7 @@ fn recommended(httpd: &Httpd) -> String {
         )
     };
     format!(
-        "in {file}, which is outside any <VirtualHost>:\n{}\nthen: {then}",
+        "httpd-snippets/install does it, or by hand: in {file}, outside any <VirtualHost>:\n{}\nthen: {then}",
         lines_to_paste()
     )
 }
@@ -407,7 +408,7 @@ fn who_gets_what(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
         };
         if !logs.iter().any(|log| ours(log).is_some()) {
             unseen.insert(&server.name);
-        } else if !logs.iter().any(|log| writes(log)) {
+        } else if !logs.iter().any(writes) {
             lost.insert(&server.name);
         }
     }
