@@ -334,7 +334,7 @@ fn ports_that_a_ban_leaves_open_are_named() {
         "warn",
         "httpd.conf:4",
         "listens on 8080",
-        "apache-dos",
+        "every jail",
         "port = [\"http\", \"https\", 8080]",
     ]);
     host.write(
@@ -416,4 +416,65 @@ fn json_lists_the_jails() {
         (&Value::from(1), &serde_json::json!(["http", "https"]))
     );
     assert!(find("apache-slow").is_none(), "switched off");
+}
+
+/// `check` after `prepare`, in a network of its own, and started by `with` (`setpriv ...`, or nothing).
+fn in_own_network(host: &Host, prepare: &str, with: &str) -> String {
+    host.httpd(GOOD);
+    let check = format!(
+        "{with} {PROGRAM} check --config {} --httpd-conf {} --runtime-dir {}",
+        host.path("f2b-pipe.toml"),
+        host.path("httpd.conf"),
+        host.path("")
+    );
+    let output = Command::new("unshare")
+        .args(["--net", "sh", "-ec", &format!("{prepare}\n{check} || true")])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+#[ignore = "needs root and ipset"]
+fn a_set_of_our_name_that_is_not_ours_is_a_failure() {
+    let host = Host::new("foreign");
+    let said = in_own_network(&host, "ipset create f2bp-apache-dos hash:net", "");
+    assert!(
+        said.contains("FAIL  f2bp-apache-dos: the set f2bp-apache-dos belongs to another program"),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "needs root and iptables"]
+fn a_rule_ahead_of_the_chain_is_pointed_out() {
+    let host = Host::new("ahead");
+    let said = in_own_network(
+        &host,
+        "iptables -t raw -N f2b-pipe; iptables -t raw -A PREROUTING -i lo -j ACCEPT\n\
+         iptables -t raw -A PREROUTING -j f2b-pipe",
+        "",
+    );
+    assert!(
+        said.contains(
+            "warn  iptables raw PREROUTING: another rule comes before the chain f2b-pipe"
+        ),
+        "{said}"
+    );
+    assert!(
+        said.contains("ok    ip6tables raw PREROUTING: the first f2b-pipe"),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn root_without_the_right_to_ban_is_a_failure() {
+    let host = Host::new("no-right");
+    let drop = "setpriv --bounding-set -net_admin --inh-caps -net_admin";
+    let said = in_own_network(&host, "", drop);
+    assert!(
+        said.contains("FAIL  root without CAP_NET_ADMIN") && said.contains("--cap-add NET_ADMIN"),
+        "{said}"
+    );
 }

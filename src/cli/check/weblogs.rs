@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::report::{Area, Report};
 use crate::cli::RunArgs;
-use crate::config::{Config, Field, Ports};
+use crate::config::{Config, Field, Jail, Ports};
 use crate::filter;
 use crate::httpd::{self, Httpd, Kind, Log, Ours, Target, Unread};
 use crate::parse::Format;
@@ -255,6 +255,7 @@ fn format(pipe: &Pipe<'_>, httpd: &Httpd, config: &Config, report: &mut Report) 
         );
         return;
     }
+    lookups(pipe, httpd, config, report);
     let asked = match Format::compile(&pipe.args.format) {
         Ok(asked) => asked,
         Err(error) => {
@@ -304,7 +305,6 @@ fn format(pipe: &Pipe<'_>, httpd: &Httpd, config: &Config, report: &mut Report) 
         );
     }
     missing_fields(place, &sent, config, report);
-    lookups(pipe, httpd, config, report);
 }
 
 fn reads_alike(asked: &Format, sent: &Format, line: &str) -> bool {
@@ -429,7 +429,7 @@ fn who_gets_what(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
             AREA,
             &place,
             format!(
-                "requests for {} never reach f2b-pipe: a CustomLog of their own takes their lines",
+                "requests for {} never reach f2b-pipe: none of their logs leads to it",
                 names(&unseen)
             ),
             format!("one GlobalLog gets the lines of all:\n{}", lines_to_paste()),
@@ -555,38 +555,46 @@ fn switches(httpd: &Httpd, pipes: &[&Pipe<'_>], config: &Config, report: &mut Re
 
 /// Does httpd listen on ports that a ban does not close?
 fn ports(httpd: &Httpd, config: &Config, report: &mut Report) {
-    let mut open: BTreeMap<Vec<u16>, Vec<&str>> = BTreeMap::new();
+    let mut open: BTreeMap<Vec<u16>, Vec<&Jail>> = BTreeMap::new();
     for jail in &config.jails {
-        let Ports::These(closed) = &jail.ports else {
-            continue;
-        };
         let left: BTreeSet<u16> = httpd
             .listen
             .iter()
             .map(|(_, port)| *port)
-            .filter(|port| !closed.iter().any(|(_, c)| c == port))
+            .filter(|port| !closes(jail, *port))
             .collect();
         if !left.is_empty() {
             open.entry(left.into_iter().collect())
                 .or_default()
-                .push(&jail.name);
+                .push(jail);
         }
     }
     for (left, jails) in open {
         let place = httpd.listen.iter().find(|(_, port)| left.contains(port));
-        let list = left
-            .iter()
-            .map(u16::to_string)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let whose = if jails.len() == config.jails.len() {
+            "every jail".to_owned()
+        } else {
+            let names: Vec<&str> = jails.iter().map(|jail| jail.name.as_str()).collect();
+            names.join(", ")
+        };
+        let numbers: Vec<String> = left.iter().map(u16::to_string).collect();
+        let numbers = numbers.join(", ");
+        let closed: String = match jails.first().map(|jail| &jail.ports) {
+            Some(Ports::These(ports)) => ports.iter().map(|(p, _)| format!("\"{p}\", ")).collect(),
+            _ => String::new(),
+        };
         report.warn(
             AREA,
             place.map_or_else(String::new, |(place, _)| place.to_string()),
-            format!(
-                "httpd listens on {list}, which bans of {} leave open",
-                jails.join(", ")
-            ),
-            format!("in f2b-pipe.toml, [defaults]: port = [\"http\", \"https\", {list}]"),
+            format!("httpd listens on {numbers}, which bans of {whose} leave open"),
+            format!("in f2b-pipe.toml, [defaults]: port = [{closed}{numbers}]"),
         );
+    }
+}
+
+fn closes(jail: &Jail, port: u16) -> bool {
+    match &jail.ports {
+        Ports::All => true,
+        Ports::These(ports) => ports.iter().any(|(_, closed)| *closed == port),
     }
 }
