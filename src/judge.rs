@@ -30,29 +30,25 @@ pub enum Reader {
 const ATOMIC_BYTES: usize = 4096;
 
 impl Reader {
-    /// Reads a line, as far as it can be believed; `Ok(None)`: not at all.
+    /// Reads a line into an `access` that is empty, as far as it can be believed; `Ok(false)`: not at all.
     ///
     /// # Errors
     /// The line is not of the format.
-    pub fn read<'a>(&self, framed: Framed<'a>, trust: Trust) -> Result<Option<Access<'a>>, Misfit> {
+    #[inline]
+    pub fn read<'a>(&self, framed: Framed<'a>, trust: Trust, access: &mut Access<'a>) -> Result<bool, Misfit> {
         match (self, framed, trust) {
-            (Self::Access(format), Framed::Line(line), Trust::Doubtful) => {
-                // With its newline; what is shorter than PIPE_BUF was written in one piece.
-                if format.is_sealed() && line.len() < ATOMIC_BYTES {
-                    format.read(line).map(Some)
-                } else {
-                    Ok(None)
-                }
+            (Self::Access(format), Framed::Line(line), Trust::Whole) => format.read(line, access),
+            // With its newline; what is not longer than PIPE_BUF was written in one piece.
+            (Self::Access(format), Framed::Line(line), Trust::Doubtful)
+                if format.is_sealed() && line.len() < ATOMIC_BYTES =>
+            {
+                format.read(line, access)
             }
-            (_, _, Trust::Doubtful) => Ok(None),
-            (Self::Access(format), Framed::Line(line), Trust::Whole) => format.read(line).map(Some),
-            (Self::Access(format), Framed::Head(head), Trust::Whole) => {
-                format.read_head(head).map(Some)
-            }
-            (Self::ErrorLog, Framed::Line(line) | Framed::Head(line), Trust::Whole) => {
-                error_log::read(line).map(Some)
-            }
+            (_, _, Trust::Doubtful) => return Ok(false),
+            (Self::Access(format), Framed::Head(head), Trust::Whole) => format.read_head(head, access),
+            (Self::ErrorLog, Framed::Line(line) | Framed::Head(line), Trust::Whole) => error_log::read(line, access),
         }
+        .map(|()| true)
     }
 }
 
@@ -202,9 +198,10 @@ impl Judge {
         each: &mut dyn FnMut(Decision<'_>),
     ) -> Result<(), Misfit> {
         self.tally.lines += 1;
-        let access = match self.reader.read(framed, trust) {
-            Ok(Some(access)) => access,
-            Ok(None) => {
+        let mut access = Access::default();
+        match self.reader.read(framed, trust, &mut access) {
+            Ok(true) => {}
+            Ok(false) => {
                 self.tally.doubtful += 1;
                 return Ok(());
             }
@@ -212,7 +209,7 @@ impl Judge {
                 self.tally.unparsed += 1;
                 return Err(misfit);
             }
-        };
+        }
         self.hits.clear();
         self.filter.hits(&access, &mut self.hits);
         self.count(&access, now, each);
