@@ -1,1 +1,485 @@
-//! stub
+//! How often, within findtime: an exact sliding window for each client and jail.
+//!
+//! One table for all jails, keyed by client, so that a line that counts for several jails costs one look-up. A client's
+//! first hits stand in the table itself; longer windows in rings of their own. Both are bounded ([`Bounds`]); at a bound
+//! the client that was quiet longest is forgotten, and counted if he still had hits that mattered.
+
+use std::collections::VecDeque;
+
+use lru::LruCache;
+
+use crate::client::Client;
+use crate::hit::{Arrival, JailId};
+
+/// What the table may grow to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Clients kept. A flood from more addresses than this within one findtime is not countable by address anyway. At
+    /// about 140 bytes each, half a million are 70 MB; a web server with fewer never pays for it.
+    pub clients: usize,
+    /// Stamps in rings of all clients together, four bytes each: 80,000 clients with a full ring of 100.
+    pub stamps: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            clients: 500_000,
+            stamps: 8_000_000,
+        }
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Counter {
+    table: LruCache<Client, Slots>,
+    /// By jail, milliseconds.
+    findtimes: Vec<u32>,
+    bounds: Bounds,
+    /// Stamps that rings have room for.
+    stamps: usize,
+    evicted: u64,
+    /// What stamps count from.
+    base: u64,
+}
+
+/// Stamps are 32 bits of milliseconds, 49 days. Before they run over, all are moved back so that this many are behind now:
+/// more than the longest findtime that config lets through, 28 days.
+const KEPT_MS: u64 = 35 * 86_400_000;
+
+/// What one client did. Two jails have room here, which is what nearly every client needs.
+#[derive(Debug, Default)]
+struct Slots {
+    here: [Slot; 2],
+    /// Sorted by jail.
+    more: Option<Box<Vec<Slot>>>,
+}
+
+/// One client's window of one jail: 16 bytes. Stamps are in the order of time.
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Few {
+        jail: JailId,
+        len: u8,
+        at: [u32; FEW],
+    },
+    Many {
+        jail: JailId,
+        ring: Box<VecDeque<u32>>,
+    },
+    /// Of a jail with `distinct`: when each value was last seen.
+    Distinct {
+        jail: JailId,
+        seen: Box<Vec<(u32, u64)>>,
+    },
+}
+
+const FEW: usize = 3;
+/// A value of a `distinct` jail takes 16 bytes, a stamp 4.
+const STAMPS_A_VALUE: usize = 4;
+
+impl Counter {
+    /// `findtimes` by jail, in milliseconds, at most 28 days.
+    #[must_use]
+    pub fn new(findtimes: Vec<u32>, bounds: Bounds) -> Self {
+        Self {
+            table: LruCache::unbounded(),
+            findtimes,
+            bounds,
+            stamps: 0,
+            evicted: 0,
+            base: 0,
+        }
+    }
+
+    /// Clients in the table.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Clients forgotten at a bound although they had hits within findtime.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// The client's windows, to count hits of one line in. `now` never goes back.
+    pub fn visit(&mut self, client: Client, now: Arrival) -> Visit<'_> {
+        let now = self.stamp(now);
+        while self.table.len() >= self.bounds.clients || self.stamps > self.bounds.stamps {
+            if !self.evict(now) {
+                break;
+            }
+        }
+        Visit {
+            slots: self.table.get_or_insert_mut(client, Slots::default),
+            findtimes: &self.findtimes,
+            stamps: &mut self.stamps,
+            now,
+        }
+    }
+
+    fn evict(&mut self, now: u32) -> bool {
+        let Some((_, slots)) = self.table.pop_lru() else {
+            return false;
+        };
+        let mut mattered = false;
+        for slot in slots.all() {
+            self.stamps = self.stamps.saturating_sub(slot.room());
+            let findtime = slot
+                .jail()
+                .and_then(|jail| self.findtimes.get(usize::from(jail)));
+            mattered |= slot
+                .latest()
+                .zip(findtime)
+                .is_some_and(|(at, findtime)| now.saturating_sub(at) <= *findtime);
+        }
+        self.evicted += u64::from(mattered);
+        true
+    }
+
+    /// `now` as a stamp.
+    fn stamp(&mut self, now: Arrival) -> u32 {
+        if self.table.is_empty() {
+            self.base = now.0;
+        }
+        let since = now.0.saturating_sub(self.base);
+        u32::try_from(since).unwrap_or_else(|_| {
+            let back = since - KEPT_MS;
+            let back = u32::try_from(back).unwrap_or(u32::MAX);
+            self.base = now.0 - KEPT_MS;
+            for (_, slots) in &mut self.table {
+                slots.move_back(back);
+            }
+            u32::try_from(KEPT_MS).unwrap_or(u32::MAX)
+        })
+    }
+}
+
+/// One client at one moment.
+pub struct Visit<'c> {
+    slots: &'c mut Slots,
+    findtimes: &'c [u32],
+    stamps: &'c mut usize,
+    now: u32,
+}
+
+impl Visit<'_> {
+    /// Counts a hit for `jail` and returns how many the client has within findtime (a hit exactly findtime old is one),
+    /// at most `maxretry`: what is beyond it changes nothing. With `distinct`: how many different values.
+    pub fn add(&mut self, jail: JailId, weight: u32, distinct: Option<u64>, maxretry: u32) -> u32 {
+        let findtime = self.findtimes.get(usize::from(jail)).copied().unwrap_or(0);
+        let oldest = self.now.saturating_sub(findtime);
+        let slot = self.slots.of(jail);
+        let before = slot.room();
+        let count = match distinct {
+            Some(value) => slot.see(jail, value, self.now, oldest, maxretry),
+            None => slot.push(jail, weight.min(maxretry), self.now, oldest, maxretry),
+        };
+        *self.stamps = (*self.stamps + slot.room()).saturating_sub(before);
+        count
+    }
+
+    /// After a ban: the window begins anew.
+    pub fn forget(&mut self, jail: JailId) {
+        let slot = self.slots.of(jail);
+        *self.stamps = self.stamps.saturating_sub(slot.room());
+        *slot = Slot::Few {
+            jail,
+            len: 0,
+            at: [0; FEW],
+        };
+    }
+}
+
+impl Slots {
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "the place was found or made on the line before"
+    )]
+    fn of(&mut self, jail: JailId) -> &mut Slot {
+        let Self { here, more } = self;
+        if let Some(place) = here.iter().position(|slot| slot.jail() == Some(jail)) {
+            return &mut here[place];
+        }
+        let found = more
+            .as_ref()
+            .and_then(|more| more.binary_search_by_key(&Some(jail), Slot::jail).ok());
+        match (found, here.iter().position(|slot| slot.jail().is_none())) {
+            (None, Some(place)) => &mut here[place],
+            (found, _) => {
+                let more = more.get_or_insert_default();
+                let place = found.unwrap_or_else(|| {
+                    let place = more.partition_point(|slot| slot.jail() < Some(jail));
+                    more.insert(
+                        place,
+                        Slot::Few {
+                            jail,
+                            len: 0,
+                            at: [0; FEW],
+                        },
+                    );
+                    place
+                });
+                &mut more[place]
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Slot> {
+        self.here
+            .iter()
+            .chain(self.more.iter().flat_map(|more| more.iter()))
+    }
+
+    fn move_back(&mut self, back: u32) {
+        for slot in self
+            .here
+            .iter_mut()
+            .chain(self.more.iter_mut().flat_map(|more| more.iter_mut()))
+        {
+            match slot {
+                Slot::Empty => {}
+                Slot::Few { at, .. } => at.iter_mut().for_each(|at| *at = at.saturating_sub(back)),
+                Slot::Many { ring, .. } => {
+                    ring.iter_mut().for_each(|at| *at = at.saturating_sub(back))
+                }
+                Slot::Distinct { seen, .. } => seen
+                    .iter_mut()
+                    .for_each(|(at, _)| *at = at.saturating_sub(back)),
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn jail(&self) -> Option<JailId> {
+        match self {
+            Self::Empty => None,
+            Self::Few { jail, .. } | Self::Many { jail, .. } | Self::Distinct { jail, .. } => {
+                Some(*jail)
+            }
+        }
+    }
+
+    /// Room outside the table, in stamps.
+    fn room(&self) -> usize {
+        match self {
+            Self::Empty | Self::Few { .. } => 0,
+            Self::Many { ring, .. } => ring.capacity(),
+            Self::Distinct { seen, .. } => seen.capacity() * STAMPS_A_VALUE,
+        }
+    }
+
+    fn latest(&self) -> Option<u32> {
+        match self {
+            Self::Empty => None,
+            Self::Few { len, at, .. } => usize::from(*len)
+                .checked_sub(1)
+                .and_then(|last| at.get(last))
+                .copied(),
+            Self::Many { ring, .. } => ring.back().copied(),
+            Self::Distinct { seen, .. } => seen.iter().map(|(at, _)| *at).max(),
+        }
+    }
+
+    fn push(&mut self, jail: JailId, times: u32, now: u32, oldest: u32, maxretry: u32) -> u32 {
+        if self.latest().is_none_or(|latest| latest < oldest) {
+            *self = Self::Few {
+                jail,
+                len: 0,
+                at: [0; FEW],
+            };
+        }
+        for _ in 0..times {
+            if let Self::Few { len, at, .. } = self {
+                let kept = usize::from(*len);
+                let gone = at.iter().take(kept).take_while(|at| **at < oldest).count();
+                at.rotate_left(gone);
+                let kept = kept - gone;
+                if let Some(free) = at.get_mut(kept) {
+                    *free = now;
+                    *len = u8::try_from(kept + 1).unwrap_or(u8::MAX);
+                    continue;
+                }
+                let mut ring = VecDeque::with_capacity(4 * FEW);
+                ring.extend(at.iter());
+                *self = Self::Many {
+                    jail,
+                    ring: Box::new(ring),
+                };
+            }
+            if let Self::Many { ring, .. } = self {
+                while ring.front().is_some_and(|at| *at < oldest) {
+                    ring.pop_front();
+                }
+                if ring.len() >= maxretry as usize {
+                    ring.pop_front();
+                }
+                ring.push_back(now);
+            }
+        }
+        match self {
+            Self::Few { len, .. } => u32::from(*len),
+            Self::Many { ring, .. } => u32::try_from(ring.len()).unwrap_or(u32::MAX),
+            Self::Empty | Self::Distinct { .. } => 0,
+        }
+        .min(maxretry)
+    }
+
+    fn see(&mut self, jail: JailId, value: u64, now: u32, oldest: u32, maxretry: u32) -> u32 {
+        if !matches!(self, Self::Distinct { .. }) {
+            *self = Self::Distinct {
+                jail,
+                seen: Box::new(Vec::with_capacity(1)),
+            };
+        }
+        let Self::Distinct { seen, .. } = self else {
+            return 0;
+        };
+        seen.retain(|(at, known)| *at >= oldest && *known != value);
+        if seen.len() >= maxretry as usize {
+            seen.remove(0);
+        }
+        seen.push((now, value));
+        u32::try_from(seen.len()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn client(n: u32) -> Client {
+        Client::new(std::net::Ipv4Addr::from_bits(n).into())
+    }
+
+    #[test]
+    fn a_client_is_small() {
+        assert_eq!(size_of::<Slot>(), 16);
+        assert_eq!(size_of::<Slots>(), 40);
+    }
+
+    #[test]
+    fn a_hit_exactly_findtime_old_still_counts() {
+        let mut counter = Counter::new(vec![1000], Bounds::default());
+        let mut at = |ms| counter.visit(client(1), Arrival(ms)).add(0, 1, None, 10);
+        assert_eq!(
+            [at(5000), at(5500), at(6000), at(6001), at(6501)],
+            [1, 2, 3, 3, 3]
+        );
+    }
+
+    #[test]
+    fn distinct_values_count_once_and_stay_young() {
+        let mut counter = Counter::new(vec![1000], Bounds::default());
+        let mut at = |ms, value| {
+            counter
+                .visit(client(1), Arrival(ms))
+                .add(0, 1, Some(value), 3)
+        };
+        assert_eq!([at(0, 7), at(1, 7), at(2, 8), at(900, 7)], [1, 1, 2, 2]);
+        assert_eq!(at(1500, 9), 2, "8 is too old, 7 was seen again");
+    }
+
+    #[test]
+    fn clients_beyond_the_bound_are_forgotten_and_those_that_mattered_counted() {
+        let mut counter = Counter::new(
+            vec![1000],
+            Bounds {
+                clients: 10,
+                stamps: 1000,
+            },
+        );
+        for n in 0..15 {
+            counter
+                .visit(client(n), Arrival(u64::from(n)))
+                .add(0, 1, None, 5);
+        }
+        assert_eq!((counter.clients(), counter.evicted()), (10, 5));
+        counter
+            .visit(client(99), Arrival(1_000_000))
+            .add(0, 1, None, 5);
+        assert_eq!(
+            (counter.clients(), counter.evicted()),
+            (10, 5),
+            "old hits do not matter"
+        );
+    }
+
+    #[test]
+    fn rings_are_bounded_over_all_clients() {
+        let mut counter = Counter::new(
+            vec![1000],
+            Bounds {
+                clients: 1000,
+                stamps: 500,
+            },
+        );
+        for n in 0..100 {
+            for _ in 0..20 {
+                counter.visit(client(n), Arrival(1)).add(0, 1, None, 100);
+            }
+            assert!(counter.stamps <= 500 + 64);
+        }
+        assert!(counter.evicted() > 50);
+    }
+
+    #[test]
+    fn windows_survive_the_end_of_32_bits() {
+        let day = 86_400_000;
+        let mut counter = Counter::new(vec![u32::try_from(28 * day).unwrap()], Bounds::default());
+        let mut at = |days: u64| {
+            counter
+                .visit(client(1), Arrival(days * day))
+                .add(0, 1, None, 10)
+        };
+        assert_eq!(
+            [at(1), at(20), at(40), at(49), at(51), at(68), at(200)],
+            [1, 2, 2, 2, 3, 4, 1]
+        );
+    }
+
+    proptest! {
+        /// Against the simplest thing that can be right: all hits in a list.
+        #[test]
+        fn the_window_is_exact(
+            hits in prop::collection::vec((0u64..700, 0u32..3, 0u16..4, 1u32..4, 0u64..6, any::<bool>()), 1..300),
+            maxretry in 1u32..12,
+        ) {
+            const FINDTIME: u64 = 1000;
+            let mut counter = Counter::new(vec![1000; 4], Bounds::default());
+            let mut all: Vec<(u64, u32, u16, u64)> = Vec::new();
+            let mut now = 12_345;
+            for (pause, who, jail, weight, value, ban) in hits {
+                now += pause;
+                // Jail 3 counts distinct values.
+                let distinct = (jail == 3).then_some(value);
+                let mut visit = counter.visit(client(who), Arrival(now));
+                let count = visit.add(jail, weight, distinct, maxretry);
+                for _ in 0..if jail == 3 { 1 } else { weight } {
+                    all.push((now, who, jail, value));
+                }
+                let mut window: Vec<u64> = all
+                    .iter()
+                    .filter(|(at, w, j, _)| *w == who && *j == jail && now - at <= FINDTIME)
+                    .map(|(.., value)| *value)
+                    .collect();
+                if jail == 3 {
+                    window.sort_unstable();
+                    window.dedup();
+                }
+                prop_assert_eq!(count, u32::try_from(window.len()).unwrap().min(maxretry));
+                if ban && count >= maxretry {
+                    visit.forget(jail);
+                    all.retain(|(_, w, j, _)| *w != who || *j != jail);
+                }
+            }
+        }
+    }
+}

@@ -1,1 +1,168 @@
-//! stub
+//! Bytes to lines.
+//!
+//! In: chunks as they were read. Out: [`Framed::Line`] for each line that ends in a newline, without it, and
+//! [`Framed::Head`] for one that is too long to keep. The rest of such a line, which its client wrote, never becomes a
+//! line, also when it comes in a later chunk.
+
+/// Longest line judged whole, bytes. Request line, Referer and User-Agent have 8,190 each by default (httpd.h
+/// DEFAULT_LIMIT_REQUEST_*), each byte escaped to at most 4 (util.c ap_escape_logitem): 98,280, plus the fixed fields.
+pub const LINE_MAX_BYTES: usize = 128 * 1024;
+
+/// What may be believed of a chunk's lines (facts of Linux pipes: a write of more than PIPE_BUF bytes is torn only when
+/// the pipe is full).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trust {
+    /// The pipe may have been full: pieces of lines may stand for lines.
+    Doubtful,
+    /// The pipe had room all the time, or has a single writer.
+    Whole,
+}
+
+/// One line, or what is kept of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framed<'a> {
+    /// Without its newline.
+    Line(&'a [u8]),
+    /// The first [`LINE_MAX_BYTES`] of a longer one.
+    Head(&'a [u8]),
+}
+
+impl<'a> Framed<'a> {
+    /// What there is.
+    #[must_use]
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Line(bytes) | Self::Head(bytes) => bytes,
+        }
+    }
+}
+
+/// The line that has begun and not ended.
+#[derive(Debug, Default)]
+pub struct Framer {
+    begun: Vec<u8>,
+    doubtful: bool,
+    skipping: bool,
+}
+
+impl Framer {
+    /// Hands every line that ends in `chunk` to `take`, with the least trust of the chunks it came in.
+    pub fn feed(&mut self, chunk: &[u8], trust: Trust, mut take: impl FnMut(Framed<'_>, Trust)) {
+        let mut rest = chunk;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let (line, after) = rest.split_at_checked(end).unwrap_or((rest, b""));
+            rest = after.get(1..).unwrap_or_default();
+            if !self.skipping && self.begun.is_empty() {
+                match line.get(..LINE_MAX_BYTES) {
+                    Some(head) if line.len() > LINE_MAX_BYTES => take(Framed::Head(head), trust),
+                    _ => take(Framed::Line(line), trust),
+                }
+                continue;
+            }
+            self.begin(line, trust, &mut take);
+            if !self.skipping {
+                take(Framed::Line(&self.begun), self.trust());
+            }
+            self.reset();
+        }
+        if !rest.is_empty() {
+            self.begin(rest, trust, &mut take);
+        }
+    }
+
+    /// What came after the last newline, when no more will come; for files, whose last line may lack one.
+    pub fn finish(&mut self, mut take: impl FnMut(Framed<'_>, Trust)) {
+        if !self.skipping && !self.begun.is_empty() {
+            take(Framed::Line(&self.begun), self.trust());
+        }
+        self.reset();
+    }
+
+    fn begin(&mut self, piece: &[u8], trust: Trust, take: &mut impl FnMut(Framed<'_>, Trust)) {
+        self.doubtful |= trust == Trust::Doubtful;
+        if self.skipping {
+            return;
+        }
+        let room = LINE_MAX_BYTES - self.begun.len();
+        self.begun
+            .extend_from_slice(piece.get(..room).unwrap_or(piece));
+        if piece.len() > room {
+            self.skipping = true;
+            take(Framed::Head(&self.begun), self.trust());
+        }
+    }
+
+    fn trust(&self) -> Trust {
+        if self.doubtful {
+            Trust::Doubtful
+        } else {
+            Trust::Whole
+        }
+    }
+
+    fn reset(&mut self) {
+        self.begun.clear();
+        self.begun.shrink_to(4096);
+        self.doubtful = false;
+        self.skipping = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(chunks: &[&[u8]]) -> Vec<(bool, usize, Vec<u8>)> {
+        let mut framer = Framer::default();
+        let mut out = Vec::new();
+        for chunk in chunks {
+            framer.feed(chunk, Trust::Whole, |framed, _| {
+                let (head, bytes) = match framed {
+                    Framed::Line(bytes) => (false, bytes),
+                    Framed::Head(bytes) => (true, bytes),
+                };
+                out.push((head, bytes.len(), bytes[..bytes.len().min(3)].to_vec()));
+            });
+        }
+        out
+    }
+
+    #[test]
+    fn lines_are_the_same_however_they_are_chunked() {
+        let text = b"a\n\nbcd\nefg";
+        let whole = framed(&[text]);
+        for cut in 0..text.len() {
+            assert_eq!(framed(&[&text[..cut], &text[cut..]]), whole, "cut at {cut}");
+        }
+        assert_eq!(whole.len(), 3);
+    }
+
+    #[test]
+    fn the_tail_of_an_endless_line_never_becomes_a_line() {
+        let long = vec![b'x'; LINE_MAX_BYTES + 5];
+        let want = vec![
+            (true, LINE_MAX_BYTES, b"xxx".to_vec()),
+            (false, 2, b"ok".to_vec()),
+        ];
+        let tail = [&long[..], b"6.6.6.6 - -\nok\n"].concat();
+        assert_eq!(framed(&[&tail]), want);
+        assert_eq!(framed(&[&long, b"6.6.6.6 - -", b"6.6.6.6\nok\n"]), want);
+        let just = [&long[..LINE_MAX_BYTES], b"\nok\n"].concat();
+        assert_eq!(framed(&[&just])[0].1, LINE_MAX_BYTES);
+        assert!(!framed(&[&just])[0].0);
+    }
+
+    #[test]
+    fn a_line_is_trusted_no_more_than_its_least_trusted_piece() {
+        let mut framer = Framer::default();
+        let mut trusts = Vec::new();
+        for (chunk, trust) in [
+            (&b"a"[..], Trust::Doubtful),
+            (b"b\nc\n", Trust::Whole),
+            (b"d\n", Trust::Doubtful),
+        ] {
+            framer.feed(chunk, trust, |_, trust| trusts.push(trust));
+        }
+        assert_eq!(trusts, [Trust::Doubtful, Trust::Whole, Trust::Doubtful]);
+    }
+}

@@ -1,12 +1,25 @@
-//! Who is told of bans.
+//! Who is told of bans: syslog, in fail2ban's words, and the state file that `status` reads.
 
-/// Tells syslog in fail2ban's words: `NOTICE [apache-dos] Ban 192.0.2.7`. Never blocks, cannot fail; what could not be
-/// delivered is counted. Until `start` was called, nothing is told.
-pub fn ban(jail: &str, who: &dyn std::fmt::Display) {
-    let _ = (jail, who);
+use std::fmt;
+
+use crate::say::{Message, send};
+
+pub mod state;
+pub mod syslog;
+
+/// Tells syslog `NOTICE [apache-dos] Ban 192.0.2.7`. Never blocks, cannot fail; what cannot be delivered is counted.
+pub fn ban(jail: &str, who: &dyn fmt::Display) {
+    send(Message::Notice(format!("NOTICE [{jail}] Ban {who}")));
 }
 
 /// The same for the end of a ban.
-pub fn unban(jail: &str, who: &dyn std::fmt::Display) {
-    let _ = (jail, who);
+pub fn unban(jail: &str, who: &dyn fmt::Display) {
+    send(Message::Notice(format!("NOTICE [{jail}] Unban {who}")));
+}
+
+/// Somebody reached the limit of a jail that only observes.
+pub fn observed(jail: &str, who: &dyn fmt::Display) {
+    send(Message::Notice(format!(
+        "NOTICE [{jail}] Would ban {who} (mode = \"observe\")"
+    )));
 }

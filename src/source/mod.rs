@@ -1,1 +1,3 @@
-//! stub
+//! Where bytes come from.
+
+pub mod stdin;

@@ -1,0 +1,395 @@
+//! httpd's pipe.
+//!
+//! Out: a chunk of whole lines at a time, and whether they can be believed. With a tee the bytes are looked at with
+//! tee(2) first and taken out of the pipe only when they stand in the log: httpd's parent keeps the pipe over our death,
+//! so a SIGKILL can repeat lines, but never lose one. Without a tee (or where stdin is no pipe) they are simply read.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice, tee};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::frame::Trust;
+use crate::sys::waiting;
+
+/// Bytes looked at in one go. Larger ones gain nothing (measured), and stay in no cache.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+/// The pipe we ask for; more than /proc/sys/fs/pipe-max-size (this, by default) needs CAP_SYS_RESOURCE.
+const PIPE_BYTES: i32 = 1 << 20;
+/// How long a tear's tail may lag behind its head: it comes when its writer runs again.
+const DOUBT: Duration = Duration::from_secs(2);
+/// A pipe with less than half its capacity in it has a free page: neighbouring pages hold more than one page's worth
+/// together, or they would have been merged (pipe_write, fs/pipe.c). Two pages of margin for the one we took half of
+/// and the one being filled.
+const MARGIN_BYTES: usize = 2 * 4096;
+
+/// How a chunk came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Bytes of the buffer that are whole lines; or a piece of a line that is longer than the buffer or the pipe.
+    pub lines: usize,
+    /// Can the lines be believed?
+    pub trust: Trust,
+    /// Nothing will follow: `lines` is all that is left.
+    pub end: bool,
+}
+
+/// Why `wait` returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// Bytes, or the end.
+    Readable,
+    /// A signal came.
+    Signal,
+    /// Neither, in time.
+    Timeout,
+}
+
+/// The source.
+#[derive(Debug)]
+pub struct Stdin {
+    fd: OwnedFd,
+    kind: Kind,
+    single_writer: bool,
+    doubt_until: Option<Instant>,
+    /// Of the pipe when what is in it now was written.
+    capacity: usize,
+    enlarged: usize,
+    /// The beginning of a line that was seen and not taken, bytes.
+    tail: usize,
+    stalled: u32,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Looked at through the second pipe, and taken by a splice to /dev/null.
+    Peeked {
+        scratch: (File, OwnedFd),
+        null: File,
+    },
+    /// Read; what is behind the last newline is kept in the buffer.
+    Read,
+}
+
+impl Stdin {
+    /// Takes over fd 0. `keep_until_written`: for a tee.
+    ///
+    /// # Errors
+    /// fd 0 is closed.
+    pub fn open(keep_until_written: bool, single_writer: bool) -> io::Result<Self> {
+        let fd = io::stdin().as_fd().try_clone_to_owned()?;
+        Self::new(fd, keep_until_written, single_writer)
+    }
+
+    fn new(fd: OwnedFd, keep_until_written: bool, single_writer: bool) -> io::Result<Self> {
+        let before = pipe_size(fd.as_fd());
+        let (mut kind, mut capacity, mut enlarged) = (Kind::Read, usize::MAX, usize::MAX);
+        // Only a pipe tears lines.
+        let single_writer = single_writer || before.is_none();
+        let mut doubt_until = None;
+        if let Some(before) = before {
+            // Refused (EPERM) when the user's pipes are many already: a smaller pipe works, too.
+            let asked = fcntl(&fd, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)).ok();
+            enlarged = pipe_size(fd.as_fd()).unwrap_or(before);
+            capacity = before;
+            if keep_until_written {
+                kind = Self::scratch(enlarged).unwrap_or(Kind::Read);
+            }
+            // Found enlarged: an earlier process of ours died on this pipe, which may have been full since.
+            if asked.is_some() && before == enlarged {
+                doubt_until = Some(Instant::now() + DOUBT);
+            }
+        }
+        Ok(Self {
+            fd,
+            kind,
+            single_writer,
+            doubt_until,
+            capacity,
+            enlarged,
+            tail: 0,
+            stalled: 0,
+        })
+    }
+
+    fn scratch(size: usize) -> Option<Kind> {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).ok()?;
+        // A scratch smaller than the pipe only means more rounds.
+        let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(i32::try_from(size).ok()?));
+        let null = File::options().write(true).open("/dev/null").ok()?;
+        Some(Kind::Peeked {
+            scratch: (read.into(), write),
+            null,
+        })
+    }
+
+    /// Is a chunk taken away only by [`take`](Self::take)?
+    #[must_use]
+    pub fn is_kept_until_taken(&self) -> bool {
+        matches!(self.kind, Kind::Peeked { .. })
+    }
+
+    /// Waits for bytes, a signal (`signals` is readable), or `timeout`.
+    ///
+    /// # Errors
+    /// Of poll(2).
+    pub fn wait(
+        &mut self,
+        signals: BorrowedFd<'_>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Woken> {
+        // The beginning of a line that stays in the pipe would wake us for ever: look again a little later each time.
+        if self.stalled > 0 {
+            std::thread::sleep(Duration::from_millis(1 << self.stalled.min(4)));
+        }
+        let timeout = match timeout {
+            Some(timeout) => PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        let mut fds = [
+            PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals, PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, timeout) {
+            Ok(0) => return Ok(Woken::Timeout),
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(Woken::Signal),
+            Err(error) => return Err(error.into()),
+        }
+        let [stdin, _] = &fds;
+        Ok(if stdin.any().unwrap_or(true) {
+            Woken::Readable
+        } else {
+            Woken::Signal
+        })
+    }
+
+    /// Fills `buffer` with what is there. `kept`: bytes at its beginning that an earlier chunk left behind its lines
+    /// ([`Chunk::lines`] to the buffer's length); they stand there again in a pipe that is only looked at.
+    ///
+    /// # Errors
+    /// Of the pipe. The end is not an error.
+    pub fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<Chunk> {
+        let kept = buffer.len();
+        buffer.resize(CHUNK_BYTES, 0);
+        let got = self.fill(buffer, kept);
+        let (got, more) = match got {
+            Ok(got) => got,
+            Err(error) => {
+                buffer.truncate(kept);
+                return Err(error);
+            }
+        };
+        buffer.truncate(got);
+        let trust = self.trust(got);
+        let lines = memchr::memrchr(b'\n', buffer).map_or(0, |at| at + 1);
+        // A line that fills the buffer or the pipe is passed on in pieces, or nobody could write the rest of it.
+        let stuffed = got == CHUNK_BYTES || got + MARGIN_BYTES >= self.enlarged / 2;
+        let lines = if !more || (lines == 0 && stuffed) {
+            got
+        } else {
+            lines
+        };
+        self.tail = got - lines;
+        self.stalled = if lines == 0 && more && self.is_kept_until_taken() {
+            self.stalled + 1
+        } else {
+            0
+        };
+        Ok(Chunk {
+            lines,
+            trust,
+            end: !more,
+        })
+    }
+
+    /// Bytes in `buffer`, and whether more can come.
+    fn fill(&mut self, buffer: &mut [u8], kept: usize) -> io::Result<(usize, bool)> {
+        match &self.kind {
+            Kind::Read => {
+                let room = buffer.get_mut(kept..).unwrap_or_default();
+                let got = loop {
+                    match nix::unistd::read(&self.fd, room) {
+                        Err(Errno::EINTR) => {}
+                        other => break other?,
+                    }
+                };
+                Ok((kept + got, got > 0))
+            }
+            Kind::Peeked {
+                scratch: (scratch_out, scratch_in),
+                ..
+            } => {
+                let seen = match tee(
+                    &self.fd,
+                    scratch_in,
+                    CHUNK_BYTES,
+                    SpliceFFlags::SPLICE_F_NONBLOCK,
+                ) {
+                    Ok(seen) => seen,
+                    // Nothing there after all.
+                    Err(Errno::EAGAIN | Errno::EINTR) => return Ok((0, true)),
+                    Err(error) => return Err(error.into()),
+                };
+                let mut out: &File = scratch_out;
+                out.read_exact(buffer.get_mut(..seen).unwrap_or_default())?;
+                // tee(2) says 0 at the end only when nothing is left; a last line without a newline is left.
+                let grown = seen > self.tail || seen == CHUNK_BYTES;
+                Ok((seen, grown || !self.is_hung_up()?))
+            }
+        }
+    }
+
+    fn is_hung_up(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO)?;
+        let [stdin] = &fds;
+        Ok(stdin
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLHUP)))
+    }
+
+    /// Whole, unless the pipe may have been full since it was read last. It only fills between two reads, so what it held
+    /// just now is the most it held.
+    fn trust(&mut self, got: usize) -> Trust {
+        if self.single_writer {
+            return Trust::Whole;
+        }
+        let left = waiting(&self.fd).unwrap_or(usize::MAX);
+        let held = if self.is_kept_until_taken() {
+            left.max(got)
+        } else {
+            left.saturating_add(got)
+        };
+        let full = held.saturating_add(MARGIN_BYTES) >= self.capacity / 2;
+        self.capacity = self.enlarged;
+        if full {
+            self.doubt_until = Some(Instant::now() + DOUBT);
+        }
+        match self.doubt_until {
+            Some(until) if Instant::now() < until => Trust::Doubtful,
+            Some(_) => {
+                self.doubt_until = None;
+                Trust::Whole
+            }
+            None => Trust::Whole,
+        }
+    }
+
+    /// Takes `bytes` that were looked at out of the pipe.
+    ///
+    /// # Errors
+    /// Of the pipe: the bytes will be seen again.
+    pub fn take(&mut self, bytes: usize) -> io::Result<()> {
+        let Kind::Peeked { null, .. } = &self.kind else {
+            return Ok(());
+        };
+        let mut left = bytes;
+        while left > 0 {
+            match splice(&self.fd, None, null, None, left, SpliceFFlags::empty()) {
+                Ok(0) => break,
+                Ok(taken) => left -= taken.min(left),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pipe_size(fd: BorrowedFd<'_>) -> Option<usize> {
+    fcntl(fd, FcntlArg::F_GETPIPE_SZ)
+        .ok()
+        .and_then(|size| usize::try_from(size).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn pipe(kept: bool, single: bool) -> (Stdin, File) {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        (Stdin::new(read, kept, single).unwrap(), write.into())
+    }
+
+    #[test]
+    fn a_begun_line_waits_and_an_unfinished_last_one_is_handed_on() {
+        for kept in [true, false] {
+            let (mut stdin, mut write) = pipe(kept, false);
+            let mut buffer = Vec::new();
+            let mut lines = Vec::new();
+            let mut step = |stdin: &mut Stdin, buffer: &mut Vec<u8>| {
+                let chunk = stdin.read(buffer).unwrap();
+                lines.extend_from_slice(&buffer[..chunk.lines]);
+                stdin.take(chunk.lines).unwrap();
+                if kept {
+                    buffer.clear()
+                } else {
+                    drop(buffer.drain(..chunk.lines))
+                }
+                chunk
+            };
+            write.write_all(b"one\ntw").unwrap();
+            assert_eq!(step(&mut stdin, &mut buffer).lines, 4);
+            write.write_all(b"o\nthr").unwrap();
+            assert_eq!(step(&mut stdin, &mut buffer).lines, 4);
+            if kept {
+                assert_eq!(
+                    step(&mut stdin, &mut buffer),
+                    Chunk {
+                        lines: 0,
+                        trust: Trust::Whole,
+                        end: false
+                    }
+                );
+            }
+            drop(write);
+            while !step(&mut stdin, &mut buffer).end {}
+            assert_eq!(lines, b"one\ntwo\nthr");
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_may_have_been_full_is_doubtful() {
+        for (bytes, single, trust) in [
+            (100_000, false, Trust::Doubtful), // more than half of the 64 KiB it had
+            (10_000, false, Trust::Whole),
+            (60_000, true, Trust::Whole),
+        ] {
+            let (read, write) = nix::unistd::pipe().unwrap();
+            let mut write = File::from(write);
+            let size = usize::try_from(fcntl(&read, FcntlArg::F_GETPIPE_SZ).unwrap()).unwrap();
+            write.write_all(&vec![b'\n'; bytes.min(size)]).unwrap();
+            let mut stdin = Stdin::new(read, false, single).unwrap();
+            assert_eq!(stdin.read(&mut Vec::new()).unwrap().trust, trust, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_found_enlarged_is_doubtful_at_first() {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        fcntl(&read, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)).unwrap();
+        File::from(write).write_all(b"a\n").unwrap();
+        let mut stdin = Stdin::new(read, true, false).unwrap();
+        assert_eq!(stdin.read(&mut Vec::new()).unwrap().trust, Trust::Doubtful);
+    }
+
+    #[test]
+    fn what_is_not_taken_is_seen_again() {
+        let (mut stdin, mut write) = pipe(true, false);
+        write.write_all(b"one\ntwo\n").unwrap();
+        for _ in 0..3 {
+            let mut buffer = Vec::new();
+            assert_eq!(stdin.read(&mut buffer).unwrap().lines, 8);
+        }
+        stdin.take(4).unwrap();
+        let mut buffer = Vec::new();
+        stdin.read(&mut buffer).unwrap();
+        assert_eq!(buffer, b"two\n");
+    }
+}

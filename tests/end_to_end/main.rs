@@ -1,0 +1,25 @@
+//! From httpd's pipe to the kernel's ipset, on the real parts: httpd, curl, logrotate, network namespaces, ipset.
+//!
+//! They need root, and say so: `tests/run` runs them with `--include-ignored` as root, and calls nothing a pass
+//! without them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::let_underscore_must_use,
+    clippy::print_stderr,
+    reason = "a test that cannot go on should stop"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bans; // who is banned, and what that does to him
+mod ordinary; // who is not
+mod signals; // what does not end it, and what does
+mod tee; // every byte of the log
+mod torn; // lines that a full pipe tears, and lines that clients forge
+mod troubles; // what may be broken without httpd noticing

@@ -1,0 +1,429 @@
+//! Every byte of the log: what a second, plain CustomLog of the same httpd wrote is the measure.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Connection, Httpd, Load, Mpm, Request, Setup, World, bytes_of, must, proc_state, secs, shown,
+    signal, text_of, wait_until,
+};
+
+/// A configuration that judges every line and bans nobody.
+const OBSERVE: &str = "[jail.all]\nmode = \"observe\"\nmaxretry = 5\nfindtime = \"10s\"\n";
+
+/// Many clients with short and long lines, each line different, until stopped.
+fn busy(world: &World, threads: usize, pause: Duration) -> Load {
+    Load::start(
+        world,
+        threads,
+        usize::MAX,
+        pause,
+        |client| format!("198.51.100.{}", 10 + client),
+        |client, n| {
+            let path = format!("/page?client={client}&n={n}");
+            // At most 4096 bytes a line: longer ones are torn by httpd itself when the pipe is full for a moment.
+            let long = if n % 50 == 7 { 3500 } else { n % 300 };
+            Request::get(path).agent(&"x".repeat(long + 1))
+        },
+    )
+}
+
+/// Waits until `load` was served `more` further requests.
+#[track_caller]
+fn served(load: &Load, more: usize) {
+    let goal = load.tally().served + more;
+    wait_until("the load to be served", secs(30), || {
+        load.tally().served >= goal
+    });
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn one_client_s_lines_are_teed_byte_for_byte_and_in_order() {
+    for format in ["f2b", "combined"] {
+        let world = World::new();
+        world.config(OBSERVE);
+        let httpd = Setup::new(&world).format(format).start();
+        let mut client = Connection::open(&world, "198.51.100.7").expect("a connection");
+        for n in 0..400 {
+            let request = Request::get(format!("/page?{n}&%0d%0a\"\\"))
+                .agent(&"\u{fc}\\\"".repeat(n % 600))
+                .login(&format!("a b [{n}]"), "x");
+            client.ask(&request).expect("an answer");
+        }
+        wait_until("all lines", secs(5), || {
+            httpd.tee().len() >= httpd.oracle().len()
+        });
+        assert!(httpd.tee() == httpd.oracle(), "{format}: the logs differ");
+        assert_eq!(httpd.tee().iter().filter(|&&b| b == b'\n').count(), 400);
+        let log = fs::metadata(world.path("access.log")).expect("the tee");
+        assert_eq!(log.mode() & 0o777, 0o640, "others must not read it");
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_log_that_is_there_is_continued() {
+    let world = World::new();
+    world.config(OBSERVE);
+    let old = "an old line\n";
+    world.write("access.log", old);
+    let httpd = Setup::new(&world).start();
+    assert_eq!(world.curl("198.51.100.7", "/page"), Some(200));
+    let expected = [old.as_bytes(), &httpd.oracle()].concat();
+    wait_until("the new line", secs(5), || {
+        httpd.tee().len() >= expected.len()
+    });
+    assert!(httpd.tee() == expected);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn nothing_is_lost_or_doubled_through_graceful_and_restart() {
+    for mpm in [Mpm::Event, Mpm::Prefork] {
+        let world = World::new();
+        world.config(OBSERVE);
+        let httpd = Setup::new(&world).mpm(mpm).start();
+        let load = busy(&world, 8, Duration::from_millis(1));
+        served(&load, 300);
+        for command in ["graceful", "graceful", "restart", "graceful"] {
+            let before = httpd.loggers();
+            httpd.control(command);
+            wait_until("a new logger", secs(20), || {
+                httpd.loggers().iter().any(|pid| !before.contains(pid))
+            });
+            served(&load, 300);
+        }
+        let tally = load.stop();
+        assert!(tally.served > 1500, "{mpm:?}: {tally:?}");
+        httpd.stop();
+        httpd.assert_tee_is_complete();
+    }
+}
+
+/// A download that is under way at `graceful` is logged when it ends, on the old pipe.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_request_that_outlives_graceful_is_logged_by_the_old_process_which_then_ends() {
+    let world = World::new();
+    world.config(OBSERVE);
+    let httpd = Setup::new(&world).start();
+    let old = httpd.logger();
+    let mut slow = Connection::open(&world, "198.51.100.7").expect("a connection");
+    slow.send(b"GET /page?slow HTTP/1.1\r\nHost: www\r\n")
+        .expect("sent");
+    assert_eq!(world.curl("198.51.100.8", "/page?before"), Some(200));
+    httpd.control("graceful");
+    wait_until("a new logger", secs(5), || httpd.loggers().len() == 2);
+    assert_eq!(world.curl("198.51.100.8", "/page?after"), Some(200));
+    assert!(httpd.loggers().contains(&old), "the old one went too early");
+    slow.send(b"\r\n").expect("sent");
+    assert_eq!(slow.answer(false).expect("an answer"), 200);
+    drop(slow);
+    wait_until("the old logger's end", secs(10), || {
+        !httpd.loggers().contains(&old)
+    });
+    httpd.assert_tee_is_complete();
+    assert_eq!(httpd.tee().iter().filter(|&&b| b == b'\n').count(), 3);
+}
+
+/// All rotations of the tee, oldest first.
+fn rotations(world: &World) -> Vec<u8> {
+    let mut all = Vec::new();
+    for n in (1..=20).rev() {
+        all.extend(bytes_of(&world.path(&format!("logs/access.log.{n}"))));
+    }
+    all.extend(bytes_of(&world.path("logs/access.log")));
+    all
+}
+
+/// Rotates as Debian does; with or without the reload of httpd.
+#[track_caller]
+fn rotate(world: &World, httpd: &Httpd<'_>, reload: bool) {
+    let after = if reload {
+        let words: Vec<String> = httpd
+            .words("graceful")
+            .iter()
+            .map(|w| format!("'{w}'"))
+            .collect();
+        format!("postrotate\n{}\nendscript\n", words.join(" "))
+    } else {
+        String::new()
+    };
+    let log = world.path("logs/access.log");
+    let conf = world.write(
+        "logrotate.conf",
+        format!(
+            "{} {{\nrotate 30\ncreate 640 root adm\nmissingok\n{after}}}\n",
+            log.display()
+        ),
+    );
+    must(
+        world
+            .on_server("logrotate")
+            .arg("-f")
+            .arg("-s")
+            .arg(world.path("logrotate.state"))
+            .arg(conf),
+    );
+    let new = fs::metadata(&log).expect("the new log");
+    assert_eq!((new.mode() & 0o777, new.uid()), (0o640, 0));
+}
+
+#[track_caller]
+fn rotates_under_load(reload: bool) {
+    let world = World::new();
+    world.config(OBSERVE);
+    fs::create_dir(world.path("logs")).expect("mkdir");
+    let log = world.path("logs/access.log");
+    let httpd = Setup::new(&world).tee(&log).start();
+    let load = busy(&world, 6, Duration::from_millis(1));
+    for round in 1..=8 {
+        served(&load, 150);
+        rotate(&world, &httpd, reload);
+        let had = fs::metadata(&log).expect("the log").len();
+        wait_until("lines in the new log", secs(10), || {
+            fs::metadata(&log).is_ok_and(|m| m.len() > had)
+        });
+        let old = world.path(&format!("logs/access.log.{round}"));
+        assert!(old.exists(), "logrotate did not rotate");
+    }
+    load.stop();
+    httpd.stop();
+    let complete = || rotations(&world).len() >= httpd.oracle().len();
+    crate::support::comes_true(secs(10), complete);
+    crate::support::assert_same_lines(&rotations(&world), &httpd.oracle());
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn the_real_logrotate_with_reload_loses_nothing() {
+    rotates_under_load(true);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn the_real_logrotate_without_reload_loses_nothing() {
+    rotates_under_load(false);
+}
+
+/// After a SIGKILL a line may come twice. None may be missing, cut or glued.
+#[track_caller]
+fn assert_nothing_is_missing_or_glued(tee: &[u8], written: &HashSet<&[u8]>) {
+    assert!(tee.ends_with(b"\n"), "the last line is cut");
+    let mut seen = HashSet::new();
+    let mut strange = Vec::new();
+    let mut times = 0;
+    for line in tee[..tee.len() - 1].split(|&b| b == b'\n') {
+        times += 1;
+        if written.contains(line) {
+            seen.insert(line);
+        } else {
+            strange.push(shown(line));
+        }
+    }
+    let missing: Vec<String> = written.difference(&seen).map(|line| shown(line)).collect();
+    assert!(
+        strange.is_empty() && missing.is_empty(),
+        "{} lines written, {times} in the tee\nnever written ({}): {:#?}\nmissing ({}): {:#?}",
+        written.len(),
+        strange.len(),
+        &strange[..strange.len().min(5)],
+        missing.len(),
+        &missing[..missing.len().min(5)]
+    );
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn sigkill_under_httpd_s_load_loses_no_line() {
+    let world = World::new();
+    world.config(OBSERVE);
+    let httpd = Setup::new(&world).start();
+    let load = busy(&world, 12, Duration::ZERO);
+    for _ in 0..4 {
+        served(&load, 200);
+        let pid = httpd.logger();
+        signal(pid, Signal::SIGKILL);
+        wait_until("another logger", secs(5), || {
+            httpd.loggers().iter().any(|&p| p != pid)
+        });
+    }
+    served(&load, 200);
+    let tally = load.stop();
+    assert_eq!((tally.refused, tally.failed), (0, 0), "{tally:?}");
+    httpd.stop();
+    wait_until("the loggers' end", secs(5), || httpd.loggers().is_empty());
+    let oracle = httpd.oracle();
+    let written: HashSet<&[u8]> = oracle
+        .split(|&b| b == b'\n')
+        .filter(|l| !l.is_empty())
+        .collect();
+    assert_nothing_is_missing_or_glued(&httpd.tee(), &written);
+}
+
+/// Kills it again and again while `lines` come as fast as the pipe takes them.
+#[track_caller]
+fn survives_kills(capacity: usize, kills: u32, line: impl Fn(usize) -> String + Send + 'static) {
+    let world = World::new();
+    world.config(OBSERVE);
+    let log = world.path("access.log");
+    let tee = log.display().to_string();
+    let args = ["--format", "combined", "--single-writer", "--tee", &tee];
+    let mut piped = world.pipe(capacity, &args);
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (mut pipe, stop) = (piped.another_writer(), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            let mut written = Vec::new();
+            for n in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let line = line(n);
+                pipe.write_all(format!("{line}\n").as_bytes())
+                    .expect("the pipe");
+                written.push(line);
+            }
+            written
+        })
+    };
+    let start = Instant::now();
+    for kill in 0..kills {
+        let had = fs::metadata(&log).map_or(0, |m| m.len());
+        wait_until("the tee to grow", secs(10), || {
+            fs::metadata(&log).is_ok_and(|m| m.len() > had)
+        });
+        // At a different point of its work each time.
+        std::thread::sleep(Duration::from_micros(u64::from(kill * 137 % 4000)));
+        piped.kill();
+        piped.start(&world, &args);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let written = writer.join().expect("the writer");
+    let ended = piped.close(secs(20)).expect("its end after end of file");
+    assert!(ended.success(), "{ended:?} {}", piped.said());
+    let written: HashSet<&[u8]> = written.iter().map(String::as_bytes).collect();
+    assert_nothing_is_missing_or_glued(&bytes_of(&log), &written);
+    eprintln!(
+        "{kills} kills in {:?}, {} lines",
+        start.elapsed(),
+        written.len()
+    );
+}
+
+fn combined(n: usize, agent: &str) -> String {
+    format!(
+        "198.51.100.{} - - [02/Mar/2026:08:00:00 +0000] \"GET /page?{n} HTTP/1.1\" 200 1 \"-\" \"{agent}\"",
+        n % 200
+    )
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_hundred_kills_amid_short_lines_lose_and_glue_none() {
+    survives_kills(1 << 16, 100, |n| combined(n, "x"));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_hundred_kills_amid_long_lines_lose_and_glue_none() {
+    survives_kills(1 << 20, 100, |n| combined(n, &"x".repeat(n * 97 % 90_000)));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_hundred_kills_amid_equal_lines_keep_their_number() {
+    // All lines alike: where to go on cannot be read from the text alone. More are allowed, fewer are not.
+    let world = World::new();
+    world.config(OBSERVE);
+    let log = world.path("access.log");
+    let tee = log.display().to_string();
+    let args = ["--format", "combined", "--single-writer", "--tee", &tee];
+    let mut piped = world.pipe(1 << 16, &args);
+    let line = format!("{}\n", combined(1, "equal"));
+    let mut written = 0;
+    for kill in 0..100u64 {
+        for _ in 0..400 {
+            piped.writer().write_all(line.as_bytes()).expect("the pipe");
+            written += 1;
+        }
+        std::thread::sleep(Duration::from_micros(kill * 61 % 1500));
+        piped.kill();
+        piped.start(&world, &args);
+    }
+    assert!(
+        piped.close(secs(20)).is_some_and(|s| s.success()),
+        "{}",
+        piped.said()
+    );
+    let text = text_of(&log);
+    assert!(
+        text.lines().all(|l| l == line.trim_end()),
+        "a cut or glued line"
+    );
+    assert!(text.ends_with('\n'));
+    assert!(
+        text.lines().count() >= written,
+        "{} of {written}",
+        text.lines().count()
+    );
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_stopped_process_that_goes_on_has_lost_nothing() {
+    let world = World::new();
+    world.config(OBSERVE);
+    let httpd = Setup::new(&world).start();
+    let load = busy(&world, 8, Duration::from_millis(1));
+    served(&load, 200);
+    let pid = httpd.logger();
+    for _ in 0..20 {
+        signal(pid, Signal::SIGSTOP);
+        wait_until("it to stop", secs(1), || proc_state(pid) == Some('T'));
+        std::thread::sleep(Duration::from_millis(20));
+        signal(pid, Signal::SIGCONT);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let tally = load.stop();
+    assert_eq!(tally.failed, 0, "{tally:?}");
+    httpd.stop();
+    wait_until("the logger's end", secs(5), || httpd.loggers().is_empty());
+    assert!(
+        !httpd.error_log().contains("failed unexpectedly"),
+        "it was replaced"
+    );
+    httpd.assert_tee_is_complete();
+}
+
+/// `cat access.log | f2b-pipe --tee copy`.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_last_line_without_a_newline_and_bytes_that_are_no_text_are_teed_as_they_are() {
+    let world = World::new();
+    world.config(OBSERVE);
+    let log = world.path("access.log");
+    let mut piped = world.pipe(
+        1 << 16,
+        &["--format", "combined", "--tee", &log.display().to_string()],
+    );
+    let mut bytes: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    bytes.extend_from_slice(b"\n\n\r\n\0\0");
+    bytes.extend(std::iter::repeat_n(b'x', 400_000));
+    bytes.extend_from_slice(b"\nno newline");
+    piped.writer().write_all(&bytes).expect("the pipe");
+    assert!(
+        piped.close(secs(10)).is_some_and(|s| s.success()),
+        "{}",
+        piped.said()
+    );
+    assert!(bytes_of(&log) == bytes, "the tee differs");
+}

@@ -1,0 +1,307 @@
+//! Clients: keep-alive connections from addresses of their own, and many of them at a time.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::world::{SERVER, SERVER6, World, enter};
+
+/// How long a client waits for a byte of an answer, in seconds.
+const PATIENCE_SECS: i64 = 20;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    method: &'static str,
+    path: String,
+    headers: String,
+}
+
+impl Request {
+    /// A GET without headers of the client's own.
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self {
+            method: "GET",
+            path: path.into(),
+            headers: String::new(),
+        }
+    }
+
+    /// Another method.
+    pub(crate) fn method(mut self, method: &'static str) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// A header.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        write!(self.headers, "{name}: {value}\r\n").expect("a string");
+        self
+    }
+
+    /// A browser's name.
+    pub(crate) fn agent(self, agent: &str) -> Self {
+        self.header("User-Agent", agent)
+    }
+
+    /// Basic authentication.
+    pub(crate) fn login(self, user: &str, password: &str) -> Self {
+        let word = base64(format!("{user}:{password}").as_bytes());
+        self.header("Authorization", &format!("Basic {word}"))
+    }
+}
+
+/// A connection that stays open.
+pub(crate) struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// From `from`, an address of the clients' host.
+    pub(crate) fn open(world: &World, from: &str) -> io::Result<Self> {
+        let from: IpAddr = from.parse().expect("an address");
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    world.enter_client();
+                    Self::from_here(from, secs_val(5))
+                })
+                .join()
+                .expect("the thread")
+        })
+    }
+
+    /// In a thread that is in the clients' host already.
+    fn from_here(from: IpAddr, patience: TimeVal) -> io::Result<Self> {
+        let (family, server): (_, IpAddr) = match from {
+            IpAddr::V4(_) => (AddressFamily::Inet, SERVER.into()),
+            IpAddr::V6(_) => (AddressFamily::Inet6, SERVER6.into()),
+        };
+        let fd: OwnedFd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&fd, sockopt::SendTimeout, &patience)?;
+        setsockopt(&fd, sockopt::ReceiveTimeout, &secs_val(PATIENCE_SECS))?;
+        setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+        setsockopt(&fd, sockopt::IpBindAddressNoPort, &true)?;
+        bind(
+            fd.as_raw_fd(),
+            &SockaddrStorage::from(SocketAddr::new(from, 0)),
+        )?;
+        connect(
+            fd.as_raw_fd(),
+            &SockaddrStorage::from(SocketAddr::new(server, 80)),
+        )?;
+        Ok(Self {
+            stream: BufReader::new(TcpStream::from(fd)),
+        })
+    }
+
+    /// How long to wait for an answer.
+    pub(crate) fn patience(&self, limit: Duration) {
+        self.stream
+            .get_ref()
+            .set_read_timeout(Some(limit))
+            .expect("a time");
+    }
+
+    /// Sends bytes that need not be a request.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Sends a request and reads the whole answer; its status.
+    pub(crate) fn ask(&mut self, request: &Request) -> io::Result<u16> {
+        let Request {
+            method,
+            path,
+            headers,
+        } = request;
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: www.example.org\r\n{headers}\r\n");
+        self.send(head.as_bytes())?;
+        self.answer(*method == "HEAD")
+    }
+
+    /// Reads one answer; its status.
+    pub(crate) fn answer(&mut self, without_body: bool) -> io::Result<u16> {
+        let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let status = line
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .ok_or_else(|| bad(&line))?;
+        let mut length = 0u64;
+        loop {
+            let mut header = String::new();
+            if self.stream.read_line(&mut header)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let header = header.trim_end().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            }
+            if let Some(value) = header.strip_prefix("content-length: ") {
+                length = value.parse().map_err(|_| bad(&header))?;
+            }
+            if header.starts_with("transfer-encoding:") {
+                return Err(bad("a chunked answer, which this client cannot read"));
+            }
+        }
+        if !without_body && status != 304 {
+            let mut body = self.stream.by_ref().take(length);
+            io::copy(&mut body, &mut io::sink())?;
+        }
+        Ok(status)
+    }
+}
+
+/// What a load came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Answers with a status below 400.
+    pub(crate) served: usize,
+    /// Answers with another status.
+    pub(crate) refused: usize,
+    /// Connections that were refused, cut or silent.
+    pub(crate) failed: usize,
+}
+
+/// Clients at work.
+pub(crate) struct Load {
+    threads: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    served: AtomicUsize,
+    refused: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+impl Load {
+    /// `threads` clients, each with one connection from `from(client)`, asking for `what(client, n)` `each` times (or
+    /// until it is stopped), with `pause` between two requests. A connection that ends is opened again.
+    pub(crate) fn start(
+        world: &World,
+        threads: usize,
+        each: usize,
+        pause: Duration,
+        from: impl Fn(usize) -> String,
+        what: impl Fn(usize, usize) -> Request + Send + Sync + 'static,
+    ) -> Self {
+        let shared = Arc::new(Shared::default());
+        let what = Arc::new(what);
+        let threads = (0..threads)
+            .map(|client| {
+                let from: IpAddr = from(client).parse().expect("an address");
+                let namespace = world.client_namespace();
+                let (shared, what) = (Arc::clone(&shared), Arc::clone(&what));
+                thread::spawn(move || {
+                    enter(&namespace);
+                    let mut connection = None;
+                    for n in 0..each {
+                        if shared.stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let request = what(client, n);
+                        let counter = match ask_on(&mut connection, from, &request) {
+                            Ok(status) if status < 400 => &shared.served,
+                            Ok(_) => &shared.refused,
+                            Err(_) => {
+                                connection = None;
+                                &shared.failed
+                            }
+                        };
+                        counter.fetch_add(1, Ordering::Relaxed);
+                        if !pause.is_zero() {
+                            thread::sleep(pause);
+                        }
+                    }
+                })
+            })
+            .collect();
+        Self { threads, shared }
+    }
+
+    /// Answers with a status below 400 so far.
+    pub(crate) fn tally(&self) -> Tally {
+        Tally {
+            served: self.shared.served.load(Ordering::Relaxed),
+            refused: self.shared.refused.load(Ordering::Relaxed),
+            failed: self.shared.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether every client is through.
+    pub(crate) fn over(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits until every client is through.
+    pub(crate) fn wait(mut self) -> Tally {
+        for thread in self.threads.drain(..) {
+            thread.join().expect("a client");
+        }
+        self.tally()
+    }
+
+    /// Ends it after the requests that are under way.
+    pub(crate) fn stop(self) -> Tally {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.wait()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks on the open connection, or opens one.
+fn ask_on(connection: &mut Option<Connection>, from: IpAddr, request: &Request) -> io::Result<u16> {
+    let open = match connection.take() {
+        Some(open) => open,
+        None => Connection::from_here(from, secs_val(PATIENCE_SECS))?,
+    };
+    connection.insert(open).ask(request)
+}
+
+fn secs_val(n: i64) -> TimeVal {
+    TimeVal::seconds(n)
+}
+
+/// RFC 4648.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let mut bits = 0u32;
+        for i in 0..3 {
+            bits = bits << 8 | u32::from(group.get(i).copied().unwrap_or(0));
+        }
+        for i in 0..4 {
+            if i <= group.len() {
+                let six = (bits >> (18 - 6 * i)) & 63;
+                text.push(char::from(LETTERS[six as usize]));
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
+}
