@@ -616,3 +616,203 @@ fn open_connections_of_the_banned_are_reset() {
     drop(keeper);
     std::fs::remove_dir_all(dir).unwrap();
 }
+
+/// Commands, with a configuration and a runtime directory of their own.
+struct Commands {
+    dir: PathBuf,
+    paths: RuntimePaths,
+}
+
+impl Commands {
+    fn new() -> Self {
+        own_network();
+        let (paths, dir) = runtime();
+        let text = "[jail.web]\nstatus = [404]\nport = ['http']\nmaxretry = 3\n";
+        std::fs::write(dir.join("f2b-pipe.toml"), text).unwrap();
+        Self { dir, paths }
+    }
+
+    /// Exit code, stdout and stderr.
+    fn run(&self, words: &str) -> (i32, String, String) {
+        let done = Command::new(env!("CARGO_BIN_EXE_f2b-pipe"))
+            .args(words.split(' '))
+            .arg("--config")
+            .arg(self.dir.join("f2b-pipe.toml"))
+            .arg("--runtime-dir")
+            .arg(&self.dir)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            done.status.code().unwrap(),
+            text(done.stdout),
+            text(done.stderr),
+        )
+    }
+
+    fn json(&self, words: &str) -> serde_json::Value {
+        let (_, out, err) = self.run(words);
+        serde_json::from_str(&out).unwrap_or_else(|_| panic!("{words}: {out}{err}"))
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.dir).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn a_ban_by_hand_holds_even_when_nothing_runs() {
+    let commands = Commands::new();
+    let (code, out, err) = commands.run("ban 198.51.100.7 2001:db8::7 203.0.113.0/24 --time 1h");
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        out.contains("198.51.100.7: banned in manual for 3600s"),
+        "{out}"
+    );
+    assert!(!out.contains("but:"), "{out}");
+    let rules = sh("iptables -w -t raw -S; ip6tables -w -t raw -S");
+    for set in ["f2bp-manual", "f2bp-manual-n", "f2bp-manual6"] {
+        assert!(rules.contains(&format!("--match-set {set} src")), "{rules}");
+    }
+    let (_, out, _) = commands.run("ban 198.51.100.7 --time -1");
+    assert!(out.contains("prolonged in manual for ever"), "{out}");
+    let shown = commands.json("banned --json");
+    let banned = shown["banned"].as_array().unwrap();
+    assert_eq!(banned.len(), 3);
+    assert_eq!(banned[0]["ip"], "198.51.100.7");
+    assert_eq!(banned[0]["left"], serde_json::Value::Null);
+    assert_eq!(banned[1]["ip"], "2001:db8::/64");
+    assert_eq!(banned[2]["ip"], "203.0.113.0/24");
+    let (_, table, _) = commands.run("banned");
+    assert!(table.starts_with("IP"), "{table}");
+    assert!(table.contains("by hand"), "{table}");
+
+    let (code, out, _) = commands.run("unban 203.0.113.9");
+    assert_eq!(code, 1);
+    assert!(out.starts_with("0\n"), "{out}");
+    assert!(out.contains("lies in 203.0.113.0/24"), "{out}");
+    assert_eq!(commands.run("unban 203.0.113.0/24").1, "1\n");
+    assert_eq!(commands.run("unban 2001:db8::/64 --jail manual").1, "1\n");
+    let shown = commands.json("unban 198.51.100.7 198.51.100.8 --json");
+    assert_eq!(shown["unbanned"], 1);
+    assert_eq!(shown["not_banned"][0], "198.51.100.8");
+    assert_eq!(commands.run("unban --all").1, "0\n");
+    assert_eq!(commands.run("banned").1, "nobody is banned\n");
+}
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn status_says_first_what_is_wrong_and_then_fail2bans_tree() {
+    let commands = Commands::new();
+    commands.run("ban 198.51.100.7 --jail web");
+    let (code, out, _) = commands.run("status web");
+    assert_eq!(code, 0);
+    assert!(out.starts_with("Not well:\n! the set f2bp-"), "{out}");
+    assert!(out.contains("! no f2b-pipe runs"), "{out}");
+    assert!(
+        out.contains("   |- Currently banned:\t1\n")
+            && out.ends_with("Banned IP list:\t198.51.100.7\n"),
+        "{out}"
+    );
+    // As if one ran that had counted something.
+    let state = commands.paths.state(std::process::id());
+    let pid = std::process::id();
+    let text = format!(
+        r#"{{"pid":{pid},"lines":9,"tee_dropped":2,"jails":{{"web":{{"hits":7,"bans":1}}}},"new":[]}}"#
+    );
+    std::fs::write(state, text).unwrap();
+    std::fs::write(commands.paths.state(u32::MAX), r#"{"pid":1,"shed":3}"#).unwrap();
+    let shown = commands.json("status web --json");
+    assert_eq!(shown["jails"][0]["hits"], 7);
+    assert_eq!(shown["jails"][0]["ips"][0], "198.51.100.7");
+    assert_eq!(shown["processes"].as_array().unwrap().len(), 1);
+    let (_, out, _) = commands.run("status");
+    assert!(out.contains("! process "), "{out}");
+    assert!(out.contains("2 lines are missing in the log"), "{out}");
+    assert!(!out.contains("no f2b-pipe runs"), "{out}");
+    assert!(out.contains("Status\n|- Number of jail:\t"), "{out}");
+    sh("iptables -w -t raw -F");
+    assert!(
+        commands
+            .run("status")
+            .1
+            .contains("is not there, so nobody is kept out")
+    );
+    let (code, _, err) = commands.run("status wbe");
+    assert_eq!(code, 2);
+    assert!(err.contains("did you mean web?"), "{err}");
+}
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn all_is_well_when_one_runs() {
+    let commands = Commands::new();
+    let config = f2b_pipe::config::load(&commands.dir.join("f2b-pipe.toml")).config;
+    let keeper = Keeper::start(Arc::new(config), commands.paths.clone()).unwrap();
+    wait("health", || keeper.health().chain6);
+    let text = format!(r#"{{"pid":{}}}"#, std::process::id());
+    std::fs::write(commands.paths.state(std::process::id()), text).unwrap();
+    let (_, out, _) = commands.run("status");
+    assert!(out.starts_with("All is well.\nStatus\n"), "{out}");
+    // It writes the rule for a network's set, which did not exist.
+    let (_, out, _) = commands.run("ban 203.0.113.0/24");
+    assert!(!out.contains("but:"), "{out}");
+    assert!(commands.run("status").1.starts_with("All is well."));
+}
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn off_and_back() {
+    let commands = Commands::new();
+    let config = f2b_pipe::config::load(&commands.dir.join("f2b-pipe.toml")).config;
+    let keeper = Keeper::start(Arc::new(config), commands.paths.clone()).unwrap();
+    wait("health", || keeper.health().chain6);
+    commands.run("ban 198.51.100.7 198.51.100.8");
+    assert_eq!(
+        commands.run("off").1,
+        "2 bans taken away\noff: nobody is banned until `f2b-pipe reload`\n"
+    );
+    wait("off", || keeper.health().off);
+    let (code, _, err) = commands.run("ban 198.51.100.7");
+    assert_eq!(code, 2);
+    assert!(err.contains("f2b-pipe reload"), "{err}");
+    let (_, out, _) = commands.run("status");
+    assert!(out.starts_with("Not well:\n! switched off"), "{out}");
+    assert_eq!(commands.run("reload").0, 0);
+    wait("on", || !keeper.health().off);
+    assert_eq!(commands.run("ban 198.51.100.7").0, 0);
+
+    // For uninstalling; even while one runs, nothing comes back.
+    commands.run("off --remove");
+    std::thread::sleep(Duration::from_millis(1500));
+    let left = sh("iptables -w -t raw -S; ip6tables -w -t raw -S; ipset list -n");
+    assert!(!left.contains("f2b"), "{left}");
+    commands.run("reload");
+    wait("all of it again", || {
+        sh("iptables -w -t raw -S").contains("f2bp-web")
+    });
+    drop(keeper);
+    let (_, out, _) = commands.run("off --remove");
+    assert!(out.contains("rules and sets are taken away"), "{out}");
+    assert!(!commands.paths.off().exists());
+}
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn without_root_the_commands_say_so() {
+    let commands = Commands::new();
+    let done = Command::new("setpriv")
+        .args(["--reuid=65534", "--clear-groups"])
+        .args([env!("CARGO_BIN_EXE_f2b-pipe"), "banned"])
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(2), "{err}");
+    assert!(err.contains("needs root"), "{err}");
+    let (code, _, err) = commands.run("unban example.org");
+    assert_eq!(code, 2);
+    assert!(err.contains("neither an address nor a network"), "{err}");
+}
