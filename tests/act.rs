@@ -623,6 +623,33 @@ fn open_connections_of_the_banned_are_reset() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn the_banned_get_no_answer_on_the_jails_ports() {
+    own_network();
+    sh("ip addr add 192.0.2.7/32 dev lo; ip addr add 192.0.2.8/32 dev lo");
+    let (paths, dir) = runtime();
+    let config = Arc::new(config(Blocktype::Drop));
+    let _web = TcpListener::bind("0.0.0.0:80").unwrap();
+    let _other = TcpListener::bind("0.0.0.0:8080").unwrap();
+    let answers = |to: &str| {
+        TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_millis(300)).is_ok()
+    };
+    let keeper = Keeper::start(Arc::clone(&config), paths).unwrap();
+    wait("chain", in_place);
+    // A connection to an address of one's own comes from that address.
+    assert!(answers("192.0.2.7:80"));
+    let mut act = Act::new(&config);
+    let _ = act.ban(&ban("192.0.2.7", timed(600)), 0).unwrap();
+    assert!(!answers("192.0.2.7:80"));
+    assert!(answers("192.0.2.7:8080"));
+    assert!(answers("192.0.2.8:80"));
+    assert_eq!(act.unban(0, target("192.0.2.7"), 0), Ok(true));
+    assert!(answers("192.0.2.7:80"));
+    drop(keeper);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
 /// Commands, with a configuration and a runtime directory of their own.
 struct Commands {
     dir: PathBuf,
