@@ -39,12 +39,18 @@ impl Client {
     #[inline]
     pub(crate) fn read(text: &[u8]) -> Option<(Self, usize)> {
         // Nearly all are IPv4, which has its end when it is read.
-        let end = text.iter().position(|b| !matches!(b, b'0'..=b'9' | b'.')).unwrap_or(text.len());
+        let end = text
+            .iter()
+            .position(|b| !matches!(b, b'0'..=b'9' | b'.'))
+            .unwrap_or(text.len());
         let (address, after) = text.split_at_checked(end)?;
         if !after.first().is_some_and(|b| is_address_byte(*b)) {
             return parse_v4(address).map(|v4| (Self(IpAddr::V4(v4)), end));
         }
-        let end = text.iter().position(|b| !is_address_byte(*b)).unwrap_or(text.len());
+        let end = text
+            .iter()
+            .position(|b| !is_address_byte(*b))
+            .unwrap_or(text.len());
         Self::parse(text.get(..end)?).map(|client| (client, end))
     }
 

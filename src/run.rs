@@ -66,7 +66,7 @@ pub fn despite(error: &clap::Error) -> ExitCode {
         .is_none_or(|first| first == "run" || first.as_encoded_bytes().starts_with(b"-"));
     let asked = matches!(error.kind(), DisplayHelp | DisplayVersion);
     if asked || !for_httpd || io::stdin().is_terminal() {
-        let _ = error.print().is_ok();
+        error.print().ok();
         return ExitCode::from(if asked { 0 } else { 2 });
     }
     let args = RunArgs {
@@ -225,7 +225,8 @@ impl Hot {
             if let Some(tee) = &mut self.tee {
                 tee.push(Arc::clone(&self.buffer), chunk.lines);
             }
-            if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines)) {
+            if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines))
+            {
                 engine.judge(lines, chunk.trust, now);
             }
             if let Some(tee) = &mut self.tee {
@@ -283,7 +284,10 @@ fn guarded<T>(room: impl FnOnce() -> T) -> Option<T> {
 fn say_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
-        let what = info.payload_as_str().unwrap_or("no message");
+        let payload = info.payload();
+        let what = (payload.downcast_ref::<&str>().copied())
+            .or(payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
         log::error!(
             "internal error at {place}: {what}; lines go on to the log. Please report this"
         );

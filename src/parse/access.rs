@@ -80,12 +80,19 @@ impl<'a> Access<'a> {
             return;
         }
         // A method has a few letters: a search made for long texts would take longer to begin.
-        let end = request.iter().position(|b| *b == b' ').unwrap_or(request.len());
+        let end = request
+            .iter()
+            .position(|b| *b == b' ')
+            .unwrap_or(request.len());
         let (method, rest) = request.split_at_checked(end).unwrap_or((request, b""));
         self.method = method;
         let rest = rest.get(1..).unwrap_or_default();
         const PROTOCOL: usize = b" HTTP/1.1".len();
-        let target = match rest.len().checked_sub(PROTOCOL).and_then(|at| rest.split_at_checked(at)) {
+        let target = match rest
+            .len()
+            .checked_sub(PROTOCOL)
+            .and_then(|at| rest.split_at_checked(at))
+        {
             Some((target, protocol)) if protocol.starts_with(b" HTTP/") => target,
             // `HTTP/0.9` has none, `HTTP/10.10` is longer; a target with blanks is the client's mistake.
             _ => match memchr::memrchr(b' ', rest).and_then(|at| rest.split_at_checked(at)) {
@@ -161,18 +168,27 @@ impl Format {
                 rest = match (n == last, rest) {
                     (true, []) => rest,
                     (false, [b'"', after @ ..]) => after,
-                    _ => return Err(Misfit { at, wants: "the end, or a quote" }),
+                    _ => {
+                        return Err(Misfit {
+                            at,
+                            wants: "the end, or a quote",
+                        });
+                    }
                 };
                 continue;
             };
             if n == last {
-                segment.backward(rest, access, seen).map_err(|m| Misfit { at: at + m.at, ..m })?;
+                segment
+                    .backward(rest, access, seen)
+                    .map_err(|m| Misfit { at: at + m.at, ..m })?;
                 break;
             }
             // Nearly every line has no user. With `-` the rest can only stand where it stands.
             if let (true, Some(b'-')) = (segment.bare_user, rest.first()) {
                 let after = rest.get(1..).unwrap_or_default();
-                if let Ok([b'"', after @ ..]) = forward(segment.right.iter().rev(), after, access, seen) {
+                if let Ok([b'"', after @ ..]) =
+                    forward(segment.right.iter().rev(), after, access, seen)
+                {
                     free.set(access, b"-");
                     rest = after;
                     continue;
@@ -184,16 +200,21 @@ impl Format {
                     free.set(access, rest);
                     return Ok(());
                 }
-                return Err(Misfit { at: line.len(), wants: "a closing quote" });
+                return Err(Misfit {
+                    at: line.len(),
+                    wants: "a closing quote",
+                });
             };
             let mut fits = segment.backward(body, access, seen);
             let mut behind = after;
             // The quote may have been the first of an empty user name's two.
-            if fits.is_err() && segment.bare_user && after.starts_with(b"\"") {
-                if let Some((body, after)) = segment.split(rest, body.len() + 2) {
-                    behind = after;
-                    fits = segment.backward(body, access, seen);
-                }
+            if fits.is_err()
+                && segment.bare_user
+                && after.starts_with(b"\"")
+                && let Some((body, after)) = segment.split(rest, body.len() + 2)
+            {
+                behind = after;
+                fits = segment.backward(body, access, seen);
             }
             fits.map_err(|m| Misfit { at: at + m.at, ..m })?;
             rest = behind;
@@ -329,7 +350,10 @@ impl Op {
     /// How many bytes this piece takes at the end of `text`, if it is there.
     fn width(&self, text: &[u8]) -> usize {
         let run = |ends: &dyn Fn(u8) -> bool| {
-            text.iter().rev().position(|b| ends(*b)).unwrap_or(text.len())
+            text.iter()
+                .rev()
+                .position(|b| ends(*b))
+                .unwrap_or(text.len())
         };
         match self {
             Self::Literal(bytes) => bytes.len(),
@@ -382,7 +406,11 @@ fn number(text: &[u8]) -> Option<(u64, usize)> {
 /// an IPv6 literal holds colons: `[::1]:80`.
 #[inline]
 fn token(text: &[u8], stop: u8) -> usize {
-    let stop = if text.first() == Some(&b'[') { b' ' } else { stop };
+    let stop = if text.first() == Some(&b'[') {
+        b' '
+    } else {
+        stop
+    };
     let mut before = 0;
     let ends = |b: &u8| {
         let end = *b == stop || *b == b' ' || (*b == b'"' && before != b'\\');
@@ -487,8 +515,11 @@ mod tests {
         );
         assert_eq!(access.peer, Client::parse(b"192.0.2.9"));
         assert!(
-            read(&f2b, line("1795377748000001:7f00aa", "1795377748000002:7f00aa", "-").as_bytes())
-                .is_err()
+            read(
+                &f2b,
+                line("1795377748000001:7f00aa", "1795377748000002:7f00aa", "-").as_bytes()
+            )
+            .is_err()
         );
         assert!(read(&f2b, line("1:a", "1:a", "a\" \"b").as_bytes()).is_err());
     }
@@ -496,8 +527,7 @@ mod tests {
     #[test]
     fn method_path_and_query_may_stand_apart() {
         let format = Format::compile(r#"%a %>s "%m %U%q %H" %{ms}T"#).unwrap();
-        let access = read(&format, br#"2001:db8::1 200 "GET /a b?c=d HTTP/1.1" 12"#)
-            .unwrap();
+        let access = read(&format, br#"2001:db8::1 200 "GET /a b?c=d HTTP/1.1" 12"#).unwrap();
         let texts = [access.method, access.path, access.query];
         assert_eq!(texts.map(shown), ["GET", "/a b", "c=d"]);
         assert_eq!(access.micros, 12_000);
@@ -557,6 +587,10 @@ mod tests {
             (access.status, shown(access.agent).as_str()),
             (400, "aaaaaaaaaaa")
         );
-        assert!(combined.read_head(b"192.0.2.7 - aaaaaaaaaaaaaaa", &mut Access::default()).is_err());
+        assert!(
+            combined
+                .read_head(b"192.0.2.7 - aaaaaaaaaaaaaaa", &mut Access::default())
+                .is_err()
+        );
     }
 }

@@ -121,7 +121,7 @@ impl Stdin {
     fn scratch(size: usize) -> Option<Kind> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).ok()?;
         // A scratch smaller than the pipe only means more rounds.
-        let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(i32::try_from(size).ok()?));
+        fcntl(&write, FcntlArg::F_SETPIPE_SZ(i32::try_from(size).ok()?)).ok();
         let null = File::options().write(true).open("/dev/null").ok()?;
         Some(Kind::Peeked {
             scratch: (read.into(), write),
@@ -182,11 +182,28 @@ impl Stdin {
         let lines = memchr::memrchr(b'\n', seen).map_or(0, |at| at + 1);
         // A line that fills the buffer or the pipe is passed on in pieces, or nobody could write the rest of it.
         let stuffed = got == CHUNK_BYTES || got + MARGIN_BYTES >= self.enlarged / 2;
-        let lines = if !more || (lines == 0 && stuffed) { got } else { lines };
+        let lines = if !more || (lines == 0 && stuffed) {
+            got
+        } else {
+            lines
+        };
         self.tail = got - lines;
-        self.stalled = if lines == 0 && more && self.is_kept_until_taken() { self.stalled + 1 } else { 0 };
-        let begun = if self.is_kept_until_taken() { 0 } else { self.tail };
-        Ok(Chunk { lines, begun, trust, end: !more })
+        self.stalled = if lines == 0 && more && self.is_kept_until_taken() {
+            self.stalled + 1
+        } else {
+            0
+        };
+        let begun = if self.is_kept_until_taken() {
+            0
+        } else {
+            self.tail
+        };
+        Ok(Chunk {
+            lines,
+            begun,
+            trust,
+            end: !more,
+        })
     }
 
     /// Bytes in `buffer`, and whether more can come.
@@ -319,7 +336,12 @@ mod tests {
             write.write_all(b"o\nthr").unwrap();
             assert_eq!(step(&mut stdin).lines, 4);
             if kept {
-                let again = Chunk { lines: 0, begun: 0, trust: Trust::Whole, end: false };
+                let again = Chunk {
+                    lines: 0,
+                    begun: 0,
+                    trust: Trust::Whole,
+                    end: false,
+                };
                 assert_eq!(step(&mut stdin), again);
             }
             drop(write);

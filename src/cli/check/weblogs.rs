@@ -11,8 +11,8 @@ use crate::cli::RunArgs;
 use crate::config::{Config, Field, Jail, Ports};
 use crate::filter;
 use crate::httpd::{self, Httpd, Kind, Log, Ours, Target, Unread};
-use crate::parse::{Access, Format};
 use crate::parse::format::{F2B, NICKNAMES};
+use crate::parse::{Access, Format};
 
 const AREA: Area = Area::Httpd;
 

@@ -324,10 +324,10 @@ fn read_answer(stream: &mut impl BufRead) -> Result<(), Failed> {
         if line.trim_end().is_empty() {
             break;
         }
-        if let Some((name, value)) = line.split_once(':') {
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse().map_err(|_| Failed::Otherwise)?;
-            }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(|_| Failed::Otherwise)?;
         }
     }
     let read = io::copy(&mut stream.take(length), &mut io::sink())?;
