@@ -58,9 +58,7 @@ fn one_client_s_lines_are_teed_byte_for_byte_and_in_order() {
                 .login(&format!("a b [{n}]"), "x");
             client.ask(&request).expect("an answer");
         }
-        wait_until("all lines", secs(5), || {
-            httpd.tee().len() >= httpd.oracle().len()
-        });
+        httpd.assert_tee_is_complete();
         assert!(httpd.tee() == httpd.oracle(), "{format}: the logs differ");
         assert_eq!(httpd.tee().iter().filter(|&&b| b == b'\n').count(), 400);
         let log = fs::metadata(world.path("access.log")).expect("the tee");
