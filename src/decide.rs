@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::config::{Jail, Mode};
+
 /// How long a ban lasts. The kernel reads a timeout of 0 as "for ever", so 0 cannot be written here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BanFor {
@@ -29,5 +31,26 @@ impl fmt::Display for BanFor {
             Self::Timed(secs) => write!(f, "{secs}s"),
             Self::Forever => f.write_str("ever"),
         }
+    }
+}
+
+/// What a count means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Not yet.
+    Pass,
+    /// Ban.
+    Ban(BanFor),
+    /// It would be a ban, but the jail only observes.
+    Observe,
+}
+
+/// `count` hits within findtime, this one among them.
+pub fn decide(jail: &Jail, count: u32) -> Verdict {
+    match jail.mode {
+        _ if count < jail.maxretry => Verdict::Pass,
+        Mode::Ban => Verdict::Ban(jail.bantime),
+        Mode::Observe => Verdict::Observe,
     }
 }

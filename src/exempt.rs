@@ -41,3 +41,31 @@ impl Bannable {
         Self(target)
     }
 }
+
+/// stub
+#[derive(Clone, Debug)]
+pub struct Exempt;
+/// stub
+#[derive(Clone, Debug)]
+pub struct Spared;
+impl fmt::Display for Spared {
+    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+impl Exempt {
+    /// stub
+    pub fn new(_c: &crate::config::Config) -> Self {
+        Self
+    }
+    /// stub
+    pub fn check(
+        &self,
+        who: Target,
+        _jail: Option<crate::hit::JailId>,
+    ) -> Result<Bannable, Spared> {
+        Ok(Bannable(who))
+    }
+    /// stub
+    pub fn refresh_in_background(&self) {}
+}

@@ -27,6 +27,16 @@ pub enum Framed<'a> {
     Head(&'a [u8]),
 }
 
+impl<'a> Framed<'a> {
+    /// What there is.
+    #[must_use]
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Line(bytes) | Self::Head(bytes) => bytes,
+        }
+    }
+}
+
 /// The line that has begun and not ended.
 #[derive(Debug, Default)]
 pub struct Framer {

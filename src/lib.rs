@@ -32,6 +32,8 @@ pub mod parse; // lines to fields
 pub mod source; // where bytes come from: httpd's pipe
 pub mod tee; // the same bytes on to the access log // fields to hits
 
+pub mod judge; // from a line to a decision: the rooms above and below, joined
+
 pub mod client; // whom a hit belongs to
 pub mod hit; // the waist
 

@@ -1,15 +1,318 @@
-//! What happens to a line, and in which order.
+//! What happens to a line, and in which order: the process that httpd starts.
+//!
+//! It never ends while httpd holds the pipe, whatever is wrong: a logger that dies at start wedges the whole server. What
+//! cannot be done is said, and the lines go on to the log.
 
+use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::cli::RunArgs;
+use crate::hit::Arrival;
+use crate::say;
+use crate::source::stdin::{Chunk, Stdin, Woken};
+use crate::tee::Tee;
 
-/// stub
-pub fn run(_args: &RunArgs) -> ExitCode {
+mod engine;
+
+use engine::Engine;
+
+/// httpd's first copy of us at start lives for 3 ms and sees no line; nothing with side effects happens before this.
+const QUIET_START: Duration = Duration::from_millis(100);
+/// An ErrorLog program's pipe never ends by itself (the access loggers hold it): after SIGTERM and this long without a
+/// line it is over. httpd kills it after 3 s.
+const ERROR_LOG_END: Duration = Duration::from_millis(200);
+/// Lines come fast when this many small reads in a row had to wait less than `FAST` each.
+const STREAK: u32 = 3;
+const FAST: Duration = Duration::from_micros(200);
+const SMALL_BYTES: usize = 8 * 1024;
+/// Then a pause collects some fifty lines for the price of one wake-up. A lone line never waits.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How often numbers are told while there are new ones.
+const REPORT: Duration = Duration::from_secs(2);
+
+/// Reads httpd's lines until the pipe ends.
+#[must_use]
+pub fn run(args: &RunArgs) -> ExitCode {
+    match Signals::take() {
+        Ok(signals) => stay(args, &signals, None),
+        Err(error) => {
+            say::direct();
+            log::error!(
+                "cannot catch signals: {error}; the access log ends with the next graceful restart"
+            );
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// The command line cannot be used. For httpd that is no reason to stop: the lines go on to `--tee`, if that much can be
+/// read.
+#[must_use]
+pub fn despite(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+    let mut words = std::env::args_os().skip(1);
+    let for_httpd = words
+        .next()
+        .is_none_or(|first| first == "run" || first.as_encoded_bytes().starts_with(b"-"));
+    let asked = matches!(error.kind(), DisplayHelp | DisplayVersion);
+    if asked || !for_httpd || io::stdin().is_terminal() {
+        let _ = error.print().is_ok();
+        return ExitCode::from(if asked { 0 } else { 2 });
+    }
+    let args = RunArgs {
+        tee: salvaged_tee(),
+        ..RunArgs::default()
+    };
+    let text = error.to_string();
+    let first = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned();
+    let trouble =
+        format!("{first}; see f2b-pipe run --help. Nobody is banned, lines only go on to --tee");
+    match Signals::take() {
+        Ok(signals) => stay(&args, &signals, Some(&trouble)),
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+fn salvaged_tee() -> Option<PathBuf> {
+    let mut words = std::env::args_os();
+    while let Some(word) = words.next() {
+        if word == "--tee" {
+            return words.next().map(PathBuf::from);
+        }
+        if let Some(path) = word.as_encoded_bytes().strip_prefix(b"--tee=") {
+            return Some(PathBuf::from(String::from_utf8_lossy(path).into_owned()));
+        }
+    }
+    None
+}
+
+fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
+    let mut stdin = match Stdin::open(args.tee.is_some(), args.single_writer) {
+        Ok(stdin) => stdin,
+        Err(error) => {
+            say::direct();
+            log::error!("stdin: {error}; httpd starts me as CustomLog \"|/usr/bin/f2b-pipe ...\"");
+            return ExitCode::from(2);
+        }
+    };
+    let mut buffer = Vec::new();
+    let mut chunk = None;
+    if let Ok(Woken::Readable) = stdin.wait(signals.fd(), Some(QUIET_START)) {
+        chunk = stdin.read(&mut buffer).ok();
+        if chunk.is_some_and(|chunk| chunk.end && chunk.lines == 0) {
+            return ExitCode::SUCCESS;
+        }
+    }
+    say::start();
+    say_panics();
+    if let Some(trouble) = trouble {
+        log::error!("{trouble}");
+    }
+    if io::stdin().is_terminal() {
+        log::info!(
+            "reading access lines from this terminal (Ctrl-D ends); httpd starts me as CustomLog \"|...\", see README"
+        );
+    }
+    let tee = args.tee.as_ref().and_then(|path| {
+        let tee = Tee::start(path, true);
+        tee.inspect_err(|error| {
+            log::error!("tee: cannot start a thread: {error}; no line is written to the log")
+        })
+        .ok()
+    });
+    let engine = match trouble {
+        Some(_) => None,
+        None => guarded(|| Engine::start(args)).flatten(),
+    };
+    let mut hot = Hot {
+        stdin,
+        tee,
+        engine,
+        buffer,
+        began: Instant::now(),
+        reported: Instant::now(),
+    };
+    hot.until_the_end(args, signals, chunk);
     ExitCode::SUCCESS
 }
 
-/// stub
-pub fn despite(_error: &clap::Error) -> ExitCode {
-    ExitCode::from(2)
+/// The hot thread.
+struct Hot {
+    stdin: Stdin,
+    tee: Option<Tee>,
+    engine: Option<Engine>,
+    buffer: Vec<u8>,
+    began: Instant,
+    reported: Instant,
+}
+
+impl Hot {
+    fn until_the_end(&mut self, args: &RunArgs, signals: &Signals, mut chunk: Option<Chunk>) {
+        let mut streak = 0;
+        let mut last_line = Instant::now();
+        loop {
+            if let Some(chunk) = chunk.take() {
+                self.pass_on(chunk);
+                last_line = Instant::now();
+                if chunk.end {
+                    break;
+                }
+                if streak >= STREAK {
+                    thread::sleep(PAUSE);
+                }
+            }
+            let report_due = self
+                .engine
+                .as_ref()
+                .is_some_and(Engine::has_news)
+                .then(|| REPORT.saturating_sub(self.reported.elapsed()));
+            let ends = args.error_log && signals.ended();
+            let timeout = if ends {
+                Some(ERROR_LOG_END)
+            } else {
+                report_due
+            };
+            let waited = Instant::now();
+            match self.stdin.wait(signals.fd(), timeout) {
+                Ok(Woken::Readable) => match self.stdin.read(&mut self.buffer) {
+                    Ok(read) => {
+                        let fast = read.lines < SMALL_BYTES && waited.elapsed() < FAST;
+                        streak = if fast { streak + 1 } else { 0 };
+                        chunk = Some(read);
+                    }
+                    Err(error) => self.trouble("reading stdin", &error),
+                },
+                Ok(Woken::Signal) => signals.drain(),
+                Ok(Woken::Timeout) if ends && last_line.elapsed() >= ERROR_LOG_END => break,
+                Ok(Woken::Timeout) => {}
+                Err(error) => self.trouble("poll", &error),
+            }
+            self.report(false);
+        }
+        if let Some(tee) = self.tee.take() {
+            tee.finish();
+        }
+        self.report(true);
+        if let Some(engine) = self.engine.take() {
+            engine.finish();
+        }
+        say::flush();
+    }
+
+    /// To the log, to the judge, and only then out of the pipe.
+    fn pass_on(&mut self, chunk: Chunk) {
+        if chunk.lines == 0 {
+            if self.stdin.is_kept_until_taken() {
+                self.buffer.clear();
+            }
+            return;
+        }
+        let now = Arrival(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let Some(tee) = &mut self.tee else {
+            if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines))
+            {
+                engine.judge(lines, chunk.trust, now);
+            }
+            self.buffer.drain(..chunk.lines);
+            return;
+        };
+        let begun = self.buffer.split_off(chunk.lines);
+        let lines = Arc::new(std::mem::take(&mut self.buffer));
+        tee.push(Arc::clone(&lines));
+        if let Some(engine) = &mut self.engine {
+            engine.judge(&lines, chunk.trust, now);
+        }
+        tee.settle();
+        if let Err(error) = self.stdin.take(chunk.lines) {
+            self.trouble("taking lines from stdin", &error);
+        }
+        self.buffer = Arc::try_unwrap(lines).unwrap_or_default();
+        self.buffer.clear();
+        if !self.stdin.is_kept_until_taken() {
+            self.buffer.extend_from_slice(&begun);
+        }
+    }
+
+    /// Says it, and does not spin.
+    fn trouble(&self, what: &str, error: &io::Error) {
+        log::error!("{what}: {error}; trying again");
+        thread::sleep(Duration::from_millis(100));
+    }
+
+    fn report(&mut self, last: bool) {
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        if last || (engine.has_news() && self.reported.elapsed() >= REPORT) {
+            self.reported = Instant::now();
+            engine.report(self.tee.as_ref().map(Tee::stats).unwrap_or_default(), last);
+        }
+    }
+}
+
+/// Runs `room`; a panic in it is said and is `None`.
+fn guarded<T>(room: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(room)).ok()
+}
+
+/// A panic is one line in the error log, not a dump.
+fn say_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let what = info.payload_as_str().unwrap_or("no message");
+        log::error!(
+            "internal error at {place}: {what}; lines go on to the log. Please report this"
+        );
+    }));
+}
+
+/// Signals do not end a logger: httpd sends SIGTERM while lines still come (graceful), prefork twice and SIGHUP before.
+struct Signals {
+    woken: UnixStream,
+    term: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn take() -> io::Result<Self> {
+        let (woken, wake) = UnixStream::pair()?;
+        woken.set_nonblocking(true)?;
+        let term = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGTERM, Arc::clone(&term))?;
+        // Who reads a terminal by hand may end that with Ctrl-C.
+        let by_hand = io::stdin().is_terminal();
+        for signal in [SIGTERM, SIGHUP, SIGUSR1, SIGINT] {
+            if !(by_hand && signal == SIGINT) {
+                signal_hook::low_level::pipe::register(signal, wake.try_clone()?)?;
+            }
+        }
+        Ok(Self { woken, term })
+    }
+
+    fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.woken.as_fd()
+    }
+
+    fn ended(&self) -> bool {
+        self.term.load(Ordering::Relaxed)
+    }
+
+    fn drain(&self) {
+        let mut bytes = [0; 64];
+        while io::Read::read(&mut (&self.woken), &mut bytes).is_ok_and(|n| n > 0) {}
+    }
 }

@@ -63,6 +63,9 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Watch attackers land in the kernel's sets, in a private network namespace (about 15 s, no root needed)
     Demo(DemoArgs),
+    /// What `demo` starts inside its namespaces
+    #[command(hide = true)]
+    DemoStage(DemoArgs),
 }
 
 /// Which configuration is meant.
@@ -97,6 +100,22 @@ pub struct RunArgs {
     /// Decide and tell, but ban nobody
     #[arg(long)]
     pub dry_run: bool,
+}
+
+impl Default for RunArgs {
+    fn default() -> Self {
+        Self {
+            place: WhereArgs {
+                config: CONFIG.into(),
+                runtime_dir: RUNTIME_DIR.into(),
+            },
+            format: "combined".into(),
+            tee: None,
+            error_log: false,
+            single_writer: false,
+            dry_run: false,
+        }
+    }
 }
 
 /// `check`.
@@ -273,6 +292,7 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::Explain(args) => explain::explain(args, out),
         Command::Replay(args) => replay::replay(args, out),
         Command::Demo(args) => demo::demo(args, out),
+        Command::DemoStage(args) => demo::stage(args, out),
     }
 }
 

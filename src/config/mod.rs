@@ -1,12 +1,157 @@
 //! f2b-pipe.toml to `Config`.
+//!
+//! In: the file, the `conf.d/*.toml` beside it, and under them the shipped file, which is part of the program. Out: a
+//! configuration that runs, whatever those files say, and every problem at once. A jail with a mistake is left out, as
+//! half of its conditions may fit everybody; a mistake elsewhere leaves the shipped value.
+//!
+//! The layers are laid over each other key by key (`jail.apache-dos.maxretry`), so a file need say only what is to be
+//! different, a copy of the shipped file means the same as no file, and a shipped jail ends with `enabled = false`.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use crate::decide::BanFor;
+
+mod check; // entries to Config
+mod place; // addresses and ports
+mod problem; // where, which key, what is wrong, what to write
+mod suggest; // the key that was meant
+mod text; // text to entries with their lines
+mod value; // durations, statuses, expressions
+
+use problem::Problems;
+pub use problem::{Problem, Severity};
+
+/// The shipped file, as installed.
+pub const SHIPPED: &str = include_str!("../../conf/f2b-pipe.toml");
+
+/// Its name in [`Jail::written`].
+const SHIPPED_NAME: &str = "shipped";
+
+/// Sections are merged (`jail`, in it `apache-dos`), and what a key holds is not: `not = { ... }` replaces the whole.
+const LAYERS_MERGE_DEPTH: u8 = 2;
+
+/// What [`load`] found.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What runs.
+    pub config: Config,
+    /// What is wrong, in the order in which it was met: the files in their order, then the meaning of the keys.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads the configuration at `path` and the `conf.d/*.toml` beside it, over the shipped defaults. A file that is not
+/// there is no problem; one that cannot be read or understood is, and the shipped defaults stand in its place.
+#[must_use]
+pub fn load(path: &Path) -> Loaded {
+    let mut problems = Problems::default();
+    let mut layers = Layers::shipped(&mut problems);
+    let found = layers.add(path, &mut problems);
+    for file in drop_ins(path, &mut problems) {
+        layers.add(&file, &mut problems);
+    }
+    let mut config = layers.check(&mut problems);
+    config.path = found.then(|| path.to_path_buf());
+    Loaded {
+        config,
+        problems: problems.0,
+    }
+}
+
+/// The same for the text of one file named `path`, wherever it came from: what `load` does after reading.
+#[must_use]
+pub fn from_text(path: &Path, text: &str) -> Loaded {
+    let mut problems = Problems::default();
+    let mut layers = Layers::shipped(&mut problems);
+    layers.add_text(path, text.as_bytes(), &mut problems);
+    let mut config = layers.check(&mut problems);
+    config.path = Some(path.to_path_buf());
+    Loaded {
+        config,
+        problems: problems.0,
+    }
+}
+
+impl Default for Config {
+    /// The shipped file. That it has no problem is a test's business.
+    fn default() -> Self {
+        let mut problems = Problems::default();
+        Layers::shipped(&mut problems).check(&mut problems)
+    }
+}
+
+/// Files laid over each other.
+struct Layers {
+    tree: text::Table,
+    doubtful: Vec<String>,
+}
+
+impl Layers {
+    fn shipped(problems: &mut Problems) -> Self {
+        let read = text::read(Path::new(SHIPPED_NAME), SHIPPED.as_bytes(), problems);
+        Self {
+            tree: read.tree,
+            doubtful: read.doubtful,
+        }
+    }
+
+    /// Adds one file on top; false: there is none.
+    fn add(&mut self, path: &Path, problems: &mut Problems) -> bool {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+            Err(error) => {
+                problems.file(
+                    path,
+                    format!("cannot be read: {error}; nothing of it is used"),
+                );
+                return true;
+            }
+        };
+        self.add_text(path, &bytes, problems);
+        true
+    }
+
+    fn add_text(&mut self, path: &Path, bytes: &[u8], problems: &mut Problems) {
+        let read = text::read(path, bytes, problems);
+        self.doubtful.extend(read.doubtful);
+        self.tree
+            .lay_over(read.tree, LAYERS_MERGE_DEPTH, "", problems);
+    }
+
+    fn check(&self, problems: &mut Problems) -> Config {
+        check::check(&self.tree, &self.doubtful, problems)
+    }
+}
+
+/// `conf.d/*.toml` beside the file, sorted by name.
+fn drop_ins(path: &Path, problems: &mut Problems) -> Vec<PathBuf> {
+    let dir = path.with_file_name("conf.d");
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) => {
+            let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+            if !absent.contains(&error.kind()) {
+                problems.file(
+                    &dir,
+                    format!("cannot be read: {error}; nothing of it is used"),
+                );
+            }
+            return Vec::new();
+        }
+    };
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|file| file.extension() == Some(OsStr::new("toml")))
+        .collect();
+    files.sort();
+    files
+}
 
 /// Everything the rooms need to know, checked. Made by [`load`] only (and by `Config::default()`: the shipped file).
 #[derive(Clone, Debug)]
@@ -17,6 +162,8 @@ pub struct Config {
     pub firewall: Firewall,
     /// Networks of proxies: a peer among these is never banned, and its client cannot be held by a packet filter.
     pub proxies: Vec<IpNet>,
+    /// What bans by hand stand on, named `manual`: ports, bantime, ignoreip of `[defaults]`. Its rule is not for lines.
+    pub manual: Jail,
     /// Jails that run (`enabled = false` and broken ones are not here), in the order of the file; at most 65,535.
     pub jails: Vec<Jail>,
 }
@@ -103,19 +250,31 @@ pub enum Ports {
     These(Vec<(String, u16)>),
 }
 
-/// The conditions of a native jail: all of `all` must hold, one of `any` if there are any, and no single one of `not`.
+/// The conditions of a native jail: all of `all` must hold, one of `any` if there is an `any`, and no single one of `not`.
+/// A rule with no condition at all fits every line.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// Each condition must hold.
     pub all: Conditions,
-    /// One of these must hold, if there are any (`any = { path = [...], referer = [...] }`).
+    /// Not empty: at least one of these must hold (`any = { path = [...], query = [...] }`).
     pub any: Conditions,
     /// Any one that holds is an exception.
     pub not: Conditions,
     /// How many hits a line counts for, 1 to 1000.
     pub weight: Weight,
-    /// Count different values of this field, not lines.
-    pub distinct: Option<Field>,
+    /// Count different values of this, not lines.
+    pub distinct: Option<Distinct>,
+}
+
+/// `distinct`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distinct {
+    /// The value of this field.
+    Field(Field),
+    /// `"any"`: the first field of [`Rule::any`], in the order of [`Conditions::text`], in which an expression is found,
+    /// together with that field's value; so two paths are two, a path and a query are two, and one Referer sent with
+    /// many requests is one. Nothing but the field's kind where a condition that is no text made `any` hold.
+    Any,
 }
 
 /// `weight`, 1 to 1000.
@@ -139,8 +298,20 @@ pub struct Conditions {
     pub duration: Vec<(u64, u64)>,
     /// `static = true`: a picture, style sheet, script, font by its ending and method, or a 304.
     pub is_static: Option<bool>,
-    /// Regular expressions, at least one of which is found in the decoded field.
+    /// Regular expressions, at least one of which is found in the decoded field; fields in the order of the file.
     pub text: Vec<(Field, Vec<Regex>)>,
+}
+
+impl Conditions {
+    /// No condition was given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.status.is_empty()
+            && self.bytes.is_empty()
+            && self.duration.is_empty()
+            && self.is_static.is_none()
+            && self.text.is_empty()
+    }
 }
 
 /// A text field of a line, decoded: httpd's escapes undone (`\"`, `\xhh`), path and query percent-decoded once as well.
@@ -234,3 +405,6 @@ impl RuntimePaths {
         self.stem.with_extension(format!("{pid}.json"))
     }
 }
+
+#[cfg(test)]
+mod tests;

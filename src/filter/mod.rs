@@ -11,7 +11,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use aho_corasick::AhoCorasick;
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
-use crate::config::{Conditions, Field, Jail};
+use crate::config::{Conditions, Distinct, Field, Jail};
 use crate::hit::{Hit, JailId};
 use crate::parse::text::{percent_decode, unescape};
 use crate::parse::{Access, Format};
@@ -40,7 +40,7 @@ struct Rule {
     any: Vec<Test>,
     not: Vec<Test>,
     weight: u32,
-    distinct: Option<Field>,
+    distinct: Option<Distinct>,
 }
 
 /// One condition, cheap ones first.
@@ -154,9 +154,19 @@ impl Filter {
             if !rule.fits(&mut line) {
                 continue;
             }
-            let distinct = rule.distinct.map(|field| {
-                decode(field, access.text(field), &mut self.scratch.decoded);
-                self.hasher.hash_one(&self.scratch.decoded)
+            let field = match rule.distinct {
+                None => None,
+                Some(Distinct::Field(field)) => Some(field),
+                Some(Distinct::Any) => line.found(&rule.any),
+            };
+            let distinct = rule.distinct.map(|_| {
+                let decoded = &mut self.scratch.decoded;
+                decoded.clear();
+                if let Some(field) = field {
+                    decode(field, access.text(field), decoded);
+                }
+                self.hasher
+                    .hash_one((field.map(|field| field as u8), decoded))
             });
             hits.push(Hit {
                 jail,
@@ -164,6 +174,15 @@ impl Filter {
                 weight: rule.weight,
                 distinct,
             });
+<<<<<<< HEAD
+=======
+            hits.push(Hit {
+                jail,
+                client,
+                weight: rule.weight,
+                distinct,
+            });
+>>>>>>> world
         }
     }
 
@@ -368,6 +387,14 @@ impl Judged<'_, '_> {
         }
     }
 
+    /// The first field of `any` in which a pattern is found.
+    fn found(&mut self, any: &[Test]) -> Option<Field> {
+        any.iter().find_map(|test| match test {
+            Test::Text { field, .. } if self.holds(test) => Some(*field),
+            _ => None,
+        })
+    }
+
     /// The condition in the words of the configuration.
     fn name(&self, test: &Test) -> String {
         match test {
@@ -467,10 +494,18 @@ pub fn unmeetable(jails: &[Jail], format: &Format) -> Vec<(String, &'static str)
             (!duration.is_empty() && !format.has_duration()).then_some("duration (%D)"),
             (is_static.is_some() && !format.has(Field::Path)).then_some("request (%r)"),
         ];
+<<<<<<< HEAD
+        let distinct = match jail.rule.distinct {
+            Some(Distinct::Field(field)) => Some(field),
+            Some(Distinct::Any) | None => None,
+        };
+        let texts = text.iter().map(|(field, _)| *field).chain(distinct);
+=======
         let texts = text
             .iter()
             .map(|(field, _)| *field)
             .chain(jail.rule.distinct);
+>>>>>>> world
         let texts = texts
             .filter(|field| *field != Field::Message && !format.has(*field))
             .map(Field::directive);

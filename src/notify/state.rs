@@ -37,6 +37,8 @@ pub struct State {
     pub spared: u64,
     /// Messages that could not be told.
     pub messages_lost: u64,
+    /// The chain and the sets.
+    pub act: crate::act::keeper::Health,
     /// By name.
     pub jails: BTreeMap<String, JailState>,
 }

@@ -283,7 +283,7 @@ impl Stdin {
     /// Takes `bytes` that were looked at out of the pipe.
     ///
     /// # Errors
-    /// Of splice(2).
+    /// Of the pipe: the bytes will be seen again.
     pub fn take(&mut self, bytes: usize) -> io::Result<()> {
         let Kind::Peeked { null, .. } = &self.kind else {
             return Ok(());

@@ -1,0 +1,762 @@
+//! Keeps everything in place that a ban needs, on threads of its own: sets, chain, the off switch, news of ended bans.
+//!
+//! Every process has a keeper; the one that holds the lock works, the others wait for the lock. The hot thread only ever
+//! gives away an event, which never blocks. What is wrong is said once, and once more when it is well again; meanwhile it
+//! is tried every 30 seconds.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use nix::sys::socket::SockProtocol;
+use serde::Serialize;
+
+use super::chain::{self, Family, Found, Plan};
+use super::ipset::{self, Add, Ensured, Ipset, Member};
+use super::lock::{Lock, try_lock};
+use super::netlink::{self, Socket, WireError};
+use super::{ActError, Banned, SetRef, jail, jails, kill, place_of};
+use crate::config::{Backend, Config, RuntimePaths};
+use crate::decide::BanFor;
+use crate::exempt::Target;
+use crate::hit::JailId;
+use crate::notify;
+
+/// How often the off switch, the lock and the names of the sets are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the chain is looked at without a reason: legacy iptables does not tell of its changes.
+const LOOK: Duration = Duration::from_secs(60);
+/// From the news of a deleted rule to the look: whoever reloads a firewall deletes many.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Between two looks because of news.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// How often what went wrong is tried again.
+const RETRY: Duration = Duration::from_secs(30);
+/// How often the sets are read, to learn of bans that others made or took away.
+const LEARN: Duration = Duration::from_secs(10);
+/// Reading them takes at most one part in this many of the time.
+const LEARN_REST: u32 = 50;
+/// How often in a row the chain is put back at once; if somebody else wants to be first as much as we do, the rest is once
+/// in [`LOOK`].
+const FIGHTS: u32 = 10;
+/// A ban beyond the kernel's longest is renewed when a day of it is over.
+const RENEW_BELOW_SECS: u32 = ipset::TIMEOUT_MAX_SECS - 86_400;
+/// Events waiting for a keeper that waits for iptables.
+const WAITING_MAX: usize = 4_096;
+/// How long the end of the process may wait for the keeper.
+const GOODBYE: Duration = Duration::from_millis(100);
+
+/// A ban that the hot thread carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct BanEvent {
+    /// Whose.
+    pub jail: JailId,
+    /// Whom.
+    pub who: Target,
+    /// How long.
+    pub ban_for: BanFor,
+    /// What came of it.
+    pub banned: Banned,
+}
+
+/// The state of the act side, for the status file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// This process holds the lock; if not, what follows is for another process to know.
+    pub owner: bool,
+    /// Nobody is banned (`f2b-pipe off`).
+    pub off: bool,
+    /// The IPv4 chain was in place at the last look.
+    pub chain: bool,
+    /// The IPv6 chain was.
+    pub chain6: bool,
+    /// How many sets are in use.
+    pub sets: usize,
+    /// How many bans are running.
+    pub bans: usize,
+    /// How often the chain was found gone or overtaken and put back.
+    pub replaced: u64,
+    /// Events that were dropped because the keeper was busy.
+    pub dropped: u64,
+    /// What is wrong now.
+    pub troubles: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    off: Arc<AtomicBool>,
+    stop: AtomicBool,
+    dropped: AtomicU64,
+    health: Mutex<Health>,
+}
+
+enum Event {
+    Banned(BanEvent),
+    Failed(String),
+    /// Rules or tables were deleted or inserted.
+    Rules,
+    Stop,
+}
+
+/// The hot thread's hold on the keeper. Dropping it ends the keeper, and waits for that 100 ms at most.
+#[derive(Debug)]
+pub struct Keeper {
+    to: SyncSender<Event>,
+    kill: Option<SyncSender<(JailId, Target)>>,
+    shared: Arc<Shared>,
+    /// Never sends; its other end is dropped when the thread ends.
+    done: Receiver<()>,
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Event")
+    }
+}
+
+impl Keeper {
+    /// Starts the threads. Side effects (sets, chain) begin at once, so not before the first line or 100 ms.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn start(config: Arc<Config>, paths: RuntimePaths) -> std::io::Result<Self> {
+        let (to, from) = sync_channel(WAITING_MAX);
+        let (ended, done) = sync_channel::<()>(0);
+        let shared = Arc::new(Shared::default());
+        // Before the first ban, not a tick later.
+        shared.off.store(is_off(&paths), Ordering::Relaxed);
+        let kill = if config.firewall.kill_connections && config.firewall.backend == Backend::Ipset
+        {
+            Some(kill::start(Arc::clone(&config))?)
+        } else {
+            None
+        };
+        let own = (to.clone(), Arc::clone(&shared));
+        std::thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || {
+                let _ended = ended;
+                let (to, shared) = own;
+                loop {
+                    let mut keep = Keep::new(&config, &paths, &shared, &to);
+                    if catch_unwind(AssertUnwindSafe(|| keep.run(&from))).is_ok() {
+                        return;
+                    }
+                    log::error!(
+                        "the keeper of the chain stumbled (a bug); it starts again in 30 s"
+                    );
+                    drop(keep);
+                    std::thread::sleep(RETRY);
+                }
+            })?;
+        Ok(Self {
+            to,
+            kill,
+            shared,
+            done,
+        })
+    }
+
+    /// Tells of a ban. Never blocks; what finds no room is counted in [`Health::dropped`].
+    pub fn banned(&self, event: BanEvent) {
+        if let Some(kill) = &self.kill
+            && kill.try_send((event.jail, event.who)).is_err()
+        {
+            // Its thread has ended or is behind: the packet filter does its work without it.
+        }
+        self.send(Event::Banned(event));
+    }
+
+    /// Tells of a ban that failed: it is said once, and once more when bans go well again. Never blocks.
+    pub fn failed(&self, error: &ActError) {
+        self.send(Event::Failed(error.to_string()));
+    }
+
+    fn send(&self, event: Event) {
+        if self.to.try_send(event).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nobody is to be banned, to be asked before each ban.
+    #[must_use]
+    pub fn off(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.shared.off)
+    }
+
+    /// How things are, at most a second old.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let health = self.shared.health.lock();
+        let mut health = health.unwrap_or_else(PoisonError::into_inner).clone();
+        health.dropped = self.shared.dropped.load(Ordering::Relaxed);
+        health
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if self.to.try_send(Event::Stop).is_err() {
+            // It is busy with events, and sees the flag with the next one.
+        }
+        // An iptables that is under way is left to end by itself: its work is done at one stroke or not at all.
+        match self.done.recv_timeout(GOODBYE) {
+            Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+    }
+}
+
+/// Whether the off file is there.
+#[must_use]
+pub fn is_off(paths: &RuntimePaths) -> bool {
+    paths.off().exists()
+}
+
+/// The sets that the configuration wants, given the names of those that are there.
+#[must_use]
+pub fn wanted(config: &Config, names: &[String]) -> Vec<SetRef> {
+    jails(config)
+        .flat_map(|(_, jail)| SetRef::of(&config.firewall.set_prefix, jail))
+        .filter(|set| !set.kind.on_demand() || names.contains(&set.name))
+        .collect()
+}
+
+/// The name of the set that is there during a migration. No jail can have it: their names begin with a letter or digit.
+#[must_use]
+pub fn scratch(set_prefix: &str) -> String {
+    format!("{set_prefix}~new")
+}
+
+/// What is wrong, each by the thing it is about.
+#[derive(Debug, Default)]
+struct Troubles(BTreeMap<String, String>);
+
+impl Troubles {
+    /// Says what is new: a trouble that was not there or was another one, or that one has ended.
+    fn set<T, E: Display>(&mut self, about: &str, result: &Result<T, E>) {
+        match result {
+            Ok(_) => {
+                if self.0.remove(about).is_some() {
+                    log::warn!("{about}: well again");
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.0.get(about) != Some(&error) {
+                    log::warn!("{about}: {error}");
+                    self.0.insert(about.to_owned(), error);
+                }
+            }
+        }
+    }
+}
+
+/// A running ban.
+type Key = (JailId, Target);
+
+/// The keeper's thread.
+struct Keep<'a> {
+    config: &'a Arc<Config>,
+    paths: &'a RuntimePaths,
+    shared: &'a Arc<Shared>,
+    to: &'a SyncSender<Event>,
+    started: Instant,
+    lock: Option<Lock>,
+    ipset: Option<Ipset>,
+    /// The sets that rules may look into: there, and ours.
+    sets: Vec<SetRef>,
+    /// When what failed with the sets is tried again.
+    sets_retry: Option<Instant>,
+    /// When the chain is to be written anew.
+    place_at: Option<Instant>,
+    /// When the chain is to be looked at.
+    look_at: Instant,
+    last_look: Instant,
+    /// How often in a row it was not in place.
+    fights: u32,
+    replaced: u64,
+    in_place: [bool; 2],
+    /// Running bans and when they end, seconds after `started`.
+    ends: HashMap<Key, u32>,
+    /// The same in order; an entry that disagrees with `ends` is of a ban that was prolonged since.
+    order: BinaryHeap<Reverse<(u32, Key)>>,
+    learn_at: Instant,
+    learnt: bool,
+    troubles: Troubles,
+}
+
+impl<'a> Keep<'a> {
+    fn new(
+        config: &'a Arc<Config>,
+        paths: &'a RuntimePaths,
+        shared: &'a Arc<Shared>,
+        to: &'a SyncSender<Event>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            config,
+            paths,
+            shared,
+            to,
+            started: now,
+            lock: None,
+            ipset: None,
+            sets: Vec::new(),
+            sets_retry: None,
+            place_at: None,
+            look_at: now + LOOK,
+            last_look: now,
+            fights: 0,
+            replaced: 0,
+            in_place: [false; 2],
+            ends: HashMap::new(),
+            order: BinaryHeap::new(),
+            learn_at: now,
+            learnt: false,
+            troubles: Troubles::default(),
+        }
+    }
+
+    fn run(&mut self, from: &Receiver<Event>) {
+        let mut next_tick = Instant::now();
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.tick(now);
+            } else if self.lock.is_some() && now >= self.look_at {
+                self.keep_chain(now);
+            }
+            let wake = match self.lock {
+                Some(_) => next_tick.min(self.look_at),
+                None => next_tick,
+            };
+            match from.recv_timeout(wake.saturating_duration_since(Instant::now())) {
+                Ok(Event::Banned(event)) => self.banned(event),
+                Ok(Event::Failed(error)) => self.troubles.set("bans", &Err::<(), _>(error)),
+                Ok(Event::Rules) => self.rules_changed(),
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.watch_off();
+        if self.config.firewall.backend == Backend::Ipset && self.owns(now) {
+            self.keep_sets(now);
+            self.keep_chain(now);
+            self.learn(now);
+            self.tell_ended();
+        }
+        self.publish();
+    }
+
+    fn watch_off(&mut self) {
+        let off = is_off(self.paths);
+        if self.shared.off.swap(off, Ordering::Relaxed) == off {
+            return;
+        }
+        if off {
+            log::warn!("off: every set is emptied, nobody is banned until `f2b-pipe reload`");
+            // The command has done this, too, but a ban may have come in between.
+            if let (Some(_), Some(ipset)) = (&self.lock, &mut self.ipset) {
+                for set in &self.sets {
+                    self.troubles.set(&set.name, &ipset.flush(&set.name));
+                }
+            }
+        } else {
+            log::warn!("off no more: bans go on");
+        }
+    }
+
+    /// Whether this process keeps the chain, or can from now on.
+    fn owns(&mut self, now: Instant) -> bool {
+        let path = self.paths.lock();
+        if let Some(lock) = &self.lock {
+            if lock.holds(&path) {
+                return true;
+            }
+            // Somebody took the file away; whoever makes and locks the new one goes on.
+            self.lock = None;
+        }
+        let taken = try_lock(&path).or_else(|error| {
+            // The directory is made by tmpfiles.d; a host without it still wants its bans.
+            match path.parent() {
+                Some(dir) if error.kind() == std::io::ErrorKind::NotFound => {
+                    std::fs::create_dir_all(dir)?;
+                    try_lock(&path)
+                }
+                _ => Err(error),
+            }
+        });
+        self.troubles.set(
+            &format!("{} (needed to place the rules)", path.display()),
+            &taken,
+        );
+        match taken {
+            Ok(Some(lock)) => self.won(lock, now),
+            Ok(None) | Err(_) => return false,
+        }
+        true
+    }
+
+    fn won(&mut self, lock: Lock, now: Instant) {
+        self.lock = Some(lock);
+        self.sets.clear();
+        self.ends.clear();
+        self.order.clear();
+        self.learnt = false;
+        self.learn_at = now;
+        self.place_at = Some(now);
+        let plan = Plan::new(self.config, &[]);
+        for family in Family::ALL {
+            if let Err(error) = chain::remove_from_other_place(&plan, family) {
+                // The other table may not even exist; what is wrong with ours is said when it is written.
+                log::debug!("{}: {error}", family.name());
+            }
+        }
+        let (shared, to) = (Arc::clone(self.shared), self.to.clone());
+        let table = plan.place.table;
+        let watching = std::thread::Builder::new()
+            .name("rules".into())
+            .spawn(move || watch_rules(&shared, &to, table));
+        self.troubles.set("watching the rules", &watching);
+    }
+
+    /// Makes the sets that are missing, and notices those that appeared for networks.
+    fn keep_sets(&mut self, now: Instant) {
+        let retry = self.sets_retry.is_some_and(|at| now >= at);
+        if self.sets_retry.is_some() && !retry && self.ipset.is_none() {
+            return;
+        }
+        let kept = self.try_keep_sets(retry, now);
+        if kept.is_err() {
+            self.ipset = None;
+            self.sets_retry = Some(now + RETRY);
+        }
+        self.troubles.set("sets", &kept);
+    }
+
+    fn try_keep_sets(&mut self, retry: bool, now: Instant) -> Result<(), ActError> {
+        let prefix = &self.config.firewall.set_prefix;
+        let ipset = match &mut self.ipset {
+            Some(ipset) => ipset,
+            none => none.insert(Ipset::open()?),
+        };
+        let names = ipset.names(prefix)?;
+        let wanted = wanted(self.config, &names);
+        let there = |set: &SetRef| names.binary_search(&set.name).is_ok();
+        let known =
+            |set: &SetRef| self.sets.contains(set) || self.troubles.0.contains_key(&set.name);
+        let gone = self.sets.iter().any(|set| !there(set));
+        if !gone && !retry && wanted.iter().all(|set| there(set) && known(set)) {
+            return Ok(());
+        }
+        let mut sets = Vec::new();
+        let mut failed = false;
+        for set in wanted {
+            let ensured = match ipset.ensure(&set) {
+                Ok(Ensured::Outdated) => {
+                    log::warn!(
+                        "the set {} is of another configuration; its bans move to a new one",
+                        set.name
+                    );
+                    ipset.migrate(&set, &scratch(prefix))
+                }
+                Ok(Ensured::Made | Ensured::There) => Ok(()),
+                Err(error @ (ActError::NoIpset | ActError::NoRights)) => return Err(error),
+                Err(error) => Err(error),
+            };
+            self.troubles.set(&set.name, &ensured);
+            match ensured {
+                Ok(()) => sets.push(set),
+                Err(_) => failed = true,
+            }
+        }
+        self.sets_retry = failed.then(|| now + RETRY);
+        if gone || sets != self.sets {
+            self.sets = sets;
+            self.place_at = Some(now);
+        }
+        Ok(())
+    }
+
+    fn rules_changed(&mut self) {
+        if self.fights < FIGHTS {
+            let soon = (Instant::now() + SETTLE).max(self.last_look + LOOK_PAUSE);
+            self.look_at = self.look_at.min(soon);
+        }
+    }
+
+    /// Writes the chain if that is due; else looks at it if that is due.
+    fn keep_chain(&mut self, now: Instant) {
+        let place = self.place_at.is_some_and(|at| now >= at);
+        let look = now >= self.look_at;
+        // Without sets there is nothing to write; it is due as soon as there are some.
+        if self.sets.is_empty() || !(place || look) {
+            if look {
+                self.look_at = now + LOOK;
+            }
+            return;
+        }
+        let plan = Plan::new(self.config, &self.sets);
+        let mut failed = false;
+        let mut fought = false;
+        for (family, in_place) in Family::ALL.into_iter().zip(&mut self.in_place) {
+            let found = if place {
+                chain::place(&plan, family).map(|()| Found::InPlace)
+            } else {
+                chain::look(&plan, family).and_then(|found| match found {
+                    Found::InPlace => Ok(found),
+                    Found::Missing | Found::Overtaken | Found::Doubled | Found::Changed => {
+                        chain::place(&plan, family).map(|()| found)
+                    }
+                })
+            };
+            if let Ok(found) = found
+                && found != Found::InPlace
+            {
+                fought = true;
+                self.replaced += 1;
+                log::warn!(
+                    "the {} chain {} {}; it is back in place",
+                    family.name(),
+                    plan.chain,
+                    found.words()
+                );
+            }
+            *in_place = found.is_ok();
+            failed |= found.is_err();
+            self.troubles
+                .set(&format!("{} chain {}", family.name(), plan.chain), &found);
+        }
+        let now = Instant::now();
+        self.last_look = now;
+        self.look_at = now + LOOK;
+        self.place_at = failed.then(|| now + RETRY);
+        if !fought {
+            self.fights = if look { 0 } else { self.fights };
+        } else {
+            self.fights += 1;
+            if self.fights == FIGHTS {
+                log::warn!(
+                    "another program changes the rules again and again (see `iptables -t {} -S`); the chain {} is put back once \
+                     a minute from now on",
+                    plan.place.table,
+                    plan.chain
+                );
+            }
+        }
+    }
+
+    fn banned(&mut self, event: BanEvent) {
+        match event.banned {
+            Banned::New | Banned::NewSet | Banned::Already => {
+                self.troubles.set("bans", &Ok::<_, ActError>(()));
+            }
+        }
+        if self.lock.is_none() {
+            return;
+        }
+        if event.banned == Banned::NewSet {
+            // A set can only vanish after the rule that looked into it.
+            self.rules_changed();
+        }
+        if let (BanFor::Timed(secs), Some(jail)) = (event.ban_for, jail(self.config, event.jail))
+            && event.banned != Banned::Already
+        {
+            let (_, who) = place_of(event.who, jail.ipv6_prefix);
+            let end = self
+                .seconds()
+                .saturating_add(secs.get().min(ipset::TIMEOUT_MAX_SECS));
+            self.ends.insert((event.jail, who), end);
+            self.order.push(Reverse((end, (event.jail, who))));
+        }
+    }
+
+    /// Seconds since the start, rounded up, so that no ban is asked for before its end.
+    fn seconds(&self) -> u32 {
+        u32::try_from(self.started.elapsed().as_secs() + 1).unwrap_or(u32::MAX)
+    }
+
+    /// Reads the sets: bans that others made become known, bans that others took away are told, and those that last longer
+    /// than the kernel can count are renewed.
+    fn learn(&mut self, now: Instant) {
+        let Some(ipset) = self.ipset.as_mut().filter(|_| now >= self.learn_at) else {
+            return;
+        };
+        let base = u32::try_from(self.started.elapsed().as_secs() + 1).unwrap_or(u32::MAX);
+        let mut running: HashMap<Key, u32> = HashMap::with_capacity(self.ends.len());
+        let mut result = Ok(());
+        for (id, jail) in jails(self.config) {
+            for set in SetRef::of(&self.config.firewall.set_prefix, jail) {
+                if !self.sets.contains(&set) {
+                    continue;
+                }
+                let mut renew = Vec::new();
+                let listed = ipset.list(&set.name, |member| {
+                    let Some(who) = ipset::target_of(&member) else {
+                        return;
+                    };
+                    let end = member
+                        .left
+                        .map_or(u32::MAX, |left| base.saturating_add(left));
+                    running.insert((id, who), end);
+                    if let Some(ban_for) = renewal(&member) {
+                        renew.push((who, ban_for, member.comment));
+                    }
+                });
+                result = result.and(listed);
+                for (who, ban_for, comment) in renew {
+                    let reason = ipset::reason_of(&comment);
+                    let renewed = ipset.add(&set, who, ban_for, reason, Add::Replace);
+                    result = result.and(renewed.map(drop));
+                }
+            }
+        }
+        self.troubles.set("reading the sets", &result);
+        if result.is_err() {
+            // What was not read has not ended.
+            self.learn_at = now + RETRY;
+            return;
+        }
+        let before = std::mem::replace(&mut self.ends, running);
+        if self.learnt {
+            for key in before
+                .into_keys()
+                .filter(|key| !self.ends.contains_key(key))
+            {
+                tell_unban(self.config, key);
+            }
+        }
+        self.learnt = true;
+        self.order = self
+            .ends
+            .iter()
+            .filter(|(_, end)| **end != u32::MAX)
+            .map(|(key, end)| Reverse((*end, *key)))
+            .collect();
+        self.learn_at = Instant::now() + LEARN.max(now.elapsed() * LEARN_REST);
+    }
+
+    /// Tells of the bans that have ended by themselves, each once the kernel says so.
+    fn tell_ended(&mut self) {
+        let Some(ipset) = &mut self.ipset else {
+            return;
+        };
+        let now = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
+        while let Some(Reverse((end, key))) = self.order.peek().copied() {
+            if end > now {
+                return;
+            }
+            self.order.pop();
+            if self.ends.get(&key) != Some(&end) {
+                continue;
+            }
+            let Some(jail) = jail(self.config, key.0) else {
+                continue;
+            };
+            let (kind, who) = place_of(key.1, jail.ipv6_prefix);
+            let set = SetRef::new(
+                &self.config.firewall.set_prefix,
+                &jail.name,
+                kind,
+                jail.ipv6_prefix,
+            );
+            match ipset.test(&set, who) {
+                Ok(false) => {
+                    self.ends.remove(&key);
+                    tell_unban(self.config, key);
+                }
+                // Prolonged, which the next reading shows, or still in its last second.
+                Ok(true) | Err(_) => {
+                    self.ends.insert(key, now + 1);
+                    self.order.push(Reverse((now + 1, key)));
+                }
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let [chain, chain6] = self.in_place;
+        let owner = self.lock.is_some();
+        let health = Health {
+            owner,
+            off: self.shared.off.load(Ordering::Relaxed),
+            chain: owner && chain,
+            chain6: owner && chain6,
+            sets: self.sets.len(),
+            bans: self.ends.len(),
+            replaced: self.replaced,
+            dropped: 0,
+            troubles: self
+                .troubles
+                .0
+                .iter()
+                .map(|(about, error)| format!("{about}: {error}"))
+                .collect(),
+        };
+        let shared = self.shared.health.lock();
+        *shared.unwrap_or_else(PoisonError::into_inner) = health;
+    }
+}
+
+fn tell_unban(config: &Config, (id, who): Key) {
+    if let Some(jail) = jail(config, id) {
+        notify::unban(&jail.name, &who);
+    }
+}
+
+/// How long a ban beyond the kernel's longest still has to last, if it is time to tell the kernel.
+fn renewal(member: &Member) -> Option<BanFor> {
+    let left = member.left.filter(|left| *left < RENEW_BELOW_SECS)?;
+    let ban_for = ipset::rest(ipset::until(&member.comment)?, Utc::now())?;
+    match ban_for {
+        // Within a minute it is the same end.
+        BanFor::Timed(secs) if secs.get() > left.saturating_add(60) => Some(ban_for),
+        BanFor::Timed(_) | BanFor::Forever => None,
+    }
+}
+
+/// Listens for rules that are deleted or inserted in our table, and passes it on.
+fn watch_rules(shared: &Shared, to: &SyncSender<Event>, table: &str) {
+    /// NFNLGRP_NFTABLES (7) as a bit of nl_groups.
+    const GROUP: u32 = 1 << 6;
+    let stopped = || shared.stop.load(Ordering::Relaxed);
+    while !stopped() {
+        let Ok(mut socket) = Socket::open(SockProtocol::NetlinkNetFilter, GROUP) else {
+            // Without rights nothing else works either, and that is said; the look once a minute remains.
+            return;
+        };
+        let mut listening = true;
+        while listening && !stopped() {
+            let mut ours = false;
+            match socket.news(|kind, payload| ours |= concerns(table, kind, payload)) {
+                Ok(()) | Err(WireError::Malformed) => {}
+                // News were lost (ENOBUFS): perhaps ours.
+                Err(_) => (ours, listening) = (true, false),
+            }
+            if ours && to.try_send(Event::Rules).is_err() {
+                // A busy keeper looks at the chain anyway, at the latest in a minute.
+            }
+        }
+    }
+}
+
+/// Whether a message of nf_tables is about a rule, chain or table of `table` that can have moved us: linux/netfilter/nf_tables.h
+/// NFT_MSG_DELTABLE, DELCHAIN, NEWRULE, DELRULE; the table's name is attribute 1 in each.
+fn concerns(table: &str, kind: u16, payload: &[u8]) -> bool {
+    const NFNL_SUBSYS_NFTABLES: u16 = 10;
+    kind >> 8 == NFNL_SUBSYS_NFTABLES
+        && matches!(kind & 0xff, 2 | 5 | 6 | 8)
+        && netlink::attrs(payload.get(4..).unwrap_or_default())
+            .any(|(attr, value)| attr == 1 && netlink::text(value) == table)
+}

@@ -1,0 +1,87 @@
+//! The lock that makes one process the keeper of the chain.
+//!
+//! It is held for as long as the process lives; the kernel gives it back, however the process ends.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+
+/// The lock, held.
+#[derive(Debug)]
+pub struct Lock {
+    file: Flock<File>,
+}
+
+/// Takes the lock, or `None` if another process has it.
+///
+/// # Errors
+/// The file cannot be made or locked.
+pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
+    // Twice is enough: a file that is exchanged all the time is not a lock.
+    for _ in 0..2 {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(path)?;
+        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => return Err(errno.into()),
+        };
+        // Somebody may have taken the file away between open and lock (systemd does that to a RuntimeDirectory=); then the
+        // next one makes a new file and locks that, too.
+        let ours = file.metadata()?;
+        match std::fs::metadata(path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
+                file.set_len(0)?;
+                writeln!(file, "{}", std::process::id())?;
+                return Ok(Some(Lock { file }));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+impl Lock {
+    /// Whether the file at `path` is still the one that is locked.
+    #[must_use]
+    pub fn holds(&self, path: &Path) -> bool {
+        match (self.file.metadata(), std::fs::metadata(path)) {
+            (Ok(ours), Ok(there)) => (there.dev(), there.ino()) == (ours.dev(), ours.ino()),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_has_it_and_a_deletedfile_is_no_lock() {
+        let dir = std::env::temp_dir().join(format!("f2b-pipe-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("lock");
+        let first = try_lock(&path).unwrap().unwrap();
+        assert!(try_lock(&path).unwrap().is_none());
+        assert!(first.holds(&path));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!first.holds(&path));
+        let second = try_lock(&path).unwrap().unwrap();
+        drop(first);
+        assert!(try_lock(&path).unwrap().is_none());
+        drop(second);
+        assert!(try_lock(&path).unwrap().is_some());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,75 @@
+//! Who runs on this host, from /proc: httpd, fail2ban, and ourselves.
+
+use std::fs;
+
+/// CAP_NET_ADMIN, bit 12 (linux/capability.h).
+const NET_ADMIN: u64 = 1 << 12;
+
+/// One process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    pub(super) name: String,
+    pub(super) parent: u32,
+    pub(super) uid: u32,
+    /// CapEff.
+    capabilities: u64,
+}
+
+impl Process {
+    /// May it change the kernel's sets?
+    pub(super) fn has_net_admin(&self) -> bool {
+        self.capabilities & NET_ADMIN != 0
+    }
+}
+
+/// All that can be seen. One that ends meanwhile is left out.
+pub(super) fn all() -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: u32| parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)).collect()
+}
+
+/// This one.
+pub(super) fn own() -> Process {
+    fs::read_to_string("/proc/self/status").ok().and_then(|status| parse(&status)).unwrap_or_default()
+}
+
+fn parse(status: &str) -> Option<Process> {
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|line| line.split_whitespace().next())
+    };
+    Some(Process {
+        pid: field("Pid")?.parse().ok()?,
+        name: field("Name")?.to_owned(),
+        parent: field("PPid")?.parse().ok()?,
+        uid: field("Uid")?.parse().ok()?,
+        capabilities: u64::from_str_radix(field("CapEff")?, 16).ok()?,
+    })
+}
+
+/// httpd's first process: the one whose parent is not httpd.
+pub(super) fn httpd(all: &[Process]) -> Option<&Process> {
+    let is_httpd = |process: &&Process| matches!(process.name.as_str(), "apache2" | "httpd");
+    all.iter()
+        .filter(is_httpd)
+        .find(|process| !all.iter().filter(is_httpd).any(|other| other.pid == process.parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_is_read() {
+        let text = "Name:\tapache2\nUmask:\t0022\nPid:\t12\nPPid:\t1\nUid:\t0\t0\t0\t0\nCapEff:\t0000000000001000\n";
+        let process = parse(text).unwrap();
+        assert!(process.has_net_admin());
+        assert_eq!((process.pid, process.parent, process.name.as_str()), (12, 1, "apache2"));
+        assert!(parse("Name:\tx\n").is_none());
+        let child = Process { pid: 13, parent: 12, ..process.clone() };
+        assert_eq!(httpd(&[child, process.clone()]), Some(&process));
+        assert_eq!(own().pid, std::process::id());
+    }
+}

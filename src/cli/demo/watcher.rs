@@ -1,0 +1,136 @@
+//! Looks for bans: in the kernel's sets, twice a millisecond; in a dry run in what f2b-pipe says.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
+use std::process::{ChildStderr, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::actors::Play;
+use super::board::lock;
+use crate::act::ipset::{Ipset, Member};
+
+/// Where bans are seen.
+pub(super) enum Bans {
+    /// In the kernel's sets.
+    Kernel,
+    /// On stderr of a dry run.
+    Told(ChildStderr),
+}
+
+/// What the names of our sets begin with, unless configured otherwise.
+const SET_PREFIX: &str = "f2bp-";
+/// How long the kernel is left alone between two looks.
+const PAUSE: Duration = Duration::from_micros(500);
+
+/// Notes bans until the play is over.
+pub(super) fn watch(bans: Bans, play: &Play<'_>) {
+    match bans {
+        Bans::Kernel => watch_kernel(play),
+        Bans::Told(stderr) => {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Some((jail, address)) = told(&line) {
+                    lock(play.board).banned(&jail, address, Instant::now());
+                }
+            }
+        }
+    }
+}
+
+fn watch_kernel(play: &Play<'_>) {
+    let mut seen = HashSet::new();
+    let mut kernel = None;
+    while !play.stop.load(Ordering::Relaxed) {
+        std::thread::sleep(PAUSE);
+        // Without ip_set there is nothing to see, and f2b-pipe says so itself.
+        let Some(kernel) = open(&mut kernel) else {
+            continue;
+        };
+        for set in kernel.names(SET_PREFIX).unwrap_or_default() {
+            let mut members = Vec::new();
+            // A set may be gone by now.
+            drop(kernel.list(&set, |member| members.push(member.addr)));
+            let at = Instant::now();
+            for address in members {
+                if seen.insert((set.clone(), address)) {
+                    lock(play.board).banned(jail_of(&set), address, at);
+                }
+            }
+        }
+    }
+}
+
+fn open(kernel: &mut Option<Ipset>) -> Option<&mut Ipset> {
+    if kernel.is_none() {
+        *kernel = Ipset::open().ok();
+    }
+    kernel.as_mut()
+}
+
+/// `apache-dos` for `f2bp-apache-dos6`. The shipped jails' own names end in letters.
+fn jail_of(set: &str) -> &str {
+    let jail = set.strip_prefix(SET_PREFIX).unwrap_or(set);
+    jail.strip_suffix('6').unwrap_or(jail)
+}
+
+/// From syslog's `NOTICE [apache-dos] Ban 192.0.2.7`.
+fn told(line: &str) -> Option<(String, IpAddr)> {
+    let (_, rest) = line.split_once('[')?;
+    let (jail, rest) = rest.split_once("] Ban ")?;
+    let address = rest.split(' ').next()?.parse().ok()?;
+    Some((jail.to_owned(), address))
+}
+
+/// `ipset list` of the sets that hold somebody.
+pub(super) fn kernel_list() -> String {
+    let mut text = String::new();
+    let mut kernel = None;
+    let Some(kernel) = open(&mut kernel) else {
+        return "It cannot be asked: no rights, or no ip_set.\n".to_owned();
+    };
+    let sets = kernel.names(SET_PREFIX).unwrap_or_default();
+    let with_tool = Command::new("ipset")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok();
+    if !with_tool {
+        text.push_str(
+            "(read through netlink; the package ipset has the tool that shows it as well)\n",
+        );
+    }
+    for set in sets {
+        let mut members = Vec::new();
+        drop(kernel.list(&set, |member| members.push(member)));
+        if members.is_empty() {
+            continue;
+        }
+        if with_tool {
+            let said = Command::new("ipset")
+                .args(["list", &set])
+                .stdin(Stdio::null())
+                .output();
+            let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
+            text.push_str(&format!(
+                "$ ipset list {set}\n{}\n",
+                said.unwrap_or_default()
+            ));
+        } else {
+            text.push_str(&format!("{set}\n"));
+            for Member {
+                addr,
+                left,
+                packets,
+                comment,
+                ..
+            } in members
+            {
+                let left =
+                    left.map_or_else(|| "for ever".to_owned(), |left| format!("{left} s left"));
+                text.push_str(&format!("  {addr}  {left}, {packets} packets  {comment}\n"));
+            }
+        }
+    }
+    text
+}

@@ -1,0 +1,550 @@
+//! The tree of entries to a `Config`; every mistake is told, and costs the jail it stands in.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::decide::BanFor;
+
+use super::place::{Services, Who};
+use super::problem::{Place, Problems, Wrong};
+use super::suggest::nearest;
+use super::text::{Node, Table, Value, join};
+use super::{
+    Backend, Blocktype, Conditions, Config, Distinct, Field, Firewall, Jail, Mode, Ports, Rule,
+    Weight,
+};
+use super::{place, value};
+
+/// `[firewall] set_prefix`: with the longest name of a jail (20) and the longest ending (`-n6`) the kernel's 31 bytes.
+const SET_PREFIX_MAX: usize = 8;
+
+/// Longest name of a jail, bytes.
+const NAME_MAX: usize = 20;
+
+/// Jails are numbered with 16 bits.
+const JAILS_MAX: usize = u16::MAX as usize;
+
+const SECTIONS: &[&str] = &["defaults", "firewall", "proxies", "jail", "fail2ban"];
+
+/// Keys of `[defaults]`, each of which may stand in a jail.
+const SETTINGS: &[&str] = &[
+    "maxretry",
+    "findtime",
+    "bantime",
+    "ignoreip",
+    "ignoreself",
+    "port",
+    "ipv6_prefix",
+    "mode",
+    "enabled",
+];
+
+/// Keys of a jail beside [`SETTINGS`] and [`CONDITIONS`].
+const RULE: &[&str] = &["any", "not", "weight", "distinct", "count"];
+
+/// Keys of a jail, of its `any` and of its `not`.
+const CONDITIONS: &[&str] = &[
+    "status", "bytes", "duration", "static", "method", "path", "query", "request", "agent",
+    "referer", "user", "vhost",
+];
+
+/// Known, but not in this version: a jail that is about these cannot run.
+const LATER_JAIL: &[&str] = &[
+    "failregex",
+    "ignoreregex",
+    "filter",
+    "prefregex",
+    "datepattern",
+    "maxlines",
+    "logtimezone",
+    "logpath",
+];
+
+/// Known, but not in this version: a jail runs without these.
+const LATER_KEY: &[&str] = &[
+    "bantime_increment",
+    "bantime_factor",
+    "bantime_formula",
+    "bantime_multipliers",
+    "bantime_maxtime",
+    "bantime_rndtime",
+    "bantime_overalljails",
+];
+
+/// Everything that is not said anywhere; the shipped `[defaults]` say all of it.
+fn bare_jail(name: &str) -> Jail {
+    Jail {
+        name: name.to_owned(),
+        written: super::SHIPPED_NAME.to_owned(),
+        rule: Rule::default(),
+        mode: Mode::Ban,
+        maxretry: 5,
+        findtime: Duration::from_secs(600),
+        bantime: BanFor::timed(Duration::from_secs(600)).unwrap_or(BanFor::Forever),
+        ignoreip: Vec::new(),
+        ignoreip_names: Vec::new(),
+        ignoreself: true,
+        ports: Ports::All,
+        ipv6_prefix: 64,
+    }
+}
+
+/// Checks a whole tree. Jails named in `doubtful` are left out: part of them could not be read.
+pub(super) fn check(tree: &Table, doubtful: &[String], problems: &mut Problems) -> Config {
+    let mut check = Check {
+        problems,
+        services: Services::default(),
+    };
+    let mut config = Config {
+        path: None,
+        firewall: Firewall {
+            backend: Backend::Ipset,
+            set_prefix: "f2bp-".to_owned(),
+            blocktype: Blocktype::Drop,
+            kill_connections: true,
+        },
+        proxies: Vec::new(),
+        manual: bare_jail("manual"),
+        jails: Vec::new(),
+    };
+    let mut enabled = true;
+    if let Some(defaults) = check.section(tree, "defaults") {
+        for (key, node) in &defaults.0 {
+            let path = join("defaults", key);
+            if !check.setting(&mut config.manual, &mut enabled, key, node, &path) {
+                check.unknown(key, node, "defaults", SETTINGS);
+            }
+        }
+    }
+    for (key, node) in &tree.0 {
+        match key.as_str() {
+            "defaults" => {}
+            "firewall" => check.firewall(&mut config.firewall, node),
+            "proxies" => config.proxies = check.proxies(node),
+            "jail" => {}
+            "fail2ban" => check.problems.warn(
+                &node.place,
+                key,
+                "fail2ban's jails are not run by this version; leave fail2ban running for them"
+                    .to_owned(),
+            ),
+            _ => check.unknown_section(key, node),
+        }
+    }
+    let jails = check.section(tree, "jail");
+    for (name, node) in jails.iter().flat_map(|jails| &jails.0) {
+        let path = join("jail", name);
+        let before = check.problems.errors();
+        let jail = check.jail(name, node, &config.manual, enabled);
+        if doubtful.contains(&path) || check.problems.errors() > before {
+            continue;
+        }
+        config.jails.extend(jail);
+    }
+    config.jails.truncate(JAILS_MAX);
+    // What stands under [defaults] for the jails is not for bans by hand: these are always meant.
+    config.manual.mode = Mode::Ban;
+    config
+}
+
+struct Check<'a> {
+    problems: &'a mut Problems,
+    services: Services,
+}
+
+impl Check<'_> {
+    /// A value, or its problem told.
+    fn told<T>(&mut self, place: &Place, path: &str, read: Result<T, Wrong>) -> Option<T> {
+        read.map_err(|wrong| self.problems.error(place, path, wrong))
+            .ok()
+    }
+
+    fn set<T>(
+        &mut self,
+        slot: &mut T,
+        node: &Node,
+        path: &str,
+        read: impl Fn(&Value) -> Result<T, Wrong>,
+    ) {
+        if let Some(value) = self.told(&node.place, path, read(&node.value)) {
+            *slot = value;
+        }
+    }
+
+    fn section<'t>(&mut self, tree: &'t Table, name: &str) -> Option<&'t Table> {
+        let node = tree.get(name)?;
+        self.table(node, name)
+    }
+
+    fn table<'t>(&mut self, node: &'t Node, path: &str) -> Option<&'t Table> {
+        if let Value::Table(table) = &node.value {
+            return Some(table);
+        }
+        let wrong = format!(
+            "{} cannot stand here; write [{path}] on a line of its own, its keys below",
+            node.value.shown()
+        );
+        self.problems.error(&node.place, path, wrong);
+        None
+    }
+
+    /// The entries of a list that must not be empty.
+    fn list<'t>(&mut self, node: &'t Node, path: &str) -> Vec<&'t Node> {
+        let entries = node.entries();
+        if entries.is_empty() {
+            self.problems.error(
+                &node.place,
+                path,
+                "an empty list, which nothing fits; leave the key out, or write what fits"
+                    .to_owned(),
+            );
+        }
+        entries
+    }
+
+    fn each<T>(
+        &mut self,
+        node: &Node,
+        path: &str,
+        read: impl Fn(&Value) -> Result<T, Wrong>,
+    ) -> Vec<T> {
+        let entries = self.list(node, path);
+        entries
+            .into_iter()
+            .filter_map(|entry| self.told(&entry.place, path, read(&entry.value)))
+            .collect()
+    }
+
+    /// Networks and host names. An empty list is meant: nobody.
+    fn networks(&mut self, node: &Node, path: &str) -> (Vec<IpNet>, Vec<String>) {
+        let (mut nets, mut names) = (Vec::new(), Vec::new());
+        for entry in node.entries() {
+            let Some(text) = self.told(&entry.place, path, value::text(&entry.value)) else {
+                continue;
+            };
+            // fail2ban's form, several in one text, means the same.
+            for word in text.split([' ', ',', '\t']).filter(|word| !word.is_empty()) {
+                match self.told(&entry.place, path, place::who(word)) {
+                    Some(Who::Net(net)) => nets.push(net),
+                    Some(Who::Masked(net)) => {
+                        self.problems.warn(
+                            &entry.place,
+                            path,
+                            format!("\"{word}\" is taken as {net}; write that"),
+                        );
+                        nets.push(net);
+                    }
+                    Some(Who::Name(name)) => names.push(name),
+                    None => {}
+                }
+            }
+        }
+        (nets, names)
+    }
+
+    fn proxies(&mut self, node: &Node) -> Vec<IpNet> {
+        let (nets, names) = self.networks(node, "proxies");
+        for name in names {
+            let wrong = format!("\"{name}\" is a name; write the proxy's address or network");
+            self.problems.error(&node.place, "proxies", wrong);
+        }
+        nets
+    }
+
+    fn firewall(&mut self, firewall: &mut Firewall, node: &Node) {
+        let Some(table) = self.table(node, "firewall") else {
+            return;
+        };
+        for (key, node) in &table.0 {
+            let path = join("firewall", key);
+            match key.as_str() {
+                "backend" if node.value.text() == Some("nftables") => self.problems.warn(
+                    &node.place,
+                    &path,
+                    "\"nftables\" is not in this version, \"ipset\" is used (it works beside nftables); write \"ipset\"".to_owned(),
+                ),
+                "backend" => self.set(&mut firewall.backend, node, &path, |v| {
+                    value::word(v, &[("ipset", Backend::Ipset), ("dry-run", Backend::DryRun)])
+                }),
+                "set_prefix" => self.set(&mut firewall.set_prefix, node, &path, set_prefix),
+                "blocktype" => self.set(&mut firewall.blocktype, node, &path, |v| {
+                    value::word(v, &[("drop", Blocktype::Drop), ("reject", Blocktype::Reject)])
+                }),
+                "kill_connections" => self.set(&mut firewall.kill_connections, node, &path, value::boolean),
+                _ => self.unknown(key, node, "firewall", &["backend", "set_prefix", "blocktype", "kill_connections"]),
+            }
+        }
+    }
+
+    /// One of [`SETTINGS`]; false: it is none of them.
+    fn setting(
+        &mut self,
+        jail: &mut Jail,
+        enabled: &mut bool,
+        key: &str,
+        node: &Node,
+        path: &str,
+    ) -> bool {
+        match key {
+            "maxretry" => self.set(&mut jail.maxretry, node, path, |v| {
+                value::number(v, 1, 100_000)
+            }),
+            "findtime" => self.set(&mut jail.findtime, node, path, value::findtime),
+            "bantime" => {
+                if let Some((ban, cut)) = self.told(&node.place, path, value::bantime(&node.value))
+                {
+                    jail.bantime = ban;
+                    if cut {
+                        let text = format!(
+                            "the kernel keeps a ban {} s (24.8 days) at most, and that is taken; write -1 for ever",
+                            value::BANTIME_MAX.as_secs()
+                        );
+                        self.problems.warn(&node.place, path, text);
+                    }
+                }
+            }
+            "ignoreip" => (jail.ignoreip, jail.ignoreip_names) = self.networks(node, path),
+            "ignoreself" => self.set(&mut jail.ignoreself, node, path, value::boolean),
+            "port" => {
+                let entries = node.entries();
+                let values: Vec<&Value> = entries.iter().map(|entry| &entry.value).collect();
+                let ports = place::ports(&values, &mut self.services);
+                if let Some(ports) = self.told(&node.place, path, ports) {
+                    jail.ports = ports;
+                }
+            }
+            "ipv6_prefix" => {
+                let prefix = value::number(&node.value, 32, 128);
+                let prefix = self.told(&node.place, path, prefix);
+                jail.ipv6_prefix = prefix
+                    .and_then(|n| u8::try_from(n).ok())
+                    .unwrap_or(jail.ipv6_prefix);
+            }
+            "mode" => {
+                let mode = value::word(
+                    &node.value,
+                    &[("ban", Mode::Ban), ("observe", Mode::Observe)],
+                );
+                // Who writes a mode at all means to take it back: misspelt under [defaults], nobody is banned.
+                jail.mode = self.told(&node.place, path, mode).unwrap_or(Mode::Observe);
+            }
+            "enabled" => self.set(enabled, node, path, value::boolean),
+            _ => return false,
+        }
+        true
+    }
+
+    /// One `[jail.NAME]`; `None`: it does not run.
+    fn jail(
+        &mut self,
+        name: &str,
+        node: &Node,
+        defaults: &Jail,
+        mut enabled: bool,
+    ) -> Option<Jail> {
+        let section = join("jail", name);
+        let table = self.table(node, &section)?;
+        if let Err(wrong) = jail_name(name) {
+            self.problems.error(&node.place, &section, wrong);
+            return None;
+        }
+        let mut jail = Jail {
+            name: name.to_owned(),
+            written: written(&node.place),
+            ..defaults.clone()
+        };
+        let mut later = None;
+        for (key, node) in &table.0 {
+            let path = join(&section, key);
+            if self.setting(&mut jail, &mut enabled, key, node, &path)
+                || self.condition(&mut jail.rule.all, key, node, &path)
+            {
+                continue;
+            }
+            match key.as_str() {
+                "any" => jail.rule.any = self.conditions(node, &path),
+                "not" => jail.rule.not = self.conditions(node, &path),
+                "weight" => self.set(&mut jail.rule.weight, node, &path, |v| {
+                    value::number(v, 1, 1000).map(Weight)
+                }),
+                "distinct" => self.set(&mut jail.rule.distinct, node, &path, |v| {
+                    distinct(v).map(Some)
+                }),
+                "count" => self.count(node, &path),
+                later_jail if LATER_JAIL.contains(&later_jail) => {
+                    later = later.or(Some((key, node)))
+                }
+                later_key if LATER_KEY.contains(&later_key) => self.problems.warn(
+                    &node.place,
+                    &path,
+                    "not in this version, every ban lasts bantime; leave the key out".to_owned(),
+                ),
+                _ => {
+                    let known: Vec<&str> = [SETTINGS, RULE, CONDITIONS].concat();
+                    self.unknown(key, node, &section, &known);
+                }
+            }
+        }
+        if !enabled {
+            return None;
+        }
+        if let Some((key, node)) = later {
+            let text = "not in this version, the jail does not run; leave fail2ban running for it, or write conditions (status, path, ...)";
+            self.problems
+                .warn(&node.place, &join(&section, key), text.to_owned());
+            return None;
+        }
+        if jail.rule.distinct == Some(Distinct::Any) && jail.rule.any.is_empty() {
+            let text = "\"any\" tells apart what `any` finds, and there is none; write any = { ... }, or \"path\"";
+            self.problems
+                .error(&node.place, &join(&section, "distinct"), text.to_owned());
+        }
+        Some(jail)
+    }
+
+    fn count(&mut self, node: &Node, path: &str) {
+        let window = value::word(&node.value, &[("window", true), ("fail2ban", false)]);
+        if self.told(&node.place, path, window) == Some(false) {
+            let text = "\"fail2ban\" is not in this version, an exact sliding window is used; leave the key out";
+            self.problems.warn(&node.place, path, text.to_owned());
+        }
+    }
+
+    /// The table of `any` or `not`.
+    fn conditions(&mut self, node: &Node, path: &str) -> Conditions {
+        let mut conditions = Conditions::default();
+        let Value::Table(table) = &node.value else {
+            let wrong = format!(
+                "{} is no table of conditions; write {{ path = ['^/feed'] }}",
+                node.value.shown()
+            );
+            self.problems.error(&node.place, path, wrong);
+            return conditions;
+        };
+        if table.0.is_empty() {
+            let wrong = "an empty table, which nothing fits; leave the key out, or write { path = ['^/feed'] }";
+            self.problems.error(&node.place, path, wrong.to_owned());
+        }
+        for (key, node) in &table.0 {
+            if !self.condition(&mut conditions, key, node, &join(path, key)) {
+                self.unknown(key, node, path, CONDITIONS);
+            }
+        }
+        conditions
+    }
+
+    /// One of [`CONDITIONS`]; false: it is none of them.
+    fn condition(
+        &mut self,
+        conditions: &mut Conditions,
+        key: &str,
+        node: &Node,
+        path: &str,
+    ) -> bool {
+        match key {
+            "status" => conditions.status = self.each(node, path, value::status),
+            "bytes" => conditions.bytes = self.each(node, path, value::bytes),
+            "duration" => conditions.duration = self.each(node, path, value::request_time),
+            "static" => self.set(&mut conditions.is_static, node, path, |v| {
+                value::boolean(v).map(Some)
+            }),
+            _ => {
+                let Some((_, field)) = value::FIELDS.iter().find(|(name, _)| *name == key) else {
+                    return false;
+                };
+                conditions
+                    .text
+                    .push((*field, self.each(node, path, value::regex)));
+            }
+        }
+        true
+    }
+
+    fn unknown(&mut self, key: &str, node: &Node, section: &str, known: &[&str]) {
+        let advice = if let Some(meant) = nearest(key, known) {
+            format!("write {meant}")
+        } else if matches!(
+            key,
+            "action" | "banaction" | "chain" | "protocol" | "blocktype" | "backend"
+        ) {
+            "[firewall] says how bans are put".to_owned()
+        } else {
+            format!("known are {}", known.join(", "))
+        };
+        self.problems.error(
+            &node.place,
+            &join(section, key),
+            format!("no such key; {advice}"),
+        );
+    }
+
+    /// A key or table that stands at the top.
+    fn unknown_section(&mut self, key: &str, node: &Node) {
+        let table = matches!(node.value, Value::Table(_));
+        let (what, advice) = match nearest(key, SECTIONS) {
+            Some("proxies") => ("key", "write proxies".to_owned()),
+            Some(meant) if table => ("section", format!("write [{meant}]")),
+            _ if table => ("section", format!("a jail is written [jail.{key}]")),
+            _ => match nearest(key, SETTINGS) {
+                Some(meant) => ("key", format!("write {meant} under [defaults]")),
+                None => ("key", format!("at the top stand {}", SECTIONS.join(", "))),
+            },
+        };
+        self.problems
+            .error(&node.place, key, format!("no such {what} here; {advice}"));
+    }
+}
+
+/// For people: where a jail stands. A line of a file that is inside the program would lead nowhere.
+fn written(place: &Place) -> String {
+    if *place.file == *std::path::Path::new(super::SHIPPED_NAME) {
+        return super::SHIPPED_NAME.to_owned();
+    }
+    place.to_string()
+}
+
+fn name_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"_.-".contains(&b)
+}
+
+fn jail_name(name: &str) -> Result<(), Wrong> {
+    let form = "write 1 to 20 of A-Z a-z 0-9 _ . -, a letter or digit first";
+    if name == "manual" {
+        return Err("the name of bans by hand; write another".to_owned().into());
+    }
+    if name.len() > NAME_MAX {
+        return Err(format!(
+            "a name of {} bytes, the kernel's sets are named after it; {form}",
+            name.len()
+        )
+        .into());
+    }
+    if !name.bytes().all(name_byte) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(format!("not a name the kernel's sets can have; {form}").into());
+    }
+    Ok(())
+}
+
+fn set_prefix(value: &Value) -> Result<String, Wrong> {
+    let text = value::text(value)?;
+    if text.starts_with("f2b-") {
+        return Err(
+            "fail2ban destroys sets of these names when it stops; write \"f2bp-\""
+                .to_owned()
+                .into(),
+        );
+    }
+    let fits = (1..=SET_PREFIX_MAX).contains(&text.len()) && text.bytes().all(name_byte);
+    if !fits || !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(format!("\"{text}\" cannot begin the name of a set; write 1 to {SET_PREFIX_MAX} of A-Z a-z 0-9 _ . -, a letter or digit first").into());
+    }
+    Ok(text.to_owned())
+}
+
+fn distinct(value: &Value) -> Result<Distinct, Wrong> {
+    let mut words = vec![("any", Distinct::Any)];
+    let field = |(name, field): &(&'static str, Field)| (*name, Distinct::Field(*field));
+    words.extend(value::FIELDS.iter().map(field));
+    value::word(value, &words)
+}

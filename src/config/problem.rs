@@ -1,0 +1,122 @@
+//! What is wrong with a configuration: where, which key, what, and what to write instead.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Whether something is left out because of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The jail it stands in is left out; elsewhere the shipped value stands.
+    Error,
+    /// It runs, but perhaps not as meant.
+    Warning,
+}
+
+/// One mistake. All of them are told at once, so that a file is not repaired one run at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Error or warning.
+    pub severity: Severity,
+    /// The file as it was named.
+    pub file: PathBuf,
+    /// Counted from 1; `None`: the file as a whole.
+    pub line: Option<usize>,
+    /// `jail.apache-dos.maxretry`; empty: no key in particular.
+    pub key: String,
+    /// What is wrong; what to write.
+    pub text: String,
+    /// The regular expression, and under it a caret at the column: two lines.
+    pub cited: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    /// `file:line: key: what is wrong; what to write`, and the cited lines under it, indented.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, " {}:", self.key)?;
+        }
+        write!(f, " {}", self.text)?;
+        for line in self.cited.iter().flat_map(|cited| cited.lines()) {
+            write!(f, "\n    {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where something is written.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The file as it was named.
+    pub(super) file: std::sync::Arc<std::path::Path>,
+    /// Counted from 1.
+    pub(super) line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// Why a value cannot be read; the reader of a value does not know where it stands.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// What is wrong; what to write.
+    pub(super) text: String,
+    /// See [`Problem::cited`].
+    pub(super) cited: Option<String>,
+}
+
+impl From<String> for Wrong {
+    fn from(text: String) -> Self {
+        Self { text, cited: None }
+    }
+}
+
+/// Collects problems, and knows whether any of them was an error.
+#[derive(Debug, Default)]
+pub(super) struct Problems(pub(super) Vec<Problem>);
+
+impl Problems {
+    pub(super) fn error(&mut self, place: &Place, key: &str, wrong: impl Into<Wrong>) {
+        self.add(Severity::Error, place, key, wrong.into());
+    }
+
+    pub(super) fn warn(&mut self, place: &Place, key: &str, text: String) {
+        self.add(Severity::Warning, place, key, text.into());
+    }
+
+    /// A file that could not be used at all.
+    pub(super) fn file(&mut self, file: &std::path::Path, text: String) {
+        self.0.push(Problem {
+            severity: Severity::Error,
+            file: file.to_path_buf(),
+            line: None,
+            key: String::new(),
+            text,
+            cited: None,
+        });
+    }
+
+    pub(super) fn errors(&self) -> usize {
+        self.0
+            .iter()
+            .filter(|p| p.severity == Severity::Error)
+            .count()
+    }
+
+    fn add(&mut self, severity: Severity, place: &Place, key: &str, wrong: Wrong) {
+        self.0.push(Problem {
+            severity,
+            file: place.file.to_path_buf(),
+            line: Some(place.line),
+            key: key.to_owned(),
+            text: wrong.text,
+            cited: wrong.cited,
+        });
+    }
+}

@@ -1,0 +1,331 @@
+//! What the configuration as a whole promises.
+
+use std::fs;
+
+use super::*;
+
+fn loaded(text: &str) -> Loaded {
+    from_text(Path::new("my.toml"), text)
+}
+
+fn told(text: &str) -> Vec<String> {
+    loaded(text)
+        .problems
+        .iter()
+        .map(Problem::to_string)
+        .collect()
+}
+
+fn jail<'a>(config: &'a Config, name: &str) -> &'a Jail {
+    config.jails.iter().find(|jail| jail.name == name).unwrap()
+}
+
+/// A jail as its text shows it, but for where it is written.
+fn shown(jail: &Jail) -> String {
+    format!(
+        "{:?}",
+        Jail {
+            written: String::new(),
+            ..jail.clone()
+        }
+    )
+}
+
+/// A folder of its own, removed at the end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir =
+            std::env::temp_dir().join(format!("f2b-pipe-config-{}-{name}", std::process::id()));
+        fs::create_dir_all(dir.join("conf.d")).unwrap();
+        Self(dir)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_shipped_file_gives_no_problem_and_the_jails_it_names() {
+    let loaded = loaded(SHIPPED);
+    assert_eq!(loaded.problems, []);
+    let jails: Vec<_> = loaded
+        .config
+        .jails
+        .iter()
+        .map(|j| (j.name.as_str(), j.mode, j.maxretry))
+        .collect();
+    assert_eq!(
+        jails,
+        [
+            ("apache-dos", Mode::Ban, 100),
+            ("apache-auth", Mode::Ban, 10),
+            ("apache-scan", Mode::Ban, 15),
+            ("apache-exploit-agent", Mode::Ban, 1),
+            ("apache-exploit-path", Mode::Ban, 3),
+            ("apache-slow", Mode::Observe, 100),
+            ("apache-badrequest", Mode::Observe, 20),
+            ("apache-flood", Mode::Observe, 2000),
+        ]
+    );
+}
+
+#[test]
+fn the_examples_in_the_comments_of_the_shipped_file_can_be_used() {
+    let examples: String = SHIPPED
+        .lines()
+        .filter_map(|line| line.strip_prefix("#   "))
+        .skip_while(|line| !line.starts_with("[jail."))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let loaded = loaded(&examples);
+    assert_eq!(loaded.problems, []);
+    assert_eq!(loaded.config.jails.len(), Config::default().jails.len() + 3);
+}
+
+#[test]
+fn a_copy_of_the_shipped_file_means_the_same_as_no_file() {
+    let dir = Dir::new("copy");
+    let none = load(&dir.0.join("none.toml"));
+    let copy = load(&dir.write("f2b-pipe.toml", SHIPPED));
+    assert_eq!((&none.problems, &copy.problems), (&vec![], &vec![]));
+    assert_eq!(none.config.path, None);
+    assert!(copy.config.path.is_some());
+    let jails = |config: &Config| config.jails.iter().map(shown).collect::<Vec<_>>();
+    assert_eq!(jails(&none.config), jails(&copy.config));
+    assert_eq!(jail(&none.config, "apache-dos").written, "shipped");
+    let written = &jail(&copy.config, "apache-dos").written;
+    let (file, line) = written.rsplit_once(':').unwrap();
+    assert!(file.ends_with("f2b-pipe.toml"));
+    let line: usize = line.parse().unwrap();
+    assert_eq!(SHIPPED.lines().nth(line - 1), Some("[jail.apache-dos]"));
+}
+
+#[test]
+fn a_key_of_mine_replaces_that_key_of_a_shipped_jail_and_no_other() {
+    let loaded = loaded("[jail.apache-dos]\nmaxretry = 7\n[jail.apache-scan]\nenabled = false\n");
+    assert_eq!(loaded.problems, []);
+    let dos = jail(&loaded.config, "apache-dos");
+    assert_eq!((dos.maxretry, dos.findtime), (7, Duration::from_secs(1)));
+    assert_eq!(dos.rule.not.is_static, Some(true));
+    assert!(loaded.config.jails.iter().all(|j| j.name != "apache-scan"));
+}
+
+#[test]
+fn defaults_of_mine_reach_every_jail_that_does_not_say_otherwise() {
+    let config = loaded("[defaults]\nbantime = -1\nignoreip = '192.0.2.0/24, monitor.example.org'\nport = [8080, 'ssh']").config;
+    assert_eq!(jail(&config, "apache-dos").bantime, BanFor::Forever);
+    assert_eq!(
+        jail(&config, "apache-exploit-agent").bantime.to_string(),
+        "86400s"
+    );
+    assert_eq!(config.manual.bantime, BanFor::Forever);
+    let ports = Ports::These(vec![("8080".to_owned(), 8080), ("ssh".to_owned(), 22)]);
+    assert_eq!(
+        (&jail(&config, "apache-dos").ports, &config.manual.ports),
+        (&ports, &ports)
+    );
+    assert_eq!(config.manual.ignoreip, ["192.0.2.0/24".parse().unwrap()]);
+    assert_eq!(config.manual.ignoreip_names, ["monitor.example.org"]);
+}
+
+#[test]
+fn drop_ins_lie_over_the_file_in_the_order_of_their_names() {
+    let dir = Dir::new("drop-ins");
+    let file = dir.write(
+        "f2b-pipe.toml",
+        "[jail.apache-dos]\nmaxretry = 1\nfindtime = '5s'\n",
+    );
+    dir.write("conf.d/20-b.toml", "[jail.apache-dos]\nmaxretry = 3\n");
+    dir.write(
+        "conf.d/10-a.toml",
+        "[jail.apache-dos]\nmaxretry = 2\nbantime = '1h'\n",
+    );
+    dir.write("conf.d/30-c.toml.bak", "[jail.apache-dos]\nmaxretry = 4\n");
+    let loaded = load(&file);
+    assert_eq!(loaded.problems, []);
+    let dos = jail(&loaded.config, "apache-dos");
+    assert_eq!((dos.maxretry, dos.findtime), (3, Duration::from_secs(5)));
+    assert_eq!(dos.bantime.to_string(), "3600s");
+    assert!(dos.written.ends_with("20-b.toml:1"), "{}", dos.written);
+}
+
+#[test]
+fn a_jail_with_a_mistake_is_left_out_and_the_others_run() {
+    let loaded = loaded(
+        "[jail.a]\nstatus = 404\nmaxretry = '5'\n[jail.b]\nstatus = 403\n[jail.apache-dos]\nmaxretry = 0\n",
+    );
+    let names: Vec<_> = loaded
+        .config
+        .jails
+        .iter()
+        .map(|j| j.name.as_str())
+        .collect();
+    assert!(
+        names.contains(&"b") && names.contains(&"apache-scan"),
+        "{names:?}"
+    );
+    assert!(
+        !names.contains(&"a") && !names.contains(&"apache-dos"),
+        "{names:?}"
+    );
+    assert_eq!(loaded.problems.len(), 2);
+}
+
+#[test]
+fn what_is_not_toml_at_all_leaves_the_shipped_jails_running() {
+    let shipped = Config::default().jails.len();
+    for text in [
+        "this is not toml",
+        "<html>\n<body>\n</html>",
+        "\u{1}\u{2}",
+        "[[[[",
+        "= 5",
+        "{\n  \"jail\": {}\n}",
+    ] {
+        let loaded = loaded(text);
+        assert_eq!(loaded.config.jails.len(), shipped, "{text:?}");
+        assert_eq!(loaded.problems.len(), 1, "{text:?} {:?}", loaded.problems);
+    }
+    let dir = Dir::new("binary");
+    let file = dir.0.join("f2b-pipe.toml");
+    fs::write(&file, b"a = 1\nb = '\xff'\n").unwrap();
+    let loaded = load(&file);
+    assert_eq!(loaded.config.jails.len(), shipped);
+    assert_eq!(loaded.problems.first().and_then(|p| p.line), Some(2));
+    assert_eq!(load(&dir.0.join("conf.d")).problems.len(), 1);
+}
+
+#[test]
+fn a_mistake_in_the_toml_costs_its_own_jail_and_not_what_follows() {
+    for broken in [
+        "maxretry = = 5",
+        "maxretry : 5",
+        "maxretry 5",
+        "maxretry =",
+        "path = \"\\.php\"",
+        "path = 'abc",
+        "bantime = 10m",
+        "status = [404",
+        "status = [404,\n  405\nmaxretry = 3",
+        "not = { static = true",
+        "not = { path = ['a' }",
+        "maxretry = 1\nmaxretry = 2",
+    ] {
+        let text = format!(
+            "[defaults]\nbantime = '1h'\n[jail.a]\n{broken}\nfindtime = '1m'\n[jail.b]\nstatus = 403\n"
+        );
+        let loaded = loaded(&text);
+        let names: Vec<_> = loaded
+            .config
+            .jails
+            .iter()
+            .map(|j| j.name.as_str())
+            .collect();
+        assert!(!names.contains(&"a"), "{text}\n{names:?}");
+        assert!(names.contains(&"b"), "{text}\n{names:?}");
+        assert_eq!(
+            jail(&loaded.config, "b").bantime.to_string(),
+            "3600s",
+            "{text}\n{:#?}",
+            loaded.problems
+        );
+        assert_eq!(loaded.problems.len(), 1, "{text}\n{:#?}", loaded.problems);
+        let line = loaded.problems[0].line.unwrap();
+        assert!((4..=5).contains(&line), "{text}\n{line}");
+        assert!(
+            loaded.problems[0].key.starts_with("jail.a"),
+            "{:?}",
+            loaded.problems
+        );
+    }
+}
+
+#[test]
+fn a_header_without_its_end_takes_its_keys_along() {
+    let loaded = loaded("[jail.a]\nstatus = 404\n[jail.b\nstatus = 500\n[jail.c]\nstatus = 403\n");
+    assert_eq!(jail(&loaded.config, "a").rule.all.status, [(404, 404)]);
+    assert_eq!(jail(&loaded.config, "c").rule.all.status, [(403, 403)]);
+    assert!(loaded.config.jails.iter().all(|j| j.name != "b"));
+    assert_eq!(loaded.problems.len(), 1, "{:?}", loaded.problems);
+}
+
+#[test]
+fn what_other_versions_know_is_a_warning_and_never_an_unknown_key() {
+    let loaded = loaded(
+        "[firewall]\nbackend = 'nftables'\n[fail2ban]\nconfig = '/etc/fail2ban'\n\
+         [jail.sshd]\nlogpath = ['/var/log/auth.log']\nfilter = 'sshd'\nport = ['ssh']\n\
+         [jail.a]\nstatus = 404\ncount = 'fail2ban'\nbantime_increment = true\n",
+    );
+    assert!(
+        loaded
+            .problems
+            .iter()
+            .all(|p| p.severity == Severity::Warning),
+        "{:#?}",
+        loaded.problems
+    );
+    assert_eq!(loaded.problems.len(), 5, "{:#?}", loaded.problems);
+    assert!(loaded.config.jails.iter().all(|j| j.name != "sshd"));
+    assert!(loaded.config.jails.iter().any(|j| j.name == "a"));
+    assert_eq!(loaded.config.firewall, Config::default().firewall);
+}
+
+#[test]
+fn conditions_are_read_in_every_form() {
+    let config = loaded(
+        "[jail.a]\nstatus = [401, '4xx', '500-599']\nbytes = [0, '>=1000000', '<100', '100-200']\n\
+         duration = ['>5s', '<10ms', '100ms-2s']\nstatic = false\nmethod = 'POST'\n\
+         any = { query = 'a', path = ['b', 'c'] }\nnot.agent = '\\xff'\ndistinct = 'any'\nweight = 3\n",
+    )
+    .config;
+    let rule = &jail(&config, "a").rule;
+    assert_eq!(rule.all.status, [(401, 401), (400, 499), (500, 599)]);
+    assert_eq!(
+        rule.all.bytes,
+        [(0, 0), (1_000_000, u64::MAX), (0, 99), (100, 200)]
+    );
+    assert_eq!(
+        rule.all.duration,
+        [(5_000_001, u64::MAX), (0, 9_999), (100_000, 2_000_000)]
+    );
+    assert_eq!(rule.all.is_static, Some(false));
+    let fields: Vec<_> = rule
+        .any
+        .text
+        .iter()
+        .map(|(field, list)| (*field, list.len()))
+        .collect();
+    assert_eq!(
+        fields,
+        [(Field::Query, 1), (Field::Path, 2)],
+        "in the order of the file"
+    );
+    assert!(rule.not.text[0].1[0].is_match(b"\xff"));
+    assert_eq!(
+        (rule.distinct, rule.weight),
+        (Some(Distinct::Any), Weight(3))
+    );
+    assert!(rule.all.text.len() == 1 && !rule.any.is_empty());
+}
+
+/// One mistake in the jail `a` (its header is line 1), and what is said.
+const MISTAKES: &[(&str, &str)] = &[("x", "")];
+
+#[test]
+#[ignore = "prints"]
+fn print_messages() {
+    for (text, _) in MISTAKES {
+        eprintln!("{:#?}", told(&format!("[jail.a]\n{text}\n")));
+    }
+}

@@ -1,0 +1,91 @@
+//! From the write of the deciding line to the entry in the kernel, one line at a time.
+
+use std::fs;
+use std::hint::spin_loop;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use f2b_pipe::act::ipset::Ipset;
+use f2b_pipe::act::{Kind, SetRef};
+use f2b_pipe::client::Client;
+use f2b_pipe::exempt::Target;
+
+use super::Bench;
+
+const LINES: usize = 3_000;
+/// Between two lines the program goes to sleep, as it does on an idle server.
+const GAP: Duration = Duration::from_millis(3);
+/// Between two questions to the kernel; each holds the lock that the ban needs.
+const ASK_EVERY: Duration = Duration::from_micros(15);
+/// One line is enough.
+const CONFIG: &str = "[jail.bench]\nmaxretry = 1\npath = ['^/bench$']\n";
+
+/// Prints the distribution.
+pub fn measure(bench: &Bench) {
+    println!(
+        "\nLatency: one line at a time, each from a new address, from its write() to the entry in the kernel"
+    );
+    if !bench.real {
+        println!("  not measured: it needs a private network namespace");
+        return;
+    }
+    let config = bench.dir.join("latency.toml");
+    fs::write(&config, CONFIG).expect("a file can be written");
+    let mut child = bench
+        .f2b_pipe(Some(&config), &["--format=f2b"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let mut pipe = child.stdin.take().expect("stdin is a pipe");
+    let mut kernel = Ipset::open().expect("the kernel has ip_set");
+    let set = SetRef::new("f2bp-", "bench", Kind::Ip4, 64);
+
+    let mut took = Vec::with_capacity(LINES);
+    // The first one makes the sets and the chain.
+    for n in 0..=LINES {
+        let [_, b, c, d] = (n as u32 + 1).to_be_bytes();
+        let address = IpAddr::V4(Ipv4Addr::new(31, b, c, d));
+        let who = Target::Client(Client::new(address));
+        let line = format!(
+            "f2b:177240960000{n}:7f2b {address} {address} www.example.org 200 12 300 \"-\" \"GET /bench HTTP/1.1\" \"-\" \"-\" f2b:177240960000{n}:7f2b\n"
+        );
+        thread::sleep(GAP);
+        let written = Instant::now();
+        pipe.write_all(line.as_bytes()).expect("it reads");
+        loop {
+            let asked = Instant::now();
+            if kernel.test(&set, who).expect("the kernel can be asked") {
+                break;
+            }
+            assert!(
+                written.elapsed() < Duration::from_secs(10),
+                "line {n} was not banned; see {}",
+                bench.dir.join("stderr").display()
+            );
+            while asked.elapsed() < ASK_EVERY {
+                spin_loop();
+            }
+        }
+        took.push(written.elapsed());
+    }
+    drop(pipe);
+    child.wait().expect("it was started");
+
+    let first = took.remove(0);
+    took.sort_unstable();
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+    println!(
+        "  {} lines: p50 {:.0} µs, p90 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs, max {:.0} µs; the first one, with all sets and rules to make, {:.1} ms",
+        took.len(),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(0.999),
+        at(1.0),
+        first.as_secs_f64() * 1e3
+    );
+}
