@@ -35,17 +35,27 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> Done {
     host::look(&processes, piped, &args.place.runtime_dir, &mut report);
 
     if args.json {
-        let shown = Shown { jails: config.jails.iter().map(Jail::new).collect(), findings: &report.0 };
+        let shown = Shown {
+            jails: config.jails.iter().map(Jail::new).collect(),
+            findings: &report.0,
+        };
         let text = serde_json::to_string(&shown).map_err(std::io::Error::from)?;
         writeln!(out, "{text}")?;
     } else {
         report.show(out, std::io::stdout().is_terminal())?;
     }
     if !usable {
-        let text = format!("{}: cannot be used as it is; what to write stands above", path.display());
+        let text = format!(
+            "{}: cannot be used as it is; what to write stands above",
+            path.display()
+        );
         return Err(Failure::Usage(text));
     }
-    Ok(if report.count(Level::Fail) == 0 { Outcome::Fine } else { Outcome::NotSo })
+    Ok(if report.count(Level::Fail) == 0 {
+        Outcome::Fine
+    } else {
+        Outcome::NotSo
+    })
 }
 
 /// Every problem of the configuration; false: something of it is left out.
@@ -63,16 +73,32 @@ fn configuration(loaded: &Loaded, args: &CheckArgs, report: &mut Report) -> bool
     let config = &loaded.config;
     let (place, what) = match &config.path {
         Some(path) => (path.display().to_string(), ""),
-        None => (args.place.config.display().to_string(), "is not there, so the shipped configuration runs: "),
+        None => (
+            args.place.config.display().to_string(),
+            "is not there, so the shipped configuration runs: ",
+        ),
     };
     let names = |mode| {
-        let jails: Vec<&str> = config.jails.iter().filter(|j| j.mode == mode).map(|j| j.name.as_str()).collect();
-        if jails.is_empty() { "none".to_owned() } else { jails.join(", ") }
+        let jails: Vec<&str> = config
+            .jails
+            .iter()
+            .filter(|j| j.mode == mode)
+            .map(|j| j.name.as_str())
+            .collect();
+        if jails.is_empty() {
+            "none".to_owned()
+        } else {
+            jails.join(", ")
+        }
     };
     report.ok(
         Area::Configuration,
         place,
-        format!("{what}jails that ban: {}; that only count: {}", names(Mode::Ban), names(Mode::Observe)),
+        format!(
+            "{what}jails that ban: {}; that only count: {}",
+            names(Mode::Ban),
+            names(Mode::Observe)
+        ),
     );
     usable
 }

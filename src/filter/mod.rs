@@ -174,15 +174,6 @@ impl Filter {
                 weight: rule.weight,
                 distinct,
             });
-<<<<<<< HEAD
-=======
-            hits.push(Hit {
-                jail,
-                client,
-                weight: rule.weight,
-                distinct,
-            });
->>>>>>> world
         }
     }
 
@@ -494,18 +485,11 @@ pub fn unmeetable(jails: &[Jail], format: &Format) -> Vec<(String, &'static str)
             (!duration.is_empty() && !format.has_duration()).then_some("duration (%D)"),
             (is_static.is_some() && !format.has(Field::Path)).then_some("request (%r)"),
         ];
-<<<<<<< HEAD
         let distinct = match jail.rule.distinct {
             Some(Distinct::Field(field)) => Some(field),
             Some(Distinct::Any) | None => None,
         };
         let texts = text.iter().map(|(field, _)| *field).chain(distinct);
-=======
-        let texts = text
-            .iter()
-            .map(|(field, _)| *field)
-            .chain(jail.rule.distinct);
->>>>>>> world
         let texts = texts
             .filter(|field| *field != Field::Message && !format.has(*field))
             .map(Field::directive);

@@ -132,7 +132,11 @@ impl Switches {
         match name {
             "limitrequestfieldsize" | "limitrequestline" => {
                 let bytes = value.parse().unwrap_or(0);
-                if self.longest_field.as_ref().is_none_or(|(_, longest)| *longest < bytes) {
+                if self
+                    .longest_field
+                    .as_ref()
+                    .is_none_or(|(_, longest)| *longest < bytes)
+                {
                     self.longest_field = Some((place, bytes));
                 }
             }

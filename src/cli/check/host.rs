@@ -38,7 +38,10 @@ fn running(processes: &[Process], piped: bool, report: &mut Report) {
         report.warn(AREA, "", "httpd does not run", "");
         return;
     };
-    let loggers = processes.iter().filter(|p| p.name == "f2b-pipe" && p.parent == httpd.pid).count();
+    let loggers = processes
+        .iter()
+        .filter(|p| p.name == "f2b-pipe" && p.parent == httpd.pid)
+        .count();
     match (piped, loggers) {
         (true, 0) => report.warn(
             AREA,
@@ -46,7 +49,11 @@ fn running(processes: &[Process], piped: bool, report: &mut Report) {
             "httpd runs without the f2b-pipe that its configuration names",
             "apachectl graceful (Debian: apache2ctl graceful)",
         ),
-        (true, _) => report.ok(AREA, "", format!("httpd runs, and has started f2b-pipe ({loggers})")),
+        (true, _) => report.ok(
+            AREA,
+            "",
+            format!("httpd runs, and has started f2b-pipe ({loggers})"),
+        ),
         (false, 0) => {}
         (false, _) => report.warn(
             AREA,
@@ -59,7 +66,11 @@ fn running(processes: &[Process], piped: bool, report: &mut Report) {
 
 fn fail2ban(processes: &[Process], report: &mut Report) {
     let answers = UnixStream::connect(FAIL2BAN_SOCKET).is_ok();
-    if answers || processes.iter().any(|process| process.name.starts_with("fail2ban-serv")) {
+    if answers
+        || processes
+            .iter()
+            .any(|process| process.name.starts_with("fail2ban-serv"))
+    {
         report.warn(
             AREA,
             "fail2ban-server",
@@ -75,7 +86,10 @@ fn clock(report: &mut Report) {
         report.fail(
             AREA,
             "clock",
-            format!("it says {}: bans end at wrong times as soon as it is set", now.format("%Y-%m-%d")),
+            format!(
+                "it says {}: bans end at wrong times as soon as it is set",
+                now.format("%Y-%m-%d")
+            ),
             "timedatectl set-ntp true",
         );
     } else if synchronised() == Some(false) {
@@ -114,7 +128,12 @@ fn runtime(dir: &Path, report: &mut Report) {
             );
         }
     } else if dir.exists() {
-        report.fail(AREA, dir.display(), "is no directory; locks and state files need it", format!("rm {}", dir.display()));
+        report.fail(
+            AREA,
+            dir.display(),
+            "is no directory; locks and state files need it",
+            format!("rm {}", dir.display()),
+        );
     } else {
         report.warn(
             AREA,
@@ -138,7 +157,8 @@ fn syslog(report: &mut Report) {
 }
 
 fn selinux(report: &mut Report) {
-    let enforcing = fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|text| text.trim() == "1");
+    let enforcing =
+        fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|text| text.trim() == "1");
     if enforcing {
         report.warn(
             AREA,
@@ -152,7 +172,9 @@ fn selinux(report: &mut Report) {
 
 fn pipes(report: &mut Report) {
     let file = "/proc/sys/fs/pipe-max-size";
-    let bytes = fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let bytes = fs::read_to_string(file)
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
     if let Some(bytes) = bytes.filter(|bytes| *bytes < PIPE_WANTED_BYTES) {
         report.warn(
             AREA,

@@ -29,7 +29,9 @@ pub(super) fn look(config: &Config, processes: &[Process], report: &mut Report) 
     tools(report);
     if processes::own().has_net_admin() {
         if let Some(sets) = sets(config, report) {
-            let running = processes.iter().any(|p| p.name == "f2b-pipe" && p.pid != processes::own().pid);
+            let running = processes
+                .iter()
+                .any(|p| p.name == "f2b-pipe" && p.pid != processes::own().pid);
             rules(config, &sets, running, report);
         }
     }
@@ -39,7 +41,11 @@ pub(super) fn look(config: &Config, processes: &[Process], report: &mut Report) 
 fn rights(processes: &[Process], report: &mut Report) {
     if let Some(httpd) = processes::httpd(processes) {
         if httpd.has_net_admin() {
-            report.ok(AREA, "", "httpd has the right to ban (CAP_NET_ADMIN), so its loggers have it, too");
+            report.ok(
+                AREA,
+                "",
+                "httpd has the right to ban (CAP_NET_ADMIN), so its loggers have it, too",
+            );
         } else {
             report.fail(
                 AREA,
@@ -61,7 +67,12 @@ fn rights(processes: &[Process], report: &mut Report) {
             "start the container with --cap-add NET_ADMIN",
         );
     } else {
-        report.warn(AREA, "", "sets and rules were not looked at, which needs root", "sudo f2b-pipe check");
+        report.warn(
+            AREA,
+            "",
+            "sets and rules were not looked at, which needs root",
+            "sudo f2b-pipe check",
+        );
     }
 }
 
@@ -72,7 +83,11 @@ fn tools(report: &mut Report) {
         match tool::succeed(name, &["--version"], "") {
             Ok(version) => {
                 let version = version.trim().to_owned();
-                let variant = if version.contains("nf_tables") { "nftables" } else { "legacy" };
+                let variant = if version.contains("nf_tables") {
+                    "nftables"
+                } else {
+                    "legacy"
+                };
                 report.ok(AREA, "", format!("{version}: writes to {variant}"));
                 variants.push((name, variant));
             }
@@ -123,7 +138,11 @@ fn sets(config: &Config, report: &mut Report) -> Option<Vec<SetRef>> {
         }
     }
     if !foreign {
-        report.ok(AREA, "", format!("the kernel has ip_set; sets of ours in it: {}", there.len()));
+        report.ok(
+            AREA,
+            "",
+            format!("the kernel has ip_set; sets of ours in it: {}", there.len()),
+        );
     }
     Some(there)
 }

@@ -25,19 +25,27 @@ impl Process {
 
 /// All that can be seen. One that ends meanwhile is left out.
 pub(super) fn all() -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid: u32| parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)).collect()
+    pids.filter_map(|pid: u32| parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?))
+        .collect()
 }
 
 /// This one.
 pub(super) fn own() -> Process {
-    fs::read_to_string("/proc/self/status").ok().and_then(|status| parse(&status)).unwrap_or_default()
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| parse(&status))
+        .unwrap_or_default()
 }
 
 fn parse(status: &str) -> Option<Process> {
     let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|line| line.split_whitespace().next())
     };
     Some(Process {
@@ -52,9 +60,11 @@ fn parse(status: &str) -> Option<Process> {
 /// httpd's first process: the one whose parent is not httpd.
 pub(super) fn httpd(all: &[Process]) -> Option<&Process> {
     let is_httpd = |process: &&Process| matches!(process.name.as_str(), "apache2" | "httpd");
-    all.iter()
-        .filter(is_httpd)
-        .find(|process| !all.iter().filter(is_httpd).any(|other| other.pid == process.parent))
+    all.iter().filter(is_httpd).find(|process| {
+        !all.iter()
+            .filter(is_httpd)
+            .any(|other| other.pid == process.parent)
+    })
 }
 
 #[cfg(test)]
@@ -66,9 +76,16 @@ mod tests {
         let text = "Name:\tapache2\nUmask:\t0022\nPid:\t12\nPPid:\t1\nUid:\t0\t0\t0\t0\nCapEff:\t0000000000001000\n";
         let process = parse(text).unwrap();
         assert!(process.has_net_admin());
-        assert_eq!((process.pid, process.parent, process.name.as_str()), (12, 1, "apache2"));
+        assert_eq!(
+            (process.pid, process.parent, process.name.as_str()),
+            (12, 1, "apache2")
+        );
         assert!(parse("Name:\tx\n").is_none());
-        let child = Process { pid: 13, parent: 12, ..process.clone() };
+        let child = Process {
+            pid: 13,
+            parent: 12,
+            ..process.clone()
+        };
         assert_eq!(httpd(&[child, process.clone()]), Some(&process));
         assert_eq!(own().pid, std::process::id());
     }

@@ -62,22 +62,50 @@ impl Report {
         self.add(Level::Ok, area, &place, text.into(), None);
     }
 
-    pub(super) fn warn(&mut self, area: Area, place: impl ToString, text: impl Into<String>, write: impl Into<String>) {
+    pub(super) fn warn(
+        &mut self,
+        area: Area,
+        place: impl ToString,
+        text: impl Into<String>,
+        write: impl Into<String>,
+    ) {
         self.add(Level::Warn, area, &place, text.into(), Some(write.into()));
     }
 
-    pub(super) fn fail(&mut self, area: Area, place: impl ToString, text: impl Into<String>, write: impl Into<String>) {
+    pub(super) fn fail(
+        &mut self,
+        area: Area,
+        place: impl ToString,
+        text: impl Into<String>,
+        write: impl Into<String>,
+    ) {
         self.add(Level::Fail, area, &place, text.into(), Some(write.into()));
     }
 
-    fn add(&mut self, level: Level, area: Area, place: &dyn ToString, text: String, write: Option<String>) {
+    fn add(
+        &mut self,
+        level: Level,
+        area: Area,
+        place: &dyn ToString,
+        text: String,
+        write: Option<String>,
+    ) {
         let place = Some(place.to_string()).filter(|place| !place.is_empty());
         let write = write.filter(|write| !write.is_empty());
-        self.0.push(Finding { level, area, place, text, write });
+        self.0.push(Finding {
+            level,
+            area,
+            place,
+            text,
+            write,
+        });
     }
 
     pub(super) fn count(&self, level: Level) -> usize {
-        self.0.iter().filter(|finding| finding.level == level).count()
+        self.0
+            .iter()
+            .filter(|finding| finding.level == level)
+            .count()
     }
 
     /// For people.

@@ -53,11 +53,20 @@ pub(super) fn look(httpd: &Httpd, config: &Config, path: &Path, report: &mut Rep
 fn recommended(httpd: &Httpd) -> String {
     let debian = httpd.main.ends_with("apache2/apache2.conf");
     let (file, then) = if debian {
-        ("/etc/apache2/conf-available/f2b-pipe.conf", "a2enconf f2b-pipe && apache2ctl configtest && apache2ctl graceful")
+        (
+            "/etc/apache2/conf-available/f2b-pipe.conf",
+            "a2enconf f2b-pipe && apache2ctl configtest && apache2ctl graceful",
+        )
     } else {
-        ("/etc/httpd/conf.d/f2b-pipe.conf", "apachectl configtest && apachectl graceful")
+        (
+            "/etc/httpd/conf.d/f2b-pipe.conf",
+            "apachectl configtest && apachectl graceful",
+        )
     };
-    format!("in {file}, which is outside any <VirtualHost>:\n{}\nthen: {then}", lines_to_paste())
+    format!(
+        "in {file}, which is outside any <VirtualHost>:\n{}\nthen: {then}",
+        lines_to_paste()
+    )
 }
 
 fn lines_to_paste() -> String {
@@ -90,7 +99,9 @@ fn unread(httpd: &Httpd, report: &mut Report) {
 fn pipes<'a>(httpd: &'a Httpd, report: &mut Report) -> Vec<Pipe<'a>> {
     let mut found = Vec::new();
     for log in &httpd.logs {
-        let Target::Piped(command) = &log.target else { continue };
+        let Target::Piped(command) = &log.target else {
+            continue;
+        };
         match command.ours() {
             None => {}
             Some(Ours::Run(args)) => found.push(Pipe { log, args: *args }),
@@ -108,7 +119,9 @@ fn pipes<'a>(httpd: &'a Httpd, report: &mut Report) -> Vec<Pipe<'a>> {
 /// Can httpd start it, and does it run with the configuration that is checked here?
 fn command(pipe: &Pipe<'_>, path: &Path, report: &mut Report) {
     let place = &pipe.log.place;
-    let Target::Piped(command) = &pipe.log.target else { return };
+    let Target::Piped(command) = &pipe.log.target else {
+        return;
+    };
     if command.shell {
         report.warn(
             AREA,
@@ -122,7 +135,10 @@ fn command(pipe: &Pipe<'_>, path: &Path, report: &mut Report) {
         report.fail(
             AREA,
             place,
-            format!("httpd does not search PATH: \"|{}\" keeps it from starting", program.display()),
+            format!(
+                "httpd does not search PATH: \"|{}\" keeps it from starting",
+                program.display()
+            ),
             "write \"|/usr/bin/f2b-pipe ...\"",
         );
     } else {
@@ -130,15 +146,22 @@ fn command(pipe: &Pipe<'_>, path: &Path, report: &mut Report) {
             Err(error) => report.fail(
                 AREA,
                 place,
-                format!("{}: {error}; httpd will not start with it (AH00104)", program.display()),
+                format!(
+                    "{}: {error}; httpd will not start with it (AH00104)",
+                    program.display()
+                ),
                 "install the program there before the next restart of httpd, or take the line out",
             ),
-            Ok(found) if !found.is_file() || found.permissions().mode() & 0o111 == 0 => report.fail(
-                AREA,
-                place,
-                format!("{} is no executable file; httpd will not start with it (AH00104)", program.display()),
-                format!("chmod 755 {}", program.display()),
-            ),
+            Ok(found) if !found.is_file() || found.permissions().mode() & 0o111 == 0 => report
+                .fail(
+                    AREA,
+                    place,
+                    format!(
+                        "{} is no executable file; httpd will not start with it (AH00104)",
+                        program.display()
+                    ),
+                    format!("chmod 755 {}", program.display()),
+                ),
             Ok(_) => {}
         }
     }
@@ -146,8 +169,14 @@ fn command(pipe: &Pipe<'_>, path: &Path, report: &mut Report) {
         report.warn(
             AREA,
             place,
-            format!("it runs with another configuration, {}", pipe.args.place.config.display()),
-            format!("f2b-pipe check --config {}", pipe.args.place.config.display()),
+            format!(
+                "it runs with another configuration, {}",
+                pipe.args.place.config.display()
+            ),
+            format!(
+                "f2b-pipe check --config {}",
+                pipe.args.place.config.display()
+            ),
         );
     }
     if let Some(tee) = &pipe.args.tee {
@@ -170,18 +199,31 @@ fn tee_path(place: &httpd::Place, tee: &Path, report: &mut Report) {
         report.fail(
             AREA,
             place,
-            format!("the directory of --tee {} is missing: no access log is written", tee.display()),
+            format!(
+                "the directory of --tee {} is missing: no access log is written",
+                tee.display()
+            ),
             format!("mkdir -p {}", directory.display()),
         );
     } else if tee.is_dir() {
-        report.fail(AREA, place, format!("--tee {} is a directory", tee.display()), "name a file in it");
+        report.fail(
+            AREA,
+            place,
+            format!("--tee {} is a directory", tee.display()),
+            "name a file in it",
+        );
     }
 }
 
 fn error_log(pipe: &Pipe<'_>, report: &mut Report) {
     let place = &pipe.log.place;
     if !pipe.args.error_log {
-        report.fail(AREA, place, "ErrorLog lines are not access lines", "add --error-log to this command");
+        report.fail(
+            AREA,
+            place,
+            "ErrorLog lines are not access lines",
+            "add --error-log to this command",
+        );
     }
     if pipe.args.tee.is_none() {
         report.fail(
@@ -203,7 +245,12 @@ fn error_log(pipe: &Pipe<'_>, report: &mut Report) {
 fn format(pipe: &Pipe<'_>, httpd: &Httpd, config: &Config, report: &mut Report) {
     let place = &pipe.log.place;
     if pipe.args.error_log {
-        report.fail(AREA, place, "these are access lines", "take --error-log out of this command");
+        report.fail(
+            AREA,
+            place,
+            "these are access lines",
+            "take --error-log out of this command",
+        );
         return;
     }
     let asked = match Format::compile(&pipe.args.format) {
@@ -217,7 +264,12 @@ fn format(pipe: &Pipe<'_>, httpd: &Httpd, config: &Config, report: &mut Report) 
         Ok(sent) => sent,
         Err(error) => {
             let sent = &pipe.log.format;
-            report.fail(AREA, place, format!("nobody can be banned by the lines httpd writes here ({sent}): {error}"), "");
+            report.fail(
+                AREA,
+                place,
+                format!("nobody can be banned by the lines httpd writes here ({sent}): {error}"),
+                "",
+            );
             return;
         }
     };
@@ -232,7 +284,11 @@ fn format(pipe: &Pipe<'_>, httpd: &Httpd, config: &Config, report: &mut Report) 
         return;
     }
     if sent.is_sealed() {
-        report.ok(AREA, place, "its lines are understood, and a torn one is told from a whole one");
+        report.ok(
+            AREA,
+            place,
+            "its lines are understood, and a torn one is told from a whole one",
+        );
     } else {
         report.warn(
             AREA,
@@ -260,14 +316,19 @@ fn reads_alike(asked: &Format, sent: &Format, line: &str) -> bool {
         Field::User,
         Field::Vhost,
     ];
-    let (Ok(a), Ok(b)) = (asked.read(line.as_bytes()), sent.read(line.as_bytes())) else { return false };
+    let (Ok(a), Ok(b)) = (asked.read(line.as_bytes()), sent.read(line.as_bytes())) else {
+        return false;
+    };
     (a.client, a.peer, a.status) == (b.client, b.peer, b.status)
         && TEXTS.iter().all(|field| a.text(*field) == b.text(*field))
 }
 
 /// A format for people: its name if it has one.
 fn shown(format: &str) -> &str {
-    NICKNAMES.iter().find(|(_, text)| *text == format).map_or(format, |(name, _)| name)
+    NICKNAMES
+        .iter()
+        .find(|(_, text)| *text == format)
+        .map_or(format, |(name, _)| name)
 }
 
 /// A format as it has to stand within a directive's own double quotes.
@@ -290,7 +351,10 @@ fn missing_fields(place: &httpd::Place, format: &Format, config: &Config, report
         report.warn(
             AREA,
             place,
-            format!("the format has no {directive}, which decides in {}", jails.join(", ")),
+            format!(
+                "the format has no {directive}, which decides in {}",
+                jails.join(", ")
+            ),
             format!("add {directive} to the format, or use f2b, which has it"),
         );
     }
@@ -299,7 +363,12 @@ fn missing_fields(place: &httpd::Place, format: &Format, config: &Config, report
 /// Directives that a rule looks at and the format does not have.
 fn needs(rule: &Rule, format: &Format) -> BTreeSet<&'static str> {
     let mut needs = BTreeSet::new();
-    let fields = rule.all.text.iter().chain(&rule.not.text).map(|(field, _)| *field);
+    let fields = rule
+        .all
+        .text
+        .iter()
+        .chain(&rule.not.text)
+        .map(|(field, _)| *field);
     for field in fields.chain(rule.distinct) {
         let directive = match field {
             Field::Method | Field::Path | Field::Query | Field::Request => "%r",
@@ -352,7 +421,9 @@ fn lookups(pipe: &Pipe<'_>, httpd: &Httpd, config: &Config, report: &mut Report)
     }
     let by_vhost = config.jails.iter().any(|jail| {
         let fields = jail.rule.all.text.iter().chain(&jail.rule.not.text);
-        fields.map(|(field, _)| *field).any(|field| field == Field::Vhost)
+        fields
+            .map(|(field, _)| *field)
+            .any(|field| field == Field::Vhost)
     });
     if by_vhost && has("%V") && switches.canonical_name.is_none() {
         report.warn(
@@ -371,7 +442,9 @@ fn who_gets_what(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
     for (index, server) in httpd.servers.iter().enumerate() {
         let logs = httpd.access_logs(index);
         let ours = |log: &Log| pipes.iter().find(|pipe| std::ptr::eq(pipe.log, log));
-        let writes = |log: &&Log| log.only_if.is_none() && ours(log).is_none_or(|pipe| pipe.args.tee.is_some());
+        let writes = |log: &&Log| {
+            log.only_if.is_none() && ours(log).is_none_or(|pipe| pipe.args.tee.is_some())
+        };
         if !logs.iter().any(|log| ours(log).is_some()) {
             unseen.insert(&server.name);
         } else if !logs.iter().any(|log| writes(log)) {
@@ -379,7 +452,9 @@ fn who_gets_what(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
         }
     }
     let names = |set: &BTreeSet<&str>| set.iter().copied().collect::<Vec<_>>().join(", ");
-    let place = pipes.first().map_or_else(String::new, |pipe| pipe.log.place.to_string());
+    let place = pipes
+        .first()
+        .map_or_else(String::new, |pipe| pipe.log.place.to_string());
     if !lost.is_empty() {
         report.fail(
             AREA,
@@ -392,12 +467,19 @@ fn who_gets_what(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
         report.warn(
             AREA,
             &place,
-            format!("requests for {} never reach f2b-pipe: a CustomLog of their own takes their lines", names(&unseen)),
+            format!(
+                "requests for {} never reach f2b-pipe: a CustomLog of their own takes their lines",
+                names(&unseen)
+            ),
             format!("one GlobalLog gets the lines of all:\n{}", lines_to_paste()),
         );
     }
     if lost.is_empty() && unseen.is_empty() {
-        report.ok(AREA, "", "every server's lines reach f2b-pipe, and its access log is written");
+        report.ok(
+            AREA,
+            "",
+            "every server's lines reach f2b-pipe, and its access log is written",
+        );
     }
 }
 
@@ -422,18 +504,26 @@ fn doubled(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
                 report.fail(
                     AREA,
                     &log.place,
-                    format!("the same file is written by {}, so each line stands in it twice", other.place),
+                    format!(
+                        "the same file is written by {}, so each line stands in it twice",
+                        other.place
+                    ),
                     "take --tee out where a plain CustomLog writes the file already",
                 );
             }
-            let (Some(_), None) = (pipe, &log.only_if) else { continue };
+            let (Some(_), None) = (pipe, &log.only_if) else {
+                continue;
+            };
             if let Some(other) = first_pipe.replace(log)
                 && told.insert((log.place.to_string(), "pipe"))
             {
                 report.warn(
                     AREA,
                     &log.place,
-                    format!("the same lines go to f2b-pipe by {}, too: twice the work", other.place),
+                    format!(
+                        "the same lines go to f2b-pipe by {}, too: twice the work",
+                        other.place
+                    ),
                     "keep one of the two; the GlobalLog, if one of them is",
                 );
             }
@@ -465,7 +555,10 @@ fn switches(httpd: &Httpd, pipes: &[&Pipe<'_>], config: &Config, report: &mut Re
         );
     }
     if let Some(place) = &httpd.switches.remoteip {
-        for pipe in pipes.iter().filter(|pipe| !pipe.log.format.contains("%{c}a")) {
+        for pipe in pipes
+            .iter()
+            .filter(|pipe| !pipe.log.format.contains("%{c}a"))
+        {
             report.warn(
                 AREA,
                 place,
@@ -503,20 +596,35 @@ fn switches(httpd: &Httpd, pipes: &[&Pipe<'_>], config: &Config, report: &mut Re
 fn ports(httpd: &Httpd, config: &Config, report: &mut Report) {
     let mut open: BTreeMap<Vec<u16>, Vec<&str>> = BTreeMap::new();
     for jail in &config.jails {
-        let Ports::These(closed) = &jail.ports else { continue };
-        let left: BTreeSet<u16> =
-            httpd.listen.iter().map(|(_, port)| *port).filter(|port| !closed.iter().any(|(_, c)| c == port)).collect();
+        let Ports::These(closed) = &jail.ports else {
+            continue;
+        };
+        let left: BTreeSet<u16> = httpd
+            .listen
+            .iter()
+            .map(|(_, port)| *port)
+            .filter(|port| !closed.iter().any(|(_, c)| c == port))
+            .collect();
         if !left.is_empty() {
-            open.entry(left.into_iter().collect()).or_default().push(&jail.name);
+            open.entry(left.into_iter().collect())
+                .or_default()
+                .push(&jail.name);
         }
     }
     for (left, jails) in open {
         let place = httpd.listen.iter().find(|(_, port)| left.contains(port));
-        let list = left.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let list = left
+            .iter()
+            .map(u16::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
         report.warn(
             AREA,
             place.map_or_else(String::new, |(place, _)| place.to_string()),
-            format!("httpd listens on {list}, which bans of {} leave open", jails.join(", ")),
+            format!(
+                "httpd listens on {list}, which bans of {} leave open",
+                jails.join(", ")
+            ),
             format!("in f2b-pipe.toml, [defaults]: port = [\"http\", \"https\", {list}]"),
         );
     }
