@@ -39,7 +39,9 @@ impl Family {
         }
     }
 
-    fn tool(self) -> &'static str {
+    /// The name of its program.
+    #[must_use]
+    pub fn tool(self) -> &'static str {
         match self {
             Self::Inet => "iptables",
             Self::Inet6 => "ip6tables",

@@ -257,6 +257,17 @@ impl Ipset {
         }
     }
 
+    /// Whether `set` is there, and ours. Makes nothing.
+    ///
+    /// # Errors
+    /// [`ActError::Foreign`]: another program's set has this name.
+    pub fn look(&mut self, set: &SetRef) -> Result<bool, ActError> {
+        match self.header(&set.name)? {
+            Some(header) => judge(&header, set).map(|_| true),
+            None => Ok(false),
+        }
+    }
+
     /// Makes a set called `name` with the parameters of `set`.
     fn create(&mut self, name: &str, set: &SetRef) -> Result<(), WireError> {
         let (revision, hashsize) = match set.kind {

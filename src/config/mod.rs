@@ -266,6 +266,17 @@ pub struct Rule {
     pub distinct: Option<Distinct>,
 }
 
+impl Rule {
+    /// The one field whose different values are counted.
+    #[must_use]
+    pub fn distinct_field(&self) -> Option<Field> {
+        match self.distinct {
+            Some(Distinct::Field(field)) => Some(field),
+            Some(Distinct::Any) | None => None,
+        }
+    }
+}
+
 /// `distinct`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Distinct {

@@ -485,11 +485,10 @@ pub fn unmeetable(jails: &[Jail], format: &Format) -> Vec<(String, &'static str)
             (!duration.is_empty() && !format.has_duration()).then_some("duration (%D)"),
             (is_static.is_some() && !format.has(Field::Path)).then_some("request (%r)"),
         ];
-        let distinct = match jail.rule.distinct {
-            Some(Distinct::Field(field)) => Some(field),
-            Some(Distinct::Any) | None => None,
-        };
-        let texts = text.iter().map(|(field, _)| *field).chain(distinct);
+        let texts = text
+            .iter()
+            .map(|(field, _)| *field)
+            .chain(jail.rule.distinct_field());
         let texts = texts
             .filter(|field| *field != Field::Message && !format.has(*field))
             .map(Field::directive);

@@ -369,7 +369,7 @@ fn needs(rule: &Rule, format: &Format) -> BTreeSet<&'static str> {
         .iter()
         .chain(&rule.not.text)
         .map(|(field, _)| *field);
-    for field in fields.chain(rule.distinct) {
+    for field in fields.chain(rule.distinct_field()) {
         let directive = match field {
             Field::Method | Field::Path | Field::Query | Field::Request => "%r",
             Field::Agent => "%{User-Agent}i",
