@@ -29,7 +29,9 @@ fn serves_three_thousand(world: &World, httpd: &Httpd<'_>) {
         200,
         Duration::ZERO,
         |client| format!("198.51.100.{}", 10 + client),
-        |client, n| Request::get(format!("/page?client={client}&n={n}")).agent(&"x".repeat(n)),
+        |client, n| {
+            Request::get(format!("/picture.png?client={client}&n={n}")).agent(&"x".repeat(n))
+        },
     );
     for n in 0..20 {
         if scanner.ask(&Request::get(format!("/missing/{n}"))).is_err() {
