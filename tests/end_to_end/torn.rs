@@ -103,7 +103,7 @@ impl Httpd {
             Format::F2b => {
                 let n = self.requests.fetch_add(1, Ordering::Relaxed);
                 let token = format!(
-                    "f2b:{}t:{:x}P",
+                    "f2b:{}:{:x}",
                     1_772_438_400_000_000 + n * 7,
                     0x7f2a_1c00 + n % 64
                 );
@@ -373,15 +373,21 @@ fn a_process_that_comes_to_a_full_pipe_believes_no_torn_line() {
             format,
             requests: AtomicU64::new(0),
         });
-        for _ in 0..4 {
+        for _ in 0..3 {
             let mut piped = world.pipe(capacity, &args);
             piped.kill();
             let storm = Storm::start(&httpd, &piped);
             for _ in 0..4 {
-                // Writers fill the pipe and sleep.
+                // Writers fill the pipe and sleep; it comes, takes some of it, and is killed again.
                 thread::sleep(Duration::from_millis(60));
+                let had = bytes_of(&log).len();
                 piped.start(&world, &args);
-                thread::sleep(Duration::from_millis(60));
+                wait_until("the tee to grow", secs(5), || bytes_of(&log).len() > had);
+                hold_up(
+                    piped.pid(),
+                    Duration::from_millis(20),
+                    Duration::from_millis(60),
+                );
                 piped.kill();
             }
             piped.start(&world, &args);

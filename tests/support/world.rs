@@ -299,9 +299,16 @@ impl Drop for World {
         if std::thread::panicking() {
             for name in ["error.log", "stderr"] {
                 let text = text_of(&self.path(name));
-                let lines: Vec<&str> = text.lines().collect();
+                let lines: Vec<&str> = text
+                    .lines()
+                    .filter(|line| !line.contains("info: ban client="))
+                    .collect();
                 let last = &lines[lines.len().saturating_sub(40)..];
-                eprintln!("--- {name} ({} lines)\n{}", lines.len(), last.join("\n"));
+                eprintln!(
+                    "--- {name} ({} lines without bans)\n{}",
+                    lines.len(),
+                    last.join("\n")
+                );
             }
         }
         for command in self.at_end.lock().expect("lock").drain(..).rev() {
