@@ -2,19 +2,35 @@
 //! end there.
 
 use regex_syntax::ParserBuilder;
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::literal::Extractor;
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 /// Lower-case literals, at least one of which stands in the lower-cased text wherever the pattern matches. `None`: there
 /// are none, the pattern must be tried on every text. The pattern is read as bytes without Unicode, as config compiles it.
 pub(super) fn required(pattern: &str) -> Option<Vec<Vec<u8>>> {
-    let hir = ParserBuilder::new()
-        .unicode(false)
-        .utf8(false)
-        .build()
-        .parse(pattern)
-        .ok()?;
-    of(&hir).filter(|set| set.len() <= SET_MAX)
+    of(&parse(pattern)?).filter(|set| set.len() <= SET_MAX)
 }
+
+/// The words a pattern stands for that matches nothing but these, from end to end: `^(?:GET|HEAD)$`.
+pub(super) fn words(pattern: &str) -> Option<Vec<Vec<u8>>> {
+    let hir = parse(pattern)?;
+    let (first, last) = (hir.properties().look_set_prefix(), hir.properties().look_set_suffix());
+    let looks = hir.properties().look_set();
+    let anchors = first.contains(Look::Start) && last.contains(Look::End) && looks.len() == 2;
+    if !anchors {
+        return None;
+    }
+    let seq = Extractor::new().extract(&hir);
+    let literals = seq.literals().filter(|_| seq.is_exact())?;
+    (literals.len() <= WORDS_MAX).then(|| literals.iter().map(|l| l.as_bytes().to_vec()).collect())
+}
+
+fn parse(pattern: &str) -> Option<Hir> {
+    ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern).ok()
+}
+
+/// More words than this are faster found by an automaton.
+const WORDS_MAX: usize = 8;
 
 /// More alternatives than this are not worth a search of their own.
 const SET_MAX: usize = 64;
@@ -97,6 +113,16 @@ mod tests {
                 .map(|l| String::from_utf8(l).unwrap())
                 .collect()
         })
+    }
+
+    #[test]
+    fn a_list_of_words_is_known_as_such() {
+        let list = |pattern: &str| words(pattern).map(|w| w.into_iter().map(|w| String::from_utf8(w).unwrap()).collect());
+        assert_eq!(list("^(?:GET|HEAD|POST)$"), Some(vec!["GET".to_owned(), "HEAD".to_owned(), "POST".to_owned()]));
+        assert_eq!(list("^-$"), Some(vec!["-".to_owned()]));
+        for other in ["^GET", "GET$", "^a+$", "^a|b$", "GET", "(?m)^GET$", r"^\bGET$"] {
+            assert_eq!(list(other), None::<Vec<String>>, "{other}");
+        }
     }
 
     #[test]
