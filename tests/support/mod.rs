@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-pub(crate) use client::{Connection, Load, Request};
+pub(crate) use client::{Connection, Load, Request, http2};
 pub(crate) use httpd::{Httpd, Mpm, Setup, shim};
 pub(crate) use world::{Piped, SERVER, World, alive, proc_state, signal};
 
