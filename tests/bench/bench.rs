@@ -241,7 +241,7 @@ impl Bench {
 
     fn rotatelogs(&self) -> Command {
         let mut command = Command::new("rotatelogs");
-        command.arg(self.dir.join("out/rotated")).arg("100G");
+        command.arg(self.dir.join("out/rotated")).arg("86400");
         command
     }
 
