@@ -48,9 +48,14 @@ pub struct Counter {
 /// more than the longest findtime that config lets through, 28 days.
 const KEPT_MS: u64 = 35 * 86_400_000;
 
+/// How old an entry's place in the order of use may be, milliseconds.
+const TOUCH_MS: u32 = 1000;
+
 /// What one client did. Two jails have room here, which is what nearly every client needs.
 #[derive(Debug, Default)]
 struct Slots {
+    /// When it was last moved to the front of the table.
+    touched: u32,
     here: [Slot; 2],
     /// Sorted by jail.
     more: Option<Box<Vec<Slot>>>,
@@ -115,8 +120,14 @@ impl Counter {
                 break;
             }
         }
+        // To move an entry to the front costs more than to find it: its neighbours are in no cache. Once a second is
+        // enough, for whoever is busy is never the one that was quiet longest.
+        let fresh = |slots: &Slots| now.saturating_sub(slots.touched) < TOUCH_MS;
+        if !self.table.peek(&client).is_some_and(fresh) {
+            self.table.get_or_insert_mut(client, Slots::default).touched = now;
+        }
         Visit {
-            slots: self.table.get_or_insert_mut(client, Slots::default),
+            slots: self.table.peek_mut(&client),
             findtimes: &self.findtimes,
             stamps: &mut self.stamps,
             now,
@@ -153,6 +164,7 @@ impl Counter {
             let back = u32::try_from(back).unwrap_or(u32::MAX);
             self.base = now.0 - KEPT_MS;
             for (_, slots) in &mut self.table {
+                slots.touched = slots.touched.saturating_sub(back);
                 slots.move_back(back);
             }
             u32::try_from(KEPT_MS).unwrap_or(u32::MAX)
@@ -162,7 +174,8 @@ impl Counter {
 
 /// One client at one moment.
 pub struct Visit<'c> {
-    slots: &'c mut Slots,
+    /// Always there: `visit` has just put it there. An `Option` only saves a second way to look it up.
+    slots: Option<&'c mut Slots>,
     findtimes: &'c [u32],
     stamps: &'c mut usize,
     now: u32,
@@ -174,7 +187,8 @@ impl Visit<'_> {
     pub fn add(&mut self, jail: JailId, weight: u32, distinct: Option<u64>, maxretry: u32) -> u32 {
         let findtime = self.findtimes.get(usize::from(jail)).copied().unwrap_or(0);
         let oldest = self.now.saturating_sub(findtime);
-        let slot = self.slots.of(jail);
+        let Some(slots) = &mut self.slots else { return 0 };
+        let slot = slots.of(jail);
         let before = slot.room();
         let count = match distinct {
             Some(value) => slot.see(jail, value, self.now, oldest, maxretry),
@@ -186,7 +200,8 @@ impl Visit<'_> {
 
     /// After a ban: the window begins anew.
     pub fn forget(&mut self, jail: JailId) {
-        let slot = self.slots.of(jail);
+        let Some(slots) = &mut self.slots else { return };
+        let slot = slots.of(jail);
         *self.stamps = self.stamps.saturating_sub(slot.room());
         *slot = Slot::Few {
             jail,
@@ -202,7 +217,7 @@ impl Slots {
         reason = "the place was found or made on the line before"
     )]
     fn of(&mut self, jail: JailId) -> &mut Slot {
-        let Self { here, more } = self;
+        let Self { here, more, .. } = self;
         if let Some(place) = here.iter().position(|slot| slot.jail() == Some(jail)) {
             return &mut here[place];
         }
@@ -362,7 +377,7 @@ mod tests {
     #[test]
     fn a_client_is_small() {
         assert_eq!(size_of::<Slot>(), 16);
-        assert_eq!(size_of::<Slots>(), 40);
+        assert_eq!(size_of::<Slots>(), 48);
     }
 
     #[test]

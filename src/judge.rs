@@ -67,6 +67,8 @@ pub struct Judge {
     act: Act,
     off: Arc<AtomicBool>,
     hits: Vec<Hit>,
+    /// Limits that the line at hand reached.
+    reached: Vec<(Hit, Client, u32, Verdict)>,
     tally: Tally,
 }
 
@@ -166,6 +168,7 @@ impl Judge {
             act,
             off,
             hits: Vec::new(),
+            reached: Vec::new(),
             tally,
         })
     }
@@ -212,46 +215,54 @@ impl Judge {
         };
         self.hits.clear();
         self.filter.hits(&access, &mut self.hits);
-        for n in 0..self.hits.len() {
-            if let Some(hit) = self.hits.get(n).copied() {
-                self.hit(hit, &access, now, each);
-            }
-        }
+        self.count(&access, now, each);
         Ok(())
     }
 
-    fn hit(
+    /// Counts the hits of one line, all of one client.
+    fn count(&mut self, access: &Access<'_>, now: Arrival, each: &mut dyn FnMut(Decision<'_>)) {
+        let Self { config, counter, tally, hits, reached, .. } = self;
+        let jail_of = |hit: &Hit| config.jails.get(usize::from(hit.jail));
+        let counted = |hit: &Hit| jail_of(hit).map(|jail| hit.client.counted(jail.ipv6_prefix));
+        let mut hits = hits.iter().peekable();
+        while let Some(client) = hits.peek().and_then(|hit| counted(hit)) {
+            // The jails' prefixes are the same as a rule, and one visit serves them all.
+            let mut visit = counter.visit(client, now);
+            while let Some(hit) = hits.next_if(|hit| counted(hit) == Some(client)) {
+                let Some(jail) = jail_of(hit) else { continue };
+                let Some(counts) = tally.jails.get_mut(usize::from(hit.jail)) else { continue };
+                counts.hits += 1;
+                let count = visit.add(hit.jail, hit.weight, hit.distinct, jail.maxretry);
+                match decide(jail, count) {
+                    Verdict::Pass => {}
+                    verdict @ (Verdict::Ban(_) | Verdict::Observe) => {
+                        visit.forget(hit.jail);
+                        reached.push((*hit, client, count, verdict));
+                    }
+                }
+            }
+        }
+        while let Some((hit, counted, count, verdict)) = self.reached.pop() {
+            self.reached(hit, Target::Client(counted), count, verdict, access, now, each);
+        }
+    }
+
+    /// A limit was reached: who may be banned, is.
+    fn reached(
         &mut self,
         hit: Hit,
+        who: Target,
+        count: u32,
+        verdict: Verdict,
         access: &Access<'_>,
         now: Arrival,
         each: &mut dyn FnMut(Decision<'_>),
     ) {
-        let Self {
-            config,
-            counter,
-            exempt,
-            tally,
-            ..
-        } = self;
-        let Some(jail) = config.jails.get(usize::from(hit.jail)) else {
-            return;
-        };
-        let Some(counts) = tally.jails.get_mut(usize::from(hit.jail)) else {
-            return;
-        };
-        counts.hits += 1;
-        let counted = hit.client.counted(jail.ipv6_prefix);
-        let mut visit = counter.visit(counted, now);
-        let count = visit.add(hit.jail, hit.weight, hit.distinct, jail.maxretry);
-        let verdict = decide(jail, count);
-        if verdict == Verdict::Pass {
-            return;
-        }
-        visit.forget(hit.jail);
+        let Self { config, exempt, tally, .. } = self;
+        let Some(jail) = config.jails.get(usize::from(hit.jail)) else { return };
+        let Some(counts) = tally.jails.get_mut(usize::from(hit.jail)) else { return };
 
         // Only now: whom nobody would ban needs no protection, and most lines end above.
-        let who = Target::Client(counted);
         let mut tell = |outcome| {
             each(Decision {
                 id: hit.jail,

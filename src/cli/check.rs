@@ -71,34 +71,33 @@ fn configuration(loaded: &Loaded, args: &CheckArgs, report: &mut Report) -> bool
         }
     }
     let config = &loaded.config;
-    let (place, what) = match &config.path {
-        Some(path) => (path.display().to_string(), ""),
-        None => (
-            args.place.config.display().to_string(),
-            "is not there, so the shipped configuration runs: ",
+    let place = args.place.config.display();
+    match config.path {
+        Some(_) => report.ok(Area::Configuration, place, "is read"),
+        None => report.ok(
+            Area::Configuration,
+            place,
+            "is not there; the shipped configuration runs",
         ),
-    };
+    }
     let names = |mode| {
-        let jails: Vec<&str> = config
-            .jails
-            .iter()
-            .filter(|j| j.mode == mode)
-            .map(|j| j.name.as_str())
-            .collect();
-        if jails.is_empty() {
+        let jails = config.jails.iter().filter(|jail| jail.mode == mode);
+        let names: Vec<&str> = jails.map(|jail| jail.name.as_str()).collect();
+        if names.is_empty() {
             "none".to_owned()
         } else {
-            jails.join(", ")
+            names.join(", ")
         }
     };
     report.ok(
         Area::Configuration,
-        place,
-        format!(
-            "{what}jails that ban: {}; that only count: {}",
-            names(Mode::Ban),
-            names(Mode::Observe)
-        ),
+        "",
+        format!("jails that ban: {}", names(Mode::Ban)),
+    );
+    report.ok(
+        Area::Configuration,
+        "",
+        format!("jails that only count: {}", names(Mode::Observe)),
     );
     usable
 }

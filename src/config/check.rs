@@ -90,7 +90,7 @@ fn bare_jail(name: &str) -> Jail {
     }
 }
 
-/// Checks a whole tree. Jails named in `doubtful` are left out: part of them could not be read.
+/// Checks a whole tree. Jails of which a key stands in `doubtful` are left out: that part of them could not be read.
 pub(super) fn check(tree: &Table, doubtful: &[String], problems: &mut Problems) -> Config {
     let mut check = Check {
         problems,
@@ -137,7 +137,9 @@ pub(super) fn check(tree: &Table, doubtful: &[String], problems: &mut Problems) 
         let path = join("jail", name);
         let before = check.problems.errors();
         let jail = check.jail(name, node, &config.manual, enabled);
-        if doubtful.contains(&path) || check.problems.errors() > before {
+        let inside = format!("{path}.");
+        let unread = |key: &String| *key == path || key.starts_with(&inside);
+        if doubtful.iter().any(unread) || check.problems.errors() > before {
             continue;
         }
         config.jails.extend(jail);
@@ -291,19 +293,7 @@ impl Check<'_> {
                 value::number(v, 1, 100_000)
             }),
             "findtime" => self.set(&mut jail.findtime, node, path, value::findtime),
-            "bantime" => {
-                if let Some((ban, cut)) = self.told(&node.place, path, value::bantime(&node.value))
-                {
-                    jail.bantime = ban;
-                    if cut {
-                        let text = format!(
-                            "the kernel keeps a ban {} s (24.8 days) at most, and that is taken; write -1 for ever",
-                            value::BANTIME_MAX.as_secs()
-                        );
-                        self.problems.warn(&node.place, path, text);
-                    }
-                }
-            }
+            "bantime" => self.set(&mut jail.bantime, node, path, value::bantime),
             "ignoreip" => (jail.ignoreip, jail.ignoreip_names) = self.networks(node, path),
             "ignoreself" => self.set(&mut jail.ignoreself, node, path, value::boolean),
             "port" => {
@@ -326,7 +316,7 @@ impl Check<'_> {
                     &node.value,
                     &[("ban", Mode::Ban), ("observe", Mode::Observe)],
                 );
-                // Who writes a mode at all means to take it back: misspelt under [defaults], nobody is banned.
+                // Who writes a mode at all means "observe": misspelt under [defaults], that is taken.
                 jail.mode = self.told(&node.place, path, mode).unwrap_or(Mode::Observe);
             }
             "enabled" => self.set(enabled, node, path, value::boolean),
@@ -395,7 +385,9 @@ impl Check<'_> {
                 .warn(&node.place, &join(&section, key), text.to_owned());
             return None;
         }
-        if jail.rule.distinct == Some(Distinct::Any) && jail.rule.any.is_empty() {
+        if let (Some(Distinct::Any), None, Some(node)) =
+            (jail.rule.distinct, table.get("any"), table.get("distinct"))
+        {
             let text = "\"any\" tells apart what `any` finds, and there is none; write any = { ... }, or \"path\"";
             self.problems
                 .error(&node.place, &join(&section, "distinct"), text.to_owned());

@@ -41,7 +41,7 @@ const LAYERS_MERGE_DEPTH: u8 = 2;
 pub struct Loaded {
     /// What runs.
     pub config: Config,
-    /// What is wrong, in the order in which it was met: the files in their order, then the meaning of the keys.
+    /// What is wrong, file by file and line by line.
     pub problems: Vec<Problem>,
 }
 
@@ -59,7 +59,7 @@ pub fn load(path: &Path) -> Loaded {
     config.path = found.then(|| path.to_path_buf());
     Loaded {
         config,
-        problems: problems.0,
+        problems: problems.in_order(),
     }
 }
 
@@ -73,7 +73,7 @@ pub fn from_text(path: &Path, text: &str) -> Loaded {
     config.path = Some(path.to_path_buf());
     Loaded {
         config,
-        problems: problems.0,
+        problems: problems.in_order(),
     }
 }
 

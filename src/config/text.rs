@@ -27,10 +27,10 @@ pub(super) struct Node {
 pub(super) enum Value {
     Bool(bool),
     Int(i64),
-    /// Also integers that do not fit.
     Float(f64),
     Text(String),
-    Date(String),
+    /// What no key takes, as written: dates, integers of more than 64 bits.
+    Other(String),
     List(Vec<Node>),
     Table(Table),
 }
@@ -69,7 +69,7 @@ impl Value {
             Self::Int(n) => n.to_string().into(),
             Self::Float(n) => n.to_string().into(),
             Self::Text(text) => format!("\"{}\"", text.escape_debug()).into(),
-            Self::Date(text) => text.clone().into(),
+            Self::Other(text) => text.clone().into(),
             Self::List(_) => "a list".into(),
             Self::Table(_) => "a table".into(),
         }
@@ -118,10 +118,10 @@ impl Table {
 
 /// `path.key`.
 pub(super) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
+    match (path, key) {
+        ("", _) => key.to_owned(),
+        (_, "") => path.to_owned(),
+        _ => format!("{path}.{key}"),
     }
 }
 
@@ -129,7 +129,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Read {
     pub(super) tree: Table,
-    /// Sections (`jail.apache-dos`) in which a statement could not be read.
+    /// Keys (`jail.apache-dos.not`) whose statement could not be read, or their section if not even the key could.
     pub(super) doubtful: Vec<String>,
 }
 
@@ -175,22 +175,19 @@ pub(super) fn read(file: &Path, bytes: &[u8], problems: &mut Problems) -> Read {
             .rfind('\n')
             .map_or(offset, |newline| offset - newline - 1);
         let blamed = blamed(&kept, at, column, error.message());
-        let section = section(&lines, blamed.start);
-        let key = lines
-            .get(blamed.start)
-            .and_then(|line| statement_key(line))
-            .unwrap_or("");
+        let key = lines.get(blamed.start).and_then(|line| statement_key(line));
+        let key = join(&section(&lines, blamed.start), key.unwrap_or(""));
         let mut told = Problems::default();
         told.error(
             &Place {
                 file: Arc::clone(&file),
                 line: blamed.start + 1,
             },
-            &join(section, key),
+            &key,
             explain(error.message(), &source, error.span().unwrap_or(0..0)),
         );
         mistakes.append(&mut told.0);
-        doubtful.push(section.to_owned());
+        doubtful.push(key);
         for line in kept.iter_mut().take(blamed.end).skip(blamed.start) {
             *line = "";
         }
@@ -199,14 +196,18 @@ pub(super) fn read(file: &Path, bytes: &[u8], problems: &mut Problems) -> Read {
             break;
         }
     }
-    let first = mistakes.first().map_or_else(String::new, |p| {
-        format!(" (line {}: {})", p.line.unwrap_or(1), p.text)
-    });
-    problems.file(
-        &file,
-        format!("not TOML, nothing of it is used{first}; the shipped file shows the form"),
-    );
-    Read::default()
+    // One mistake is told as such; of many, that this is no configuration.
+    if let [first, _, ..] = mistakes.as_mut_slice() {
+        first.key.clear();
+        "not TOML, nothing of it is used; the shipped file shows the form"
+            .clone_into(&mut first.text);
+    }
+    mistakes.truncate(1);
+    problems.0.append(&mut mistakes);
+    Read {
+        tree: Table::default(),
+        doubtful,
+    }
 }
 
 fn is_blank(line: &str) -> bool {
@@ -248,8 +249,9 @@ fn blamed(lines: &[&str], at: usize, column: usize, message: &str) -> Range<usiz
     {
         return at..next;
     }
-    // A list or table without its end is found where the next statement begins, or at the end of the file.
-    if inside {
+    // What has no end is found where the next statement begins (a list, a table), or at the end of the file (a text of
+    // several lines).
+    if inside || is_blank(line(at)) {
         if let Some(start) = (0..at).rev().find(|i| statement_key(line(*i)).is_some()) {
             return start..if begins(&at) { at } else { next };
         }
@@ -258,11 +260,12 @@ fn blamed(lines: &[&str], at: usize, column: usize, message: &str) -> Range<usiz
 }
 
 /// The section in which line `at` (from 0) stands: `jail.apache-dos`; empty before the first header.
-fn section<'a>(lines: &[&'a str], at: usize) -> &'a str {
+fn section(lines: &[&str], at: usize) -> String {
     let mut above = lines.iter().take(at + 1).rev();
     let header = above.find(|line| is_header(line)).copied().unwrap_or("");
     let inner = header.trim_start().trim_start_matches('[');
-    inner.split([']', '#', '\r']).next().unwrap_or("").trim()
+    let inner = inner.split([']', '#']).next().unwrap_or("");
+    inner.replace(['"', '\'', ' ', '\r'], "")
 }
 
 /// The parser's message with what to write.
@@ -281,6 +284,10 @@ fn explain(message: &str, source: &str, span: Range<usize>) -> String {
         return match found {
             "" => "no value; write one behind the =".to_owned(),
             "yes" | "on" => format!("{found} is no value of TOML; write true"),
+            _ if found.ends_with([';', ',']) => {
+                let value = found.trim_end_matches([';', ',']);
+                format!("nothing stands behind a value; write {value}")
+            }
             "no" | "off" => format!("{found} is no value of TOML; write false"),
             _ => format!("text needs quotes; write \"{found}\""),
         };
@@ -338,10 +345,10 @@ impl Tree<'_> {
         match value {
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix())
-                .map_or_else(|_| Value::Float(f64::INFINITY), Value::Int),
+                .map_or_else(|_| Value::Other(n.as_str().to_owned()), Value::Int),
             DeValue::Float(n) => Value::Float(n.as_str().parse().unwrap_or(f64::NAN)),
             DeValue::Boolean(b) => Value::Bool(*b),
-            DeValue::Datetime(date) => Value::Date(date.to_string()),
+            DeValue::Datetime(date) => Value::Other(date.to_string()),
             DeValue::Array(list) => Value::List(
                 list.iter()
                     .map(|item| Node {

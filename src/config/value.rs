@@ -17,9 +17,6 @@ const REGEX_SIZE_MAX: usize = 1 << 20;
 /// Longest window: stamps are 32 bits of milliseconds.
 const FINDTIME_MAX: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 
-/// Longest timeout that the kernel keeps, seconds: (UINT_MAX >> 1) / MSEC_PER_SEC, ip_set.h; it cuts longer ones silently.
-pub(super) const BANTIME_MAX: Duration = Duration::from_secs((u32::MAX >> 1) as u64 / 1000);
-
 /// fail2ban's units; a month is a twelfth of a year of 365.25 days, as there.
 const UNITS: &[(&[&str], f64)] = &[
     (&["ms", "msec", "millisecond", "milliseconds"], 0.001),
@@ -155,11 +152,11 @@ pub(super) fn findtime(value: &Value) -> Read<Duration> {
     ))
 }
 
-/// `bantime`, and whether the kernel would cut it.
-pub(super) fn bantime(value: &Value) -> Read<(BanFor, bool)> {
+/// `bantime`.
+pub(super) fn bantime(value: &Value) -> Read<BanFor> {
     let ever = value.int() == Some(-1) || value.text().is_some_and(|text| text.trim() == "-1");
     if ever {
-        return Ok((BanFor::Forever, false));
+        return Ok(BanFor::Forever);
     }
     if value.int().is_some_and(|n| n < 0) {
         let shown = value.shown();
@@ -168,10 +165,10 @@ pub(super) fn bantime(value: &Value) -> Read<(BanFor, bool)> {
         ));
     }
     let d = duration(value)?;
-    let Some(ban) = BanFor::timed(d.min(BANTIME_MAX)) else {
-        return wrong("0 is no ban; write \"10m\", -1 for ever, or mode = \"observe\"".to_owned());
-    };
-    Ok((ban, d > BANTIME_MAX))
+    BanFor::timed(d).map_or_else(
+        || wrong("0 is no ban, and 136 years are too many; write \"10m\", -1 for ever, or mode = \"observe\"".to_owned()),
+        Ok,
+    )
 }
 
 /// `401`, `"4xx"`, `"500-599"`.
@@ -261,6 +258,7 @@ pub(super) const FIELDS: &[(&str, Field)] = &[
     ("referer", Field::Referer),
     ("user", Field::User),
     ("vhost", Field::Vhost),
+    ("message", Field::Message),
 ];
 
 /// A regular expression on bytes.

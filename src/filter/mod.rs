@@ -1,25 +1,22 @@
 //! Fields to hits: which jails' rules a line fits, all jails in one pass.
 //!
-//! The status picks the jails that can apply at all. Texts are looked at last, each field once for all jails: a search
-//! for the literals that their patterns cannot do without, and only where one is found the patterns themselves.
-//! Time is linear in the line, whatever it holds.
+//! The status picks the jails that can apply at all. Texts are looked at last, each field once for all jails that are
+//! open to the same statuses: a search for the literals that their patterns cannot do without, and only where one is
+//! found the patterns themselves. Time is linear in the line, whatever it holds.
 
 mod literals;
+mod search;
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use aho_corasick::AhoCorasick;
-use regex::bytes::{RegexSet, RegexSetBuilder};
+use memchr::memmem::Finder;
+
+use search::Search;
 
 use crate::config::{Conditions, Distinct, Field, Jail};
 use crate::hit::{Hit, JailId};
 use crate::parse::text::{percent_decode, unescape};
 use crate::parse::{Access, Format};
-
-/// Number of [`Field`]s.
-const FIELDS: usize = 9;
-/// Compiled size of one field's patterns, bytes. 10 MiB is the regex crate's own default for one pattern.
-const SET_SIZE_MAX: usize = 64 << 20;
 
 /// The rules of all jails, compiled for one format.
 #[derive(Debug)]
@@ -29,9 +26,18 @@ pub struct Filter {
     by_status: Vec<Box<[JailId]>>,
     /// Jails about the error log: those with a condition on `message`.
     of_errors: Box<[JailId]>,
-    fields: [Search; FIELDS],
+    searches: Vec<Search>,
     scratch: Scratch,
+    behind_script: Finder<'static>,
     hasher: RandomState,
+}
+
+/// Room for decoded text, and which line is at hand.
+#[derive(Debug, Default)]
+struct Scratch {
+    line: u64,
+    decoded: Vec<u8>,
+    lower: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -50,40 +56,18 @@ enum Test {
     Status(Vec<(u16, u16)>),
     Bytes(Vec<(u64, u64)>),
     Duration(Vec<(u64, u64)>),
-    /// Patterns `from..to` of the field.
+    /// The field is one of these words.
+    Words {
+        field: Field,
+        words: Vec<Vec<u8>>,
+    },
+    /// Patterns `from..to` of a search.
     Text {
         field: Field,
+        search: usize,
         from: usize,
         to: usize,
     },
-}
-
-/// All patterns of one field.
-#[derive(Debug, Default)]
-struct Search {
-    patterns: Vec<String>,
-    /// Found in the lower-cased text, or no pattern with literals matches.
-    literals: Option<AhoCorasick>,
-    /// The patterns with literals, and their places in `patterns`.
-    lettered: Patterns,
-    /// Those without: tried on every text that a rule asks about.
-    blind: Patterns,
-    /// Patterns that match the line at hand; valid while its bit in `Scratch::done` is set.
-    found: Vec<bool>,
-    any: bool,
-}
-
-#[derive(Debug, Default)]
-struct Patterns {
-    set: RegexSet,
-    places: Vec<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Scratch {
-    done: u16,
-    decoded: Vec<u8>,
-    lower: Vec<u8>,
 }
 
 impl Filter {
@@ -92,18 +76,18 @@ impl Filter {
     /// # Errors
     /// All patterns of one field together are too large; each alone was not.
     pub fn compile(jails: &[Jail]) -> Result<Self, regex::Error> {
-        let mut fields: [Search; FIELDS] = Default::default();
+        let mut searches = Searches::default();
         let mut rules = Vec::with_capacity(jails.len());
         let mut by_status: Vec<Vec<JailId>> = vec![Vec::new(); 1000];
         let mut errors = Vec::new();
         for (id, jail) in (0..).zip(jails) {
-            let mut test = |conditions: &Conditions, with_status: bool| {
-                tests(conditions, with_status, &mut fields)
-            };
+            let open_to = &jail.rule.all.status;
+            // The status is the first test of all, and needs no second one.
+            let all = Conditions { status: Vec::new(), ..jail.rule.all.clone() };
             rules.push(Rule {
-                all: test(&jail.rule.all, false),
-                any: test(&jail.rule.any, true),
-                not: test(&jail.rule.not, true),
+                all: searches.tests(&all, open_to, false),
+                any: searches.tests(&jail.rule.any, open_to, false),
+                not: searches.tests(&jail.rule.not, open_to, true),
                 weight: jail.rule.weight.0,
                 distinct: jail.rule.distinct,
             });
@@ -112,20 +96,21 @@ impl Filter {
                 continue;
             }
             for (status, list) in (0u16..).zip(&mut by_status) {
-                if jail.rule.all.status.is_empty() || within(&jail.rule.all.status, status) {
+                if open_to.is_empty() || within(open_to, status) {
                     list.push(id);
                 }
             }
         }
-        for search in &mut fields {
+        for search in &mut searches.searches {
             search.compile()?;
         }
         Ok(Self {
             rules,
             of_errors: errors.into_boxed_slice(),
             by_status: by_status.into_iter().map(Vec::into_boxed_slice).collect(),
-            fields,
+            searches: searches.searches,
             scratch: Scratch::default(),
+            behind_script: Finder::new(b".php/"),
             hasher: RandomState::new(),
         })
     }
@@ -133,7 +118,7 @@ impl Filter {
     /// Appends to `hits` one for each jail whose rule the line fits. A line without a client hits nothing.
     pub fn hits(&mut self, access: &Access<'_>, hits: &mut Vec<Hit>) {
         let Some(client) = access.client else { return };
-        self.scratch.done = 0;
+        self.scratch.line += 1;
         let by_status = self
             .by_status
             .get(usize::from(access.status))
@@ -148,8 +133,9 @@ impl Filter {
             };
             let mut line = Judged {
                 access,
-                fields: &mut self.fields,
+                searches: &mut self.searches,
                 scratch: &mut self.scratch,
+                behind_script: &self.behind_script,
             };
             if !rule.fits(&mut line) {
                 continue;
@@ -180,7 +166,7 @@ impl Filter {
     /// For `explain`: the first condition of `jail` that the line does not meet, in the words of the configuration;
     /// `None`: it counts.
     pub fn why_not(&mut self, jail: JailId, access: &Access<'_>, written: &Jail) -> Option<String> {
-        self.scratch.done = 0;
+        self.scratch.line += 1;
         let rule = self.rules.get(usize::from(jail))?;
         if of_errors(written) != access.is_error {
             return Some(
@@ -202,8 +188,9 @@ impl Filter {
         }
         let mut line = Judged {
             access,
-            fields: &mut self.fields,
+            searches: &mut self.searches,
             scratch: &mut self.scratch,
+            behind_script: &self.behind_script,
         };
         if let Some(test) = rule.all.iter().find(|test| !line.holds(test)) {
             return Some(format!("not so: {}", line.name(test)));
@@ -238,142 +225,79 @@ impl Rule {
     }
 }
 
-/// Conditions as tests, cheap ones first; patterns are added to their fields.
-fn tests(conditions: &Conditions, with_status: bool, fields: &mut [Search; FIELDS]) -> Vec<Test> {
-    let Conditions {
-        status,
-        bytes,
-        duration,
-        is_static,
-        text,
-    } = conditions;
-    let mut tests: Vec<Test> = is_static.iter().map(|is| Test::Static(*is)).collect();
-    if with_status && !status.is_empty() {
-        tests.push(Test::Status(status.clone()));
-    }
-    if !bytes.is_empty() {
-        tests.push(Test::Bytes(bytes.clone()));
-    }
-    if !duration.is_empty() {
-        tests.push(Test::Duration(duration.clone()));
-    }
-    for (field, patterns) in text {
-        let Some(search) = fields.get_mut(*field as usize) else {
-            continue;
-        };
-        let from = search.patterns.len();
-        search
-            .patterns
-            .extend(patterns.iter().map(|p| p.as_str().to_owned()));
-        tests.push(Test::Text {
-            field: *field,
-            from,
-            to: search.patterns.len(),
-        });
-    }
-    tests
+/// Searches while they are put together: one for each field, the statuses its jails are open to, and whether it is about
+/// exceptions (which are asked about last, and seldom).
+#[derive(Default)]
+struct Searches {
+    searches: Vec<Search>,
+    keys: Vec<(Field, Vec<(u16, u16)>, bool)>,
 }
 
-impl Search {
-    fn compile(&mut self) -> Result<(), regex::Error> {
-        let mut literals = Vec::new();
-        for (place, pattern) in self.patterns.iter().enumerate() {
-            match literals::required(pattern) {
-                Some(set) => {
-                    literals.extend(set);
-                    self.lettered.places.push(place);
-                }
-                None => self.blind.places.push(place),
+impl Searches {
+    /// Conditions as tests, cheap ones first.
+    fn tests(&mut self, conditions: &Conditions, open_to: &[(u16, u16)], exceptions: bool) -> Vec<Test> {
+        let Conditions { status, bytes, duration, is_static, text } = conditions;
+        let mut tests: Vec<Test> = is_static.iter().map(|is| Test::Static(*is)).collect();
+        if !status.is_empty() {
+            tests.push(Test::Status(status.clone()));
+        }
+        if !bytes.is_empty() {
+            tests.push(Test::Bytes(bytes.clone()));
+        }
+        if !duration.is_empty() {
+            tests.push(Test::Duration(duration.clone()));
+        }
+        for (field, patterns) in text {
+            let words: Option<Vec<_>> = patterns.iter().map(|p| literals::words(p.as_str())).collect();
+            if let Some(words) = words {
+                tests.push(Test::Words { field: *field, words: words.concat() });
+                continue;
             }
+            let search = self.of((*field, open_to.to_vec(), exceptions));
+            let Some(patterns_of) = self.searches.get_mut(search) else { continue };
+            let (from, to) = patterns_of.add(patterns.iter().map(|p| p.as_str().to_owned()));
+            tests.push(Test::Text { field: *field, search, from, to });
         }
-        literals.sort();
-        literals.dedup();
-        self.literals = (!literals.is_empty())
-            .then(|| AhoCorasick::new(&literals).ok())
-            .flatten();
-        if self.literals.is_none() {
-            self.blind.places.append(&mut self.lettered.places);
-        }
-        for half in [&mut self.lettered, &mut self.blind] {
-            let patterns = half
-                .places
-                .iter()
-                .filter_map(|place| self.patterns.get(*place));
-            half.set = RegexSetBuilder::new(patterns)
-                .unicode(false)
-                .size_limit(SET_SIZE_MAX)
-                .build()?;
-        }
-        self.found = vec![false; self.patterns.len()];
-        Ok(())
+        // `any` keeps the order of the file for its texts: distinct = "any" depends on it.
+        tests
     }
 
-    fn search(&mut self, field: Field, raw: &[u8], scratch: &mut Scratch) {
-        if self.any {
-            self.found.fill(false);
-            self.any = false;
-        }
-        let Scratch { decoded, lower, .. } = scratch;
-        let text = if needs_decoding(field, raw) {
-            decode(field, raw, decoded);
-            &decoded[..]
-        } else {
-            raw
-        };
-        if let Some(literals) = &self.literals {
-            lower.clear();
-            lower.extend(text.iter().map(u8::to_ascii_lowercase));
-            if literals.is_match(&lower[..]) {
-                self.any |= self.lettered.mark(text, &mut self.found);
-            }
-        }
-        if !self.blind.places.is_empty() {
-            self.any |= self.blind.mark(text, &mut self.found);
-        }
-    }
-}
-
-impl Patterns {
-    fn mark(&self, text: &[u8], found: &mut [bool]) -> bool {
-        let mut any = false;
-        for n in self.set.matches(text) {
-            if let Some(mark) = self.places.get(n).and_then(|place| found.get_mut(*place)) {
-                *mark = true;
-                any = true;
-            }
-        }
-        any
+    fn of(&mut self, key: (Field, Vec<(u16, u16)>, bool)) -> usize {
+        self.keys.iter().position(|known| *known == key).unwrap_or_else(|| {
+            self.keys.push(key);
+            self.searches.push(Search::default());
+            self.searches.len() - 1
+        })
     }
 }
 
 /// One line, and what has been found out about it.
 struct Judged<'f, 'a> {
     access: &'f Access<'a>,
-    fields: &'f mut [Search; FIELDS],
+    searches: &'f mut [Search],
     scratch: &'f mut Scratch,
+    behind_script: &'f Finder<'static>,
 }
 
 impl Judged<'_, '_> {
     fn holds(&mut self, test: &Test) -> bool {
         match test {
-            Test::Static(wanted) => is_static(self.access) == *wanted,
+            Test::Static(wanted) => is_static(self.access, self.behind_script) == *wanted,
             Test::Status(ranges) => within(ranges, self.access.status),
             Test::Bytes(ranges) => within(ranges, self.access.bytes),
             Test::Duration(ranges) => within(ranges, self.access.micros),
-            Test::Text { field, from, to } => {
-                let bit = 1u16 << (*field as u16);
-                let Some(search) = self.fields.get_mut(*field as usize) else {
-                    return false;
-                };
-                if self.scratch.done & bit == 0 {
-                    self.scratch.done |= bit;
-                    search.search(*field, self.access.text(*field), self.scratch);
+            Test::Words { field, words } => {
+                let text = decoded(*field, self.access.text(*field), &mut self.scratch.decoded);
+                words.iter().any(|word| word == text)
+            }
+            Test::Text { field, search, from, to } => {
+                let Scratch { line, decoded: room, lower } = &mut *self.scratch;
+                let Some(search) = self.searches.get_mut(*search) else { return false };
+                if search.line != *line {
+                    search.line = *line;
+                    search.search(decoded(*field, self.access.text(*field), room), lower);
                 }
-                search.any
-                    && search
-                        .found
-                        .get(*from..*to)
-                        .is_some_and(|found| found.contains(&true))
+                search.has(*from, *to)
             }
         }
     }
@@ -381,7 +305,7 @@ impl Judged<'_, '_> {
     /// The first field of `any` in which a pattern is found.
     fn found(&mut self, any: &[Test]) -> Option<Field> {
         any.iter().find_map(|test| match test {
-            Test::Text { field, .. } if self.holds(test) => Some(*field),
+            Test::Text { field, .. } | Test::Words { field, .. } if self.holds(test) => Some(*field),
             _ => None,
         })
     }
@@ -393,11 +317,13 @@ impl Judged<'_, '_> {
             Test::Status(list) => format!("status {}", ranges(list)),
             Test::Bytes(list) => format!("bytes {}", ranges(list)),
             Test::Duration(list) => format!("duration {} us", ranges(list)),
-            Test::Text { field, from, to } => {
-                let search = self.fields.get(*field as usize);
-                let patterns = search
-                    .and_then(|s| s.patterns.get(*from..*to))
-                    .unwrap_or_default();
+            Test::Words { field, words } => {
+                let words = words.iter().map(|word| String::from_utf8_lossy(word));
+                format!("{} is {}", field.key(), words.collect::<Vec<_>>().join(" or "))
+            }
+            Test::Text { field, search, from, to } => {
+                let search = self.searches.get(*search);
+                let patterns = search.and_then(|s| s.patterns.get(*from..*to)).unwrap_or_default();
                 format!("{} fits '{}'", field.key(), patterns.join("' or '"))
             }
         }
@@ -419,11 +345,17 @@ fn ranges<N: std::fmt::Display + PartialEq>(list: &[(N, N)]) -> String {
     list.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-fn needs_decoding(field: Field, raw: &[u8]) -> bool {
-    match field {
-        Field::Path | Field::Query => memchr::memchr2(b'%', b'\\', raw).is_some(),
-        _ => memchr::memchr(b'\\', raw).is_some(),
+/// The field as the client meant it; in `room` if that differs from how it is written.
+fn decoded<'t>(field: Field, raw: &'t [u8], room: &'t mut Vec<u8>) -> &'t [u8] {
+    let differs = match field {
+        Field::Path | Field::Query => memchr::memchr2(b'%', b'\\', raw),
+        _ => memchr::memchr(b'\\', raw),
+    };
+    if differs.is_none() {
+        return raw;
     }
+    decode(field, raw, room);
+    room
 }
 
 /// The field as the client meant it.
@@ -436,7 +368,7 @@ fn decode(field: Field, raw: &[u8], out: &mut Vec<u8>) {
 
 /// A GET or HEAD that costs next to nothing: "not modified", or a picture, style sheet, script, font, film by its ending.
 /// Not one whose path runs on behind a script (`/index.php/x.png`): that asks the script.
-fn is_static(access: &Access<'_>) -> bool {
+fn is_static(access: &Access<'_>, behind_script: &Finder<'_>) -> bool {
     if !matches!(access.method, b"GET" | b"HEAD" | b"") {
         return false;
     }
@@ -464,7 +396,7 @@ fn is_static(access: &Access<'_>) -> bool {
             // Readers ask for a document in dozens of ranges.
             | b"pdf"
     );
-    known && memchr::memmem::find(access.path, b".php/").is_none()
+    known && behind_script.find(access.path).is_none()
 }
 
 /// Conditions of `jails` that no line of `format` can ever meet, for a warning: a jail, and the field it lacks.

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
 
 use chrono::Utc;
 
@@ -12,7 +14,7 @@ use crate::act::keeper::{BanEvent, Keeper};
 use crate::act::{Act, Banned};
 use crate::cli::RunArgs;
 use crate::config::{self, Backend, Config, RuntimePaths};
-use crate::exempt::Exempt;
+use crate::exempt::{Exempt, Refresher};
 use crate::filter;
 use crate::frame::{Framer, Trust};
 use crate::hit::Arrival;
@@ -26,6 +28,8 @@ use crate::tee;
 
 /// After so many lines none of which fit the format something is wrong with the format, not with the lines.
 const NONE_FIT: u64 = 20;
+/// An administrator who has just logged in is safe after this long.
+const FRESH: Duration = Duration::from_secs(2);
 /// Panics after which a judge is not made anew.
 const PANICS_MAX: u32 = 10;
 
@@ -94,7 +98,7 @@ impl Engine {
             .ok();
         let off = keeper.as_ref().map(Keeper::off).unwrap_or_default();
         let exempt = Exempt::new(&config);
-        exempt.refresh_in_background();
+        keep_fresh(exempt.refresher());
         let state = State {
             pid,
             started: Utc::now().timestamp(),
@@ -264,6 +268,20 @@ impl Engine {
     /// The end of the pipe.
     pub(super) fn finish(mut self) {
         drop(self.keeper.take());
+    }
+}
+
+/// Looks up who is logged in, own addresses and host names, for as long as the process lives.
+fn keep_fresh(mut refresher: Refresher) {
+    let refresh = move || {
+        loop {
+            refresher.refresh();
+            thread::sleep(FRESH);
+        }
+    };
+    let started = thread::Builder::new().name("exempt".into()).spawn(refresh);
+    if let Err(error) = started {
+        log::error!("cannot start a thread: {error}; host names in ignoreip are unknown");
     }
 }
 

@@ -34,14 +34,16 @@ pub(super) fn look(processes: &[Process], piped: bool, runtime_dir: &Path, repor
 
 /// A configuration is only in force once httpd has read it.
 fn running(processes: &[Process], piped: bool, report: &mut Report) {
-    let Some(httpd) = processes::httpd(processes) else {
-        report.warn(AREA, "", "httpd does not run", "");
+    if processes::httpd(processes).is_none() {
+        report.warn(
+            AREA,
+            "",
+            "httpd does not run",
+            "systemctl start apache2 (Red Hat: httpd)",
+        );
         return;
-    };
-    let loggers = processes
-        .iter()
-        .filter(|p| p.name == "f2b-pipe" && p.parent == httpd.pid)
-        .count();
+    }
+    let loggers = processes::loggers(processes);
     match (piped, loggers) {
         (true, 0) => report.warn(
             AREA,
@@ -135,11 +137,10 @@ fn runtime(dir: &Path, report: &mut Report) {
             format!("rm {}", dir.display()),
         );
     } else {
-        report.warn(
+        report.ok(
             AREA,
             dir.display(),
-            "is missing; f2b-pipe makes it when it starts as root",
-            "systemd-tmpfiles --create f2b-pipe.conf",
+            "is made by the first f2b-pipe that httpd starts",
         );
     }
 }

@@ -27,13 +27,10 @@ pub(super) fn look(config: &Config, processes: &[Process], report: &mut Report) 
     }
     rights(processes, report);
     tools(report);
-    if processes::own().has_net_admin() {
-        if let Some(sets) = sets(config, report) {
-            let running = processes
-                .iter()
-                .any(|p| p.name == "f2b-pipe" && p.pid != processes::own().pid);
-            rules(config, &sets, running, report);
-        }
+    if processes::own().has_net_admin()
+        && let Some(sets) = sets(config, report)
+    {
+        rules(config, &sets, processes::loggers(processes) > 0, report);
     }
 }
 
@@ -159,35 +156,53 @@ fn rules(config: &Config, sets: &[SetRef], running: bool, report: &mut Report) {
                     AREA,
                     place,
                     error.to_string(),
-                    "a kernel without this table cannot hold the rules; on RHEL 10: dnf install kernel-modules-extra",
+                    "without this table bans cannot be put in force; on RHEL 10: dnf install kernel-modules-extra",
                 );
                 continue;
             }
         };
-        let text = format!("the chain {} {}", plan.chain, found.words());
-        match found {
-            Found::InPlace => report.ok(AREA, place, text),
-            Found::Missing if !running => {
-                report.ok(AREA, place, format!("the chain {} will be made by the first f2b-pipe that httpd starts", plan.chain));
+        let chain = &plan.chain;
+        let wrong = match found {
+            Found::InPlace => {
+                report.ok(
+                    AREA,
+                    place,
+                    format!("the chain {chain} comes before all other rules"),
+                );
+                continue;
             }
-            Found::Overtaken if running => report.warn(
+            Found::Missing if !running => {
+                report.ok(
+                    AREA,
+                    place,
+                    format!("the first f2b-pipe that httpd starts makes the chain {chain}"),
+                );
+                continue;
+            }
+            Found::Missing => format!("nothing leads to the chain {chain}, so nobody is kept out"),
+            Found::Overtaken => format!(
+                "another rule comes before the chain {chain}; whom that one accepts no ban keeps out"
+            ),
+            Found::Doubled => format!("two rules lead to the chain {chain}"),
+            Found::Changed => {
+                format!("the chain {chain} has other rules than the configuration wants")
+            }
+        };
+        if running {
+            report.fail(
                 AREA,
                 place,
-                format!("another rule comes before the chain {}: who it accepts is not held by a ban", plan.chain),
-                "f2b-pipe moves its chain to the top within a second or so; if this stays, another program does the same",
-            ),
-            Found::Missing | Found::Overtaken | Found::Doubled | Found::Changed if running => report.fail(
+                wrong,
+                "f2b-pipe mends this within a second (a changed configuration: after apachectl graceful); if it stays, httpd's error \
+                 log says why",
+            );
+        } else {
+            report.warn(
                 AREA,
                 place,
-                text,
-                "f2b-pipe puts it in place by itself; if this stays, httpd's error log says why",
-            ),
-            Found::Missing | Found::Overtaken | Found::Doubled | Found::Changed => report.warn(
-                AREA,
-                place,
-                text,
-                "no f2b-pipe runs; the next one that httpd starts puts it in place",
-            ),
+                wrong,
+                "the next f2b-pipe that httpd starts mends this",
+            );
         }
     }
 }

@@ -23,13 +23,18 @@ impl Process {
     }
 }
 
-/// All that can be seen. One that ends meanwhile is left out.
+/// All that can be seen and share this network: what runs in a container has sets and rules of its own. One that ends
+/// meanwhile is left out.
 pub(super) fn all() -> Vec<Process> {
+    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let own = network("self");
+    let is_here = |pid: &u32| network(&pid.to_string()).is_none_or(|theirs| Some(theirs) == own);
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid: u32| parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?))
+    pids.filter(is_here)
+        .filter_map(|pid: u32| parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?))
         .collect()
 }
 
@@ -65,6 +70,14 @@ pub(super) fn httpd(all: &[Process]) -> Option<&Process> {
             .filter(is_httpd)
             .any(|other| other.pid == process.parent)
     })
+}
+
+/// The copies of f2b-pipe that httpd started.
+pub(super) fn loggers(all: &[Process]) -> usize {
+    let parent = httpd(all).map(|httpd| httpd.pid);
+    all.iter()
+        .filter(|process| process.name == "f2b-pipe" && Some(process.parent) == parent)
+        .count()
 }
 
 #[cfg(test)]

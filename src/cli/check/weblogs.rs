@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::report::{Area, Report};
 use crate::cli::RunArgs;
-use crate::config::{Config, Field, Ports, Rule};
+use crate::config::{Config, Field, Jail, Ports};
+use crate::filter;
 use crate::httpd::{self, Httpd, Kind, Log, Ours, Target, Unread};
 use crate::parse::Format;
 use crate::parse::format::{F2B, NICKNAMES};
@@ -26,7 +27,8 @@ pub(super) fn look(httpd: &Httpd, config: &Config, path: &Path, report: &mut Rep
     unread(httpd, report);
     let pipes = pipes(httpd, report);
     let access: Vec<&Pipe<'_>> = pipes.iter().filter(|p| p.log.kind != Kind::Error).collect();
-    if access.is_empty() {
+    let reaches_us = |log: &Log| log.kind != Kind::Error && log.is_ours();
+    if !httpd.logs.iter().any(reaches_us) {
         report.fail(
             AREA,
             httpd.main.display(),
@@ -64,7 +66,7 @@ fn recommended(httpd: &Httpd) -> String {
         )
     };
     format!(
-        "in {file}, which is outside any <VirtualHost>:\n{}\nthen: {then}",
+        "httpd-snippets/install does it, or by hand: in {file}, outside any <VirtualHost>:\n{}\nthen: {then}",
         lines_to_paste()
     )
 }
@@ -253,6 +255,7 @@ fn format(pipe: &Pipe<'_>, httpd: &Httpd, config: &Config, report: &mut Report) 
         );
         return;
     }
+    lookups(pipe, httpd, config, report);
     let asked = match Format::compile(&pipe.args.format) {
         Ok(asked) => asked,
         Err(error) => {
@@ -302,7 +305,6 @@ fn format(pipe: &Pipe<'_>, httpd: &Httpd, config: &Config, report: &mut Report) 
         );
     }
     missing_fields(place, &sent, config, report);
-    lookups(pipe, httpd, config, report);
 }
 
 fn reads_alike(asked: &Format, sent: &Format, line: &str) -> bool {
@@ -341,62 +343,21 @@ fn quoted(format: &str) -> String {
 
 /// Conditions on what the lines do not carry never hold.
 fn missing_fields(place: &httpd::Place, format: &Format, config: &Config, report: &mut Report) {
-    let mut lacking: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for jail in &config.jails {
-        for directive in needs(&jail.rule, format) {
-            lacking.entry(directive).or_default().push(&jail.name);
-        }
+    let mut lacking: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (jail, field) in filter::unmeetable(&config.jails, format) {
+        lacking.entry(field).or_default().push(jail);
     }
-    for (directive, jails) in lacking {
+    for (field, jails) in lacking {
         report.warn(
             AREA,
             place,
             format!(
-                "the format has no {directive}, which decides in {}",
+                "the format has no {field}, without which no line counts in {}",
                 jails.join(", ")
             ),
-            format!("add {directive} to the format, or use f2b, which has it"),
+            "add it to the LogFormat (and to --format), or use f2b, which has it",
         );
     }
-}
-
-/// Directives that a rule looks at and the format does not have.
-fn needs(rule: &Rule, format: &Format) -> BTreeSet<&'static str> {
-    let mut needs = BTreeSet::new();
-    let fields = rule
-        .all
-        .text
-        .iter()
-        .chain(&rule.not.text)
-        .map(|(field, _)| *field);
-    for field in fields.chain(rule.distinct_field()) {
-        let directive = match field {
-            Field::Method | Field::Path | Field::Query | Field::Request => "%r",
-            Field::Agent => "%{User-Agent}i",
-            Field::Referer => "%{Referer}i",
-            Field::User => "%u",
-            Field::Vhost => "%v",
-            Field::Message => continue, // of error lines
-        };
-        if !format.has(field) {
-            needs.insert(directive);
-        }
-    }
-    for conditions in [&rule.all, &rule.not] {
-        if !conditions.status.is_empty() && !format.has_status() {
-            needs.insert("%>s");
-        }
-        if !conditions.bytes.is_empty() && !format.has_bytes() {
-            needs.insert("%B");
-        }
-        if !conditions.duration.is_empty() && !format.has_duration() {
-            needs.insert("%D");
-        }
-        if conditions.is_static.is_some() && !format.has(Field::Path) {
-            needs.insert("%r");
-        }
-    }
-    needs
 }
 
 /// Directives whose meaning other directives change.
@@ -447,7 +408,7 @@ fn who_gets_what(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
         };
         if !logs.iter().any(|log| ours(log).is_some()) {
             unseen.insert(&server.name);
-        } else if !logs.iter().any(|log| writes(log)) {
+        } else if !logs.iter().any(writes) {
             lost.insert(&server.name);
         }
     }
@@ -468,7 +429,7 @@ fn who_gets_what(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
             AREA,
             &place,
             format!(
-                "requests for {} never reach f2b-pipe: a CustomLog of their own takes their lines",
+                "requests for {} never reach f2b-pipe: none of their logs leads to it",
                 names(&unseen)
             ),
             format!("one GlobalLog gets the lines of all:\n{}", lines_to_paste()),
@@ -594,38 +555,46 @@ fn switches(httpd: &Httpd, pipes: &[&Pipe<'_>], config: &Config, report: &mut Re
 
 /// Does httpd listen on ports that a ban does not close?
 fn ports(httpd: &Httpd, config: &Config, report: &mut Report) {
-    let mut open: BTreeMap<Vec<u16>, Vec<&str>> = BTreeMap::new();
+    let mut open: BTreeMap<Vec<u16>, Vec<&Jail>> = BTreeMap::new();
     for jail in &config.jails {
-        let Ports::These(closed) = &jail.ports else {
-            continue;
-        };
         let left: BTreeSet<u16> = httpd
             .listen
             .iter()
             .map(|(_, port)| *port)
-            .filter(|port| !closed.iter().any(|(_, c)| c == port))
+            .filter(|port| !closes(jail, *port))
             .collect();
         if !left.is_empty() {
             open.entry(left.into_iter().collect())
                 .or_default()
-                .push(&jail.name);
+                .push(jail);
         }
     }
     for (left, jails) in open {
         let place = httpd.listen.iter().find(|(_, port)| left.contains(port));
-        let list = left
-            .iter()
-            .map(u16::to_string)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let whose = if jails.len() == config.jails.len() {
+            "every jail".to_owned()
+        } else {
+            let names: Vec<&str> = jails.iter().map(|jail| jail.name.as_str()).collect();
+            names.join(", ")
+        };
+        let numbers: Vec<String> = left.iter().map(u16::to_string).collect();
+        let numbers = numbers.join(", ");
+        let closed: String = match jails.first().map(|jail| &jail.ports) {
+            Some(Ports::These(ports)) => ports.iter().map(|(p, _)| format!("\"{p}\", ")).collect(),
+            _ => String::new(),
+        };
         report.warn(
             AREA,
             place.map_or_else(String::new, |(place, _)| place.to_string()),
-            format!(
-                "httpd listens on {list}, which bans of {} leave open",
-                jails.join(", ")
-            ),
-            format!("in f2b-pipe.toml, [defaults]: port = [\"http\", \"https\", {list}]"),
+            format!("httpd listens on {numbers}, which bans of {whose} leave open"),
+            format!("in f2b-pipe.toml, [defaults]: port = [{closed}{numbers}]"),
         );
+    }
+}
+
+fn closes(jail: &Jail, port: u16) -> bool {
+    match &jail.ports {
+        Ports::All => true,
+        Ports::These(ports) => ports.iter().any(|(_, closed)| *closed == port),
     }
 }
