@@ -187,7 +187,9 @@ impl Visit<'_> {
     pub fn add(&mut self, jail: JailId, weight: u32, distinct: Option<u64>, maxretry: u32) -> u32 {
         let findtime = self.findtimes.get(usize::from(jail)).copied().unwrap_or(0);
         let oldest = self.now.saturating_sub(findtime);
-        let Some(slots) = &mut self.slots else { return 0 };
+        let Some(slots) = &mut self.slots else {
+            return 0;
+        };
         let slot = slots.of(jail);
         let before = slot.room();
         let count = match distinct {

@@ -221,7 +221,14 @@ impl Judge {
 
     /// Counts the hits of one line, all of one client.
     fn count(&mut self, access: &Access<'_>, now: Arrival, each: &mut dyn FnMut(Decision<'_>)) {
-        let Self { config, counter, tally, hits, reached, .. } = self;
+        let Self {
+            config,
+            counter,
+            tally,
+            hits,
+            reached,
+            ..
+        } = self;
         let jail_of = |hit: &Hit| config.jails.get(usize::from(hit.jail));
         let counted = |hit: &Hit| jail_of(hit).map(|jail| hit.client.counted(jail.ipv6_prefix));
         let mut hits = hits.iter().peekable();
@@ -230,7 +237,9 @@ impl Judge {
             let mut visit = counter.visit(client, now);
             while let Some(hit) = hits.next_if(|hit| counted(hit) == Some(client)) {
                 let Some(jail) = jail_of(hit) else { continue };
-                let Some(counts) = tally.jails.get_mut(usize::from(hit.jail)) else { continue };
+                let Some(counts) = tally.jails.get_mut(usize::from(hit.jail)) else {
+                    continue;
+                };
                 counts.hits += 1;
                 let count = visit.add(hit.jail, hit.weight, hit.distinct, jail.maxretry);
                 match decide(jail, count) {
@@ -243,7 +252,15 @@ impl Judge {
             }
         }
         while let Some((hit, counted, count, verdict)) = self.reached.pop() {
-            self.reached(hit, Target::Client(counted), count, verdict, access, now, each);
+            self.reached(
+                hit,
+                Target::Client(counted),
+                count,
+                verdict,
+                access,
+                now,
+                each,
+            );
         }
     }
 
@@ -258,9 +275,18 @@ impl Judge {
         now: Arrival,
         each: &mut dyn FnMut(Decision<'_>),
     ) {
-        let Self { config, exempt, tally, .. } = self;
-        let Some(jail) = config.jails.get(usize::from(hit.jail)) else { return };
-        let Some(counts) = tally.jails.get_mut(usize::from(hit.jail)) else { return };
+        let Self {
+            config,
+            exempt,
+            tally,
+            ..
+        } = self;
+        let Some(jail) = config.jails.get(usize::from(hit.jail)) else {
+            return;
+        };
+        let Some(counts) = tally.jails.get_mut(usize::from(hit.jail)) else {
+            return;
+        };
 
         // Only now: whom nobody would ban needs no protection, and most lines end above.
         let mut tell = |outcome| {

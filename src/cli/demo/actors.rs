@@ -207,7 +207,10 @@ fn requests(part: Part, play: &Play<'_>) {
         }
         let paused = match part.role {
             // A time to read is rounded up to the kernel's ticks, which are longer than this.
-            Role::Flood => Ok(std::thread::sleep(part.role.pace())),
+            Role::Flood => {
+                std::thread::sleep(part.role.pace());
+                Ok(())
+            }
             Role::Visitor | Role::Shellshock | Role::Guesser | Role::Scanner | Role::Neighbour => {
                 pause(&mut connection, part.role.pace())
             }
