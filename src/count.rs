@@ -58,11 +58,13 @@ struct Slots {
     touched: u32,
     here: [Slot; 2],
     /// Sorted by jail.
+    #[allow(clippy::box_collection, reason = "8 bytes in every client, not 24")]
     more: Option<Box<Vec<Slot>>>,
 }
 
 /// One client's window of one jail: 16 bytes. Stamps are in the order of time.
 #[derive(Debug, Default)]
+#[allow(clippy::box_collection, reason = "8 bytes in every slot, not 24 or 32")]
 enum Slot {
     #[default]
     Empty,
@@ -187,7 +189,9 @@ impl Visit<'_> {
     pub fn add(&mut self, jail: JailId, weight: u32, distinct: Option<u64>, maxretry: u32) -> u32 {
         let findtime = self.findtimes.get(usize::from(jail)).copied().unwrap_or(0);
         let oldest = self.now.saturating_sub(findtime);
-        let Some(slots) = &mut self.slots else { return 0 };
+        let Some(slots) = &mut self.slots else {
+            return 0;
+        };
         let slot = slots.of(jail);
         let before = slot.room();
         let count = match distinct {

@@ -78,8 +78,8 @@ fn as_root_the_visitor_is_served_and_every_attacker_banned() {
 struct ProgramForAll(PathBuf);
 
 impl ProgramForAll {
-    fn new() -> Self {
-        let dir = std::env::temp_dir().join(format!("f2b-pipe-demo-test-{}", std::process::id()));
+    fn new(test: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("f2b-pipe-demo-{test}-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_f2b-pipe"), dir.join("f2b-pipe")).unwrap();
@@ -97,7 +97,7 @@ impl Drop for ProgramForAll {
 #[ignore = "needs root (to become nobody), private network namespaces for everybody, httpd and iptables"]
 fn as_an_ordinary_user_the_visitor_is_served_and_every_attacker_banned() {
     demand_root();
-    let program = ProgramForAll::new();
+    let program = ProgramForAll::new("user");
     let began = Instant::now();
     let done = Command::new("setpriv")
         .args([
@@ -120,7 +120,7 @@ fn as_an_ordinary_user_the_visitor_is_served_and_every_attacker_banned() {
 #[ignore = "needs root (to become nobody) and two seconds"]
 fn where_namespaces_are_forbidden_it_says_so_and_runs_dry() {
     demand_root();
-    let program = ProgramForAll::new();
+    let program = ProgramForAll::new("dry");
     // A process that may not have children in new user namespaces: the limit is 0 inside this one.
     let done = Command::new("unshare")
         .args(["--user", "--map-root-user", "sh", "-c"])

@@ -14,7 +14,10 @@ pub(super) fn required(pattern: &str) -> Option<Vec<Vec<u8>>> {
 /// The words a pattern stands for that matches nothing but these, from end to end: `^(?:GET|HEAD)$`.
 pub(super) fn words(pattern: &str) -> Option<Vec<Vec<u8>>> {
     let hir = parse(pattern)?;
-    let (first, last) = (hir.properties().look_set_prefix(), hir.properties().look_set_suffix());
+    let (first, last) = (
+        hir.properties().look_set_prefix(),
+        hir.properties().look_set_suffix(),
+    );
     let looks = hir.properties().look_set();
     let anchors = first.contains(Look::Start) && last.contains(Look::End) && looks.len() == 2;
     if !anchors {
@@ -26,7 +29,12 @@ pub(super) fn words(pattern: &str) -> Option<Vec<Vec<u8>>> {
 }
 
 fn parse(pattern: &str) -> Option<Hir> {
-    ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern).ok()
+    ParserBuilder::new()
+        .unicode(false)
+        .utf8(false)
+        .build()
+        .parse(pattern)
+        .ok()
 }
 
 /// More words than this are faster found by an automaton.
@@ -99,7 +107,12 @@ fn folded(hir: &Hir) -> Option<Vec<u8>> {
             (rest.len() < 2 && rest.iter().all(|b| b.to_ascii_lowercase() == lower))
                 .then(|| vec![lower])
         }
-        _ => None,
+        HirKind::Empty
+        | HirKind::Look(_)
+        | HirKind::Repetition(_)
+        | HirKind::Capture(_)
+        | HirKind::Concat(_)
+        | HirKind::Alternation(_) => None,
     }
 }
 
@@ -117,10 +130,27 @@ mod tests {
 
     #[test]
     fn a_list_of_words_is_known_as_such() {
-        let list = |pattern: &str| words(pattern).map(|w| w.into_iter().map(|w| String::from_utf8(w).unwrap()).collect());
-        assert_eq!(list("^(?:GET|HEAD|POST)$"), Some(vec!["GET".to_owned(), "HEAD".to_owned(), "POST".to_owned()]));
+        let list = |pattern: &str| {
+            words(pattern).map(|w| {
+                w.into_iter()
+                    .map(|w| String::from_utf8(w).unwrap())
+                    .collect()
+            })
+        };
+        assert_eq!(
+            list("^(?:GET|HEAD|POST)$"),
+            Some(vec!["GET".to_owned(), "HEAD".to_owned(), "POST".to_owned()])
+        );
         assert_eq!(list("^-$"), Some(vec!["-".to_owned()]));
-        for other in ["^GET", "GET$", "^a+$", "^a|b$", "GET", "(?m)^GET$", r"^\bGET$"] {
+        for other in [
+            "^GET",
+            "GET$",
+            "^a+$",
+            "^a|b$",
+            "GET",
+            "(?m)^GET$",
+            r"^\bGET$",
+        ] {
             assert_eq!(list(other), None::<Vec<String>>, "{other}");
         }
     }

@@ -83,7 +83,10 @@ impl Filter {
         for (id, jail) in (0..).zip(jails) {
             let open_to = &jail.rule.all.status;
             // The status is the first test of all, and needs no second one.
-            let all = Conditions { status: Vec::new(), ..jail.rule.all.clone() };
+            let all = Conditions {
+                status: Vec::new(),
+                ..jail.rule.all.clone()
+            };
             rules.push(Rule {
                 all: searches.tests(&all, open_to, false),
                 any: searches.tests(&jail.rule.any, open_to, false),
@@ -225,18 +228,32 @@ impl Rule {
     }
 }
 
+/// Field, statuses, exceptions.
+type Key = (Field, Vec<(u16, u16)>, bool);
+
 /// Searches while they are put together: one for each field, the statuses its jails are open to, and whether it is about
 /// exceptions (which are asked about last, and seldom).
 #[derive(Default)]
 struct Searches {
     searches: Vec<Search>,
-    keys: Vec<(Field, Vec<(u16, u16)>, bool)>,
+    keys: Vec<Key>,
 }
 
 impl Searches {
     /// Conditions as tests, cheap ones first.
-    fn tests(&mut self, conditions: &Conditions, open_to: &[(u16, u16)], exceptions: bool) -> Vec<Test> {
-        let Conditions { status, bytes, duration, is_static, text } = conditions;
+    fn tests(
+        &mut self,
+        conditions: &Conditions,
+        open_to: &[(u16, u16)],
+        exceptions: bool,
+    ) -> Vec<Test> {
+        let Conditions {
+            status,
+            bytes,
+            duration,
+            is_static,
+            text,
+        } = conditions;
         let mut tests: Vec<Test> = is_static.iter().map(|is| Test::Static(*is)).collect();
         if !status.is_empty() {
             tests.push(Test::Status(status.clone()));
@@ -248,26 +265,42 @@ impl Searches {
             tests.push(Test::Duration(duration.clone()));
         }
         for (field, patterns) in text {
-            let words: Option<Vec<_>> = patterns.iter().map(|p| literals::words(p.as_str())).collect();
+            let words: Option<Vec<_>> = patterns
+                .iter()
+                .map(|p| literals::words(p.as_str()))
+                .collect();
             if let Some(words) = words {
-                tests.push(Test::Words { field: *field, words: words.concat() });
+                tests.push(Test::Words {
+                    field: *field,
+                    words: words.concat(),
+                });
                 continue;
             }
             let search = self.of((*field, open_to.to_vec(), exceptions));
-            let Some(patterns_of) = self.searches.get_mut(search) else { continue };
+            let Some(patterns_of) = self.searches.get_mut(search) else {
+                continue;
+            };
             let (from, to) = patterns_of.add(patterns.iter().map(|p| p.as_str().to_owned()));
-            tests.push(Test::Text { field: *field, search, from, to });
+            tests.push(Test::Text {
+                field: *field,
+                search,
+                from,
+                to,
+            });
         }
         // `any` keeps the order of the file for its texts: distinct = "any" depends on it.
         tests
     }
 
-    fn of(&mut self, key: (Field, Vec<(u16, u16)>, bool)) -> usize {
-        self.keys.iter().position(|known| *known == key).unwrap_or_else(|| {
-            self.keys.push(key);
-            self.searches.push(Search::default());
-            self.searches.len() - 1
-        })
+    fn of(&mut self, key: Key) -> usize {
+        self.keys
+            .iter()
+            .position(|known| *known == key)
+            .unwrap_or_else(|| {
+                self.keys.push(key);
+                self.searches.push(Search::default());
+                self.searches.len() - 1
+            })
     }
 }
 
@@ -290,9 +323,20 @@ impl Judged<'_, '_> {
                 let text = decoded(*field, self.access.text(*field), &mut self.scratch.decoded);
                 words.iter().any(|word| word == text)
             }
-            Test::Text { field, search, from, to } => {
-                let Scratch { line, decoded: room, lower } = &mut *self.scratch;
-                let Some(search) = self.searches.get_mut(*search) else { return false };
+            Test::Text {
+                field,
+                search,
+                from,
+                to,
+            } => {
+                let Scratch {
+                    line,
+                    decoded: room,
+                    lower,
+                } = &mut *self.scratch;
+                let Some(search) = self.searches.get_mut(*search) else {
+                    return false;
+                };
                 if search.line != *line {
                     search.line = *line;
                     search.search(decoded(*field, self.access.text(*field), room), lower);
@@ -305,8 +349,15 @@ impl Judged<'_, '_> {
     /// The first field of `any` in which a pattern is found.
     fn found(&mut self, any: &[Test]) -> Option<Field> {
         any.iter().find_map(|test| match test {
-            Test::Text { field, .. } | Test::Words { field, .. } if self.holds(test) => Some(*field),
-            _ => None,
+            Test::Text { field, .. } | Test::Words { field, .. } if self.holds(test) => {
+                Some(*field)
+            }
+            Test::Words { .. }
+            | Test::Text { .. }
+            | Test::Static(_)
+            | Test::Status(_)
+            | Test::Bytes(_)
+            | Test::Duration(_) => None,
         })
     }
 
@@ -319,11 +370,22 @@ impl Judged<'_, '_> {
             Test::Duration(list) => format!("duration {} us", ranges(list)),
             Test::Words { field, words } => {
                 let words = words.iter().map(|word| String::from_utf8_lossy(word));
-                format!("{} is {}", field.key(), words.collect::<Vec<_>>().join(" or "))
+                format!(
+                    "{} is {}",
+                    field.key(),
+                    words.collect::<Vec<_>>().join(" or ")
+                )
             }
-            Test::Text { field, search, from, to } => {
+            Test::Text {
+                field,
+                search,
+                from,
+                to,
+            } => {
                 let search = self.searches.get(*search);
-                let patterns = search.and_then(|s| s.patterns.get(*from..*to)).unwrap_or_default();
+                let patterns = search
+                    .and_then(|s| s.patterns.get(*from..*to))
+                    .unwrap_or_default();
                 format!("{} fits '{}'", field.key(), patterns.join("' or '"))
             }
         }
@@ -349,7 +411,13 @@ fn ranges<N: std::fmt::Display + PartialEq>(list: &[(N, N)]) -> String {
 fn decoded<'t>(field: Field, raw: &'t [u8], room: &'t mut Vec<u8>) -> &'t [u8] {
     let differs = match field {
         Field::Path | Field::Query => memchr::memchr2(b'%', b'\\', raw),
-        _ => memchr::memchr(b'\\', raw),
+        Field::Method
+        | Field::Request
+        | Field::Agent
+        | Field::Referer
+        | Field::User
+        | Field::Vhost
+        | Field::Message => memchr::memchr(b'\\', raw),
     };
     if differs.is_none() {
         return raw;

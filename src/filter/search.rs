@@ -73,9 +73,14 @@ impl Search {
             self.blind.places.append(&mut self.lettered.places);
         }
         for half in [&mut self.lettered, &mut self.blind] {
-            let patterns = half.places.iter().filter_map(|place| self.patterns.get(*place));
-            half.set =
-                RegexSetBuilder::new(patterns).unicode(false).size_limit(SET_SIZE_MAX).build()?;
+            let patterns = half
+                .places
+                .iter()
+                .filter_map(|place| self.patterns.get(*place));
+            half.set = RegexSetBuilder::new(patterns)
+                .unicode(false)
+                .size_limit(SET_SIZE_MAX)
+                .build()?;
         }
         self.found = vec![false; self.patterns.len()];
         Ok(())
@@ -83,7 +88,11 @@ impl Search {
 
     /// Is one of the patterns `from..to` found in the text of the last [`search`](Self::search)?
     pub(super) fn has(&self, from: usize, to: usize) -> bool {
-        self.any && self.found.get(from..to).is_some_and(|found| found.contains(&true))
+        self.any
+            && self
+                .found
+                .get(from..to)
+                .is_some_and(|found| found.contains(&true))
     }
 
     /// Looks for all patterns in `text`.
@@ -107,7 +116,10 @@ impl Literals {
         // Where `.env.` is `.env` is found, too.
         let mut few: Vec<Vec<u8>> = Vec::new();
         for literal in all {
-            if !few.iter().any(|short| memchr::memmem::find(&literal, short).is_some()) {
+            if !few
+                .iter()
+                .any(|short| memchr::memmem::find(&literal, short).is_some())
+            {
                 few.push(literal);
             }
         }

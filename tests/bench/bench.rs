@@ -1,7 +1,7 @@
 //! What f2b-pipe costs, beside what rotatelogs costs for merely writing the same lines, in one run.
 //!
 //! `cargo bench` runs everything in some minutes; `cargo bench -- stream latency` these parts only; parts: stream, lines,
-//! latency, clients, jails, memory. CPU seconds are those of the program alone. Bans are real, in a private network
+//! latency, clients, jails, memory. `cargo bench -- generate f2b FILE` writes the million lines (or `combined`). CPU seconds are those of the program alone. Bans are real, in a private network
 //! namespace, where the machine allows one.
 
 #![allow(
@@ -89,6 +89,14 @@ fn main() {
         .map(String::as_str)
         .filter(|w| *w != "--bench")
         .collect();
+    if let ["generate", format, file] = words[..] {
+        let format = if format == "f2b" {
+            Format::F2b
+        } else {
+            Format::Combined
+        };
+        return fs::write(file, Traffic::day(format).bytes()).expect("the file can be written");
+    }
     if let Some(unknown) = words.iter().find(|word| !PARTS.contains(word)) {
         panic!(
             "no part is called {unknown}; there are {}",
@@ -241,7 +249,7 @@ impl Bench {
 
     fn rotatelogs(&self) -> Command {
         let mut command = Command::new("rotatelogs");
-        command.arg(self.dir.join("out/rotated")).arg("100G");
+        command.arg(self.dir.join("out/rotated")).arg("86400");
         command
     }
 

@@ -1,13 +1,11 @@
 //! Access logs as a web server with many visitors writes them, the same for the same seed.
 //!
 //! Most clients are browsers: a page, then its pictures and style sheets, many of them 304. A few are crawlers and feed
-//! readers, one in fifty is an attacker. How much a client asks for is skewed as it is in real logs (Zipf): the busiest
-//! one writes thousands of lines, most write a handful.
+//! readers, one in fifty is an attacker. How often a client comes is skewed as it is in real logs (Zipf): the busiest one
+//! writes thousands of lines, most write a page's worth.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,27 +50,16 @@ impl Traffic {
         }
     }
 
-    /// Writes the lines to a file.
-    pub fn write_to(&self, path: &Path) -> io::Result<()> {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        self.each(|line| out.write_all(line))?;
-        out.flush()
-    }
-
     /// All lines, one after the other in memory.
     pub fn bytes(&self) -> Vec<u8> {
         let mut all = Vec::new();
-        self.each(|line| {
-            all.extend_from_slice(line);
-            Ok(())
-        })
-        .expect("memory takes all");
+        self.each(|line| all.extend_from_slice(line));
         all
     }
 
-    fn each(&self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    fn each(&self, mut take: impl FnMut(&[u8])) {
         let mut random = Random(self.seed);
-        let ranks = Ranks::new(match self.spread {
+        let mut sessions = Sessions::new(match self.spread {
             Spread::Zipf => self.clients,
             Spread::Even => 0,
         });
@@ -82,7 +69,7 @@ impl Traffic {
         for n in 0..self.lines {
             micros += random.below(40_000);
             let client = match self.spread {
-                Spread::Zipf => ranks.pick(&mut random),
+                Spread::Zipf => sessions.pick(&mut random),
                 Spread::Even => n % self.clients,
             };
             let client = Client::new(self.seed, self.first_client + client);
@@ -92,9 +79,8 @@ impl Traffic {
                 Format::Combined => request.combined(client.address, micros, &mut text),
                 Format::F2b => request.f2b(client.address, micros, &mut random, &mut text),
             }
-            take(&text)?;
+            take(&text);
         }
-        Ok(())
     }
 }
 
@@ -116,6 +102,43 @@ impl Random {
 
     fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// Who is there at the moment. Requests come in bursts: a page, then what belongs to it, so that of all clients of a day
+/// some two hundred take turns at any time. Half of them are here for the first time, the others come back (Zipf).
+struct Sessions {
+    ranks: Ranks,
+    newcomers: usize,
+    /// Client, and how many requests are left.
+    now: Vec<(usize, u64)>,
+}
+
+impl Sessions {
+    const AT_ONCE: usize = 200;
+    const REQUESTS_MAX: u64 = 19;
+
+    fn new(clients: usize) -> Self {
+        Self {
+            ranks: Ranks::new(clients),
+            newcomers: 0,
+            now: vec![(0, 0); Self::AT_ONCE],
+        }
+    }
+
+    fn pick(&mut self, random: &mut Random) -> usize {
+        let (client, left) = &mut self.now[random.below(Self::AT_ONCE as u64) as usize];
+        if *left == 0 {
+            *client = if random.below(2) == 0 {
+                self.newcomers += 1;
+                (self.newcomers - 1) % self.ranks.0.len()
+            } else {
+                self.ranks.pick(random)
+            };
+            *left = 1 + random.below(Self::REQUESTS_MAX);
+        }
+        *left -= 1;
+        *client
     }
 }
 

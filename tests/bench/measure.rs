@@ -54,12 +54,15 @@ pub fn run(command: &mut Command, lines: &[u8], feed: Feed) -> Cost {
                 .try_for_each(|chunk| pipe.write_all(chunk)),
             Feed::PerSecond(rate) => paced(&mut pipe, lines, rate),
         };
-        fed.unwrap_or_else(|e| panic!("{command:?} does not read: {e}"));
         drop(pipe);
-        let status = child.wait().expect("it was started");
+        let status = child.wait();
         let wall = began.elapsed().as_secs_f64();
-        assert!(status.success(), "{command:?} ended with {status}");
         ended.store(true, Ordering::Relaxed);
+        let status = status.expect("it was started");
+        assert!(
+            status.success() && fed.is_ok(),
+            "{command:?} ended with {status}; {fed:?}"
+        );
         (wall, watcher.join().expect("it only reads"))
     });
     Cost {

@@ -111,7 +111,7 @@ impl Role {
             Self::Shellshock | Self::Neighbour => 200,
             Self::Guesser => 180,
             Self::Scanner => 130,
-            Self::Flood => 6,
+            Self::Flood => 5,
         })
     }
 
@@ -190,6 +190,7 @@ fn requests(part: Part, play: &Play<'_>) {
             Err(Failed::Closed) if matches!(part.role, Role::Visitor) => {
                 lock(play.board).unsent(part.row);
                 connection = None;
+                std::thread::sleep(part.role.pace());
                 continue;
             }
             Err(failed) => {
@@ -204,7 +205,17 @@ fn requests(part: Part, play: &Play<'_>) {
         if !part.role.keeps_connection() {
             connection = None;
         }
-        if let Err(failed) = pause(&mut connection, part.role.pace()) {
+        let paused = match part.role {
+            // A time to read is rounded up to the kernel's ticks, which are longer than this.
+            Role::Flood => {
+                std::thread::sleep(part.role.pace());
+                Ok(())
+            }
+            Role::Visitor | Role::Shellshock | Role::Guesser | Role::Scanner | Role::Neighbour => {
+                pause(&mut connection, part.role.pace())
+            }
+        };
+        if let Err(failed) = paused {
             connection = None;
             if matches!(part.role, Role::Visitor) && failed == Failed::Closed {
                 continue;
@@ -324,10 +335,10 @@ fn read_answer(stream: &mut impl BufRead) -> Result<(), Failed> {
         if line.trim_end().is_empty() {
             break;
         }
-        if let Some((name, value)) = line.split_once(':') {
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse().map_err(|_| Failed::Otherwise)?;
-            }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(|_| Failed::Otherwise)?;
         }
     }
     let read = io::copy(&mut stream.take(length), &mut io::sink())?;

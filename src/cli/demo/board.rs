@@ -133,7 +133,7 @@ impl Board {
     }
 
     /// An address (or an IPv6 network's first one) stands in a jail's set since `at`, or a moment before.
-    pub(super) fn banned(&mut self, jail: &str, address: IpAddr, at: Instant) {
+    pub(super) fn banned(&mut self, jail: &str, address: IpAddr, at: Instant, dry: bool) {
         let client = Client::new(address).counted(IPV6_PREFIX);
         let mut news = Vec::new();
         for row in &mut self.rows {
@@ -146,9 +146,12 @@ impl Board {
             });
             if let Some((number, after)) = row.deciding() {
                 let (who, after) = (row.who, millis(after));
-                news.push(format!(
-                    "{who}: {address} is in the kernel's set of {jail}, {after} after answer {number}"
-                ));
+                let where_to = if dry {
+                    format!("would be banned by {jail}")
+                } else {
+                    format!("{address} is in the kernel's set of {jail}")
+                };
+                news.push(format!("{who}: {where_to}, {after} after answer {number}"));
             }
         }
         for text in news {

@@ -31,7 +31,7 @@ pub(super) fn watch(bans: Bans, play: &Play<'_>) {
         Bans::Told(stderr) => {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if let Some((jail, address)) = told(&line) {
-                    lock(play.board).banned(&jail, address, Instant::now());
+                    lock(play.board).banned(jail, address, Instant::now(), true);
                 }
             }
         }
@@ -54,7 +54,7 @@ fn watch_kernel(play: &Play<'_>) {
             let at = Instant::now();
             for address in members {
                 if seen.insert((set.clone(), address)) {
-                    lock(play.board).banned(jail_of(&set), address, at);
+                    lock(play.board).banned(jail_of(&set), address, at, false);
                 }
             }
         }
@@ -74,12 +74,14 @@ fn jail_of(set: &str) -> &str {
     jail.strip_suffix('6').unwrap_or(jail)
 }
 
-/// From syslog's `NOTICE [apache-dos] Ban 192.0.2.7`.
-fn told(line: &str) -> Option<(String, IpAddr)> {
-    let (_, rest) = line.split_once('[')?;
-    let (jail, rest) = rest.split_once("] Ban ")?;
-    let address = rest.split(' ').next()?.parse().ok()?;
-    Some((jail.to_owned(), address))
+/// From `f2b-pipe: ... info: ban client=192.0.2.7 jail=apache-dos hits=100 for=600s`.
+fn told(line: &str) -> Option<(&str, IpAddr)> {
+    let (_, line) = line.split_once(" ban client=")?;
+    let (client, line) = line.split_once(' ')?;
+    let jail = line.strip_prefix("jail=")?.split(' ').next()?;
+    // A network is banned by its first address and its length.
+    let address = client.split('/').next()?.parse().ok()?;
+    Some((jail, address))
 }
 
 /// `ipset list` of the sets that hold somebody.
