@@ -120,6 +120,8 @@ pub(super) struct Stage {
 pub(super) struct House {
     /// For people.
     pub(super) title: String,
+    /// How f2b-pipe is started.
+    pub(super) directive: String,
     /// Where it listens.
     pub(super) v4: SocketAddr,
     /// Where it listens; `None`: no IPv6 here.
@@ -188,6 +190,7 @@ impl Stage {
                 "f2b-pipe behind a real {}, in a private network",
                 httpd.version
             ),
+            directive: format!("CustomLog \"|{}\" f2b", self.logger().join(" ")),
             v4,
             v6,
             child,
@@ -242,6 +245,7 @@ impl Stage {
         };
         Ok(House {
             title: title.to_owned(),
+            directive: format!("a pipe into {}", self.logger().join(" ")),
             v4,
             v6,
             child,
