@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender};
@@ -218,7 +219,8 @@ impl Stage {
         command
             .args(words)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null());
+            .stdout(Stdio::null())
+            .process_group(0); // Ctrl-C is for us
         if self.dry {
             command.arg("--dry-run").stderr(Stdio::piped());
         } else {
@@ -267,6 +269,7 @@ impl Stage {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(start_log)
+            .process_group(0) // Ctrl-C is for us
             .spawn()
             .map_err(|e| format!("cannot start {}: {e}", httpd.program.display()))?;
         let began = Instant::now();
