@@ -35,6 +35,25 @@ impl Client {
             .map(|v6| Self::new(IpAddr::V6(v6)))
     }
 
+    /// The address at the beginning of `text`, and its length. It ends where no byte of an address follows.
+    #[inline]
+    pub(crate) fn read(text: &[u8]) -> Option<(Self, usize)> {
+        // Nearly all are IPv4, which has its end when it is read.
+        let end = text
+            .iter()
+            .position(|b| !matches!(b, b'0'..=b'9' | b'.'))
+            .unwrap_or(text.len());
+        let (address, after) = text.split_at_checked(end)?;
+        if !after.first().is_some_and(|b| is_address_byte(*b)) {
+            return parse_v4(address).map(|v4| (Self(IpAddr::V4(v4)), end));
+        }
+        let end = text
+            .iter()
+            .position(|b| !is_address_byte(*b))
+            .unwrap_or(text.len());
+        Self::parse(text.get(..end)?).map(|client| (client, end))
+    }
+
     /// The address.
     #[must_use]
     pub fn addr(self) -> IpAddr {
@@ -60,6 +79,11 @@ impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// A byte that an address, its zone, or a host name may hold.
+pub(crate) fn is_address_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'.' | b':' | b'%' | b'_' | b'-')
 }
 
 /// Strict dotted quad: four numbers of 0 to 255 without leading zeros, as inet_ntop writes them. By hand, since this is

@@ -58,11 +58,13 @@ struct Slots {
     touched: u32,
     here: [Slot; 2],
     /// Sorted by jail.
+    #[allow(clippy::box_collection, reason = "8 bytes in every client, not 24")]
     more: Option<Box<Vec<Slot>>>,
 }
 
 /// One client's window of one jail: 16 bytes. Stamps are in the order of time.
 #[derive(Debug, Default)]
+#[allow(clippy::box_collection, reason = "8 bytes in every slot, not 24 or 32")]
 enum Slot {
     #[default]
     Empty,

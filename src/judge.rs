@@ -1,7 +1,6 @@
 //! From a framed line to a decision: parse, filter, exempt, count, decide, act, in this order and for everybody. `run`
 //! gives it httpd's lines and its own clock, `replay` an old log and the log's clock.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,29 +29,34 @@ pub enum Reader {
 const ATOMIC_BYTES: usize = 4096;
 
 impl Reader {
-    /// Reads a line, as far as it can be believed; `Ok(None)`: not at all.
+    /// Reads a line into an `access` that is empty, as far as it can be believed; `Ok(false)`: not at all.
     ///
     /// # Errors
     /// The line is not of the format.
-    pub fn read<'a>(&self, framed: Framed<'a>, trust: Trust) -> Result<Option<Access<'a>>, Misfit> {
+    #[inline]
+    pub fn read<'a>(
+        &self,
+        framed: Framed<'a>,
+        trust: Trust,
+        access: &mut Access<'a>,
+    ) -> Result<bool, Misfit> {
         match (self, framed, trust) {
-            (Self::Access(format), Framed::Line(line), Trust::Doubtful) => {
-                // With its newline; what is shorter than PIPE_BUF was written in one piece.
-                if format.is_sealed() && line.len() < ATOMIC_BYTES {
-                    format.read(line).map(Some)
-                } else {
-                    Ok(None)
-                }
+            (Self::Access(format), Framed::Line(line), Trust::Whole) => format.read(line, access),
+            // With its newline; what is not longer than PIPE_BUF was written in one piece.
+            (Self::Access(format), Framed::Line(line), Trust::Doubtful)
+                if format.is_sealed() && line.len() < ATOMIC_BYTES =>
+            {
+                format.read(line, access)
             }
-            (_, _, Trust::Doubtful) => Ok(None),
-            (Self::Access(format), Framed::Line(line), Trust::Whole) => format.read(line).map(Some),
+            (_, _, Trust::Doubtful) => return Ok(false),
             (Self::Access(format), Framed::Head(head), Trust::Whole) => {
-                format.read_head(head).map(Some)
+                format.read_head(head, access)
             }
             (Self::ErrorLog, Framed::Line(line) | Framed::Head(line), Trust::Whole) => {
-                error_log::read(line).map(Some)
+                error_log::read(line, access)
             }
         }
+        .map(|()| true)
     }
 }
 
@@ -68,8 +72,18 @@ pub struct Judge {
     off: Arc<AtomicBool>,
     hits: Vec<Hit>,
     /// Limits that the line at hand reached.
-    reached: Vec<(Hit, Client, u32, Verdict)>,
+    reached: Vec<Reached>,
     tally: Tally,
+}
+
+/// A limit that a hit reached.
+#[derive(Clone, Copy, Debug)]
+struct Reached {
+    hit: Hit,
+    /// Cut to the jail's prefix.
+    client: Client,
+    count: u32,
+    verdict: Verdict,
 }
 
 /// What was counted.
@@ -202,9 +216,10 @@ impl Judge {
         each: &mut dyn FnMut(Decision<'_>),
     ) -> Result<(), Misfit> {
         self.tally.lines += 1;
-        let access = match self.reader.read(framed, trust) {
-            Ok(Some(access)) => access,
-            Ok(None) => {
+        let mut access = Access::default();
+        match self.reader.read(framed, trust, &mut access) {
+            Ok(true) => {}
+            Ok(false) => {
                 self.tally.doubtful += 1;
                 return Ok(());
             }
@@ -212,7 +227,7 @@ impl Judge {
                 self.tally.unparsed += 1;
                 return Err(misfit);
             }
-        };
+        }
         self.hits.clear();
         self.filter.hits(&access, &mut self.hits);
         self.count(&access, now, each);
@@ -246,31 +261,30 @@ impl Judge {
                     Verdict::Pass => {}
                     verdict @ (Verdict::Ban(_) | Verdict::Observe) => {
                         visit.forget(hit.jail);
-                        reached.push((*hit, client, count, verdict));
+                        reached.push(Reached {
+                            hit: *hit,
+                            client,
+                            count,
+                            verdict,
+                        });
                     }
                 }
             }
         }
-        while let Some((hit, counted, count, verdict)) = self.reached.pop() {
-            self.reached(
-                hit,
-                Target::Client(counted),
-                count,
-                verdict,
-                access,
-                now,
-                each,
-            );
+        while let Some(reached) = self.reached.pop() {
+            self.reached(reached, access, now, each);
         }
     }
 
     /// A limit was reached: who may be banned, is.
     fn reached(
         &mut self,
-        hit: Hit,
-        who: Target,
-        count: u32,
-        verdict: Verdict,
+        Reached {
+            hit,
+            client,
+            count,
+            verdict,
+        }: Reached,
         access: &Access<'_>,
         now: Arrival,
         each: &mut dyn FnMut(Decision<'_>),
@@ -288,6 +302,7 @@ impl Judge {
             return;
         };
 
+        let who = Target::Client(client);
         // Only now: whom nobody would ban needs no protection, and most lines end above.
         let mut tell = |outcome| {
             each(Decision {
@@ -353,24 +368,19 @@ const EVIDENCE_BYTES: usize = 100;
 
 /// `100 hits in 1s, last: GET /page 200`.
 fn reason(jail: &Jail, count: u32, access: &Access<'_>) -> String {
-    let mut text = format!("{count} hits in {:?}, last: ", jail.findtime);
     let evidence = if access.is_error {
         access.message
     } else {
         access.request
     };
-    // Writing to a String does not fail.
-    let _ = write!(
-        text,
-        "{}",
-        Escaped {
-            bytes: evidence,
-            max: EVIDENCE_BYTES
-        }
-    )
-    .is_ok();
-    if access.status != 0 {
-        let _ = write!(text, " {}", access.status).is_ok();
+    let last = Escaped {
+        bytes: evidence,
+        max: EVIDENCE_BYTES,
+    };
+    let text = format!("{count} hits in {:?}, last: {last}", jail.findtime);
+    if access.status == 0 {
+        text
+    } else {
+        format!("{text} {}", access.status)
     }
-    text
 }

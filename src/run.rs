@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use crate::cli::RunArgs;
 use crate::hit::Arrival;
 use crate::say;
-use crate::source::stdin::{Chunk, Stdin, Woken};
+use crate::source::stdin::{CHUNK_BYTES, Chunk, Stdin, Woken};
 use crate::tee::Tee;
 
 mod engine;
@@ -66,7 +66,7 @@ pub fn despite(error: &clap::Error) -> ExitCode {
         .is_none_or(|first| first == "run" || first.as_encoded_bytes().starts_with(b"-"));
     let asked = matches!(error.kind(), DisplayHelp | DisplayVersion);
     if asked || !for_httpd || io::stdin().is_terminal() {
-        let _ = error.print().is_ok();
+        error.print().ok();
         return ExitCode::from(if asked { 0 } else { 2 });
     }
     let args = RunArgs {
@@ -110,10 +110,10 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut buffer = Vec::new();
+    let mut buffer = vec![0; CHUNK_BYTES].into_boxed_slice();
     let mut chunk = None;
     if let Ok(Woken::Readable) = stdin.wait(signals.fd(), Some(QUIET_START)) {
-        chunk = stdin.read(&mut buffer).ok();
+        chunk = stdin.read(&mut buffer, 0).ok();
         if chunk.is_some_and(|chunk| chunk.end && chunk.lines == 0) {
             return ExitCode::SUCCESS;
         }
@@ -143,7 +143,8 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
         stdin,
         tee,
         engine,
-        buffer,
+        buffer: Arc::new(buffer),
+        begun: 0,
         began: Instant::now(),
         reported: Instant::now(),
     };
@@ -156,7 +157,10 @@ struct Hot {
     stdin: Stdin,
     tee: Option<Tee>,
     engine: Option<Engine>,
-    buffer: Vec<u8>,
+    /// Shared with the tee's writer while it writes.
+    buffer: Arc<Box<[u8]>>,
+    /// Bytes at its beginning that belong to the next chunk.
+    begun: usize,
     began: Instant,
     reported: Instant,
 }
@@ -189,7 +193,7 @@ impl Hot {
             };
             let waited = Instant::now();
             match self.stdin.wait(signals.fd(), timeout) {
-                Ok(Woken::Readable) => match self.stdin.read(&mut self.buffer) {
+                Ok(Woken::Readable) => match self.read() {
                     Ok(read) => {
                         let fast = read.lines < SMALL_BYTES && waited.elapsed() < FAST;
                         streak = if fast { streak + 1 } else { 0 };
@@ -216,35 +220,41 @@ impl Hot {
 
     /// To the log, to the judge, and only then out of the pipe.
     fn pass_on(&mut self, chunk: Chunk) {
-        if chunk.lines == 0 {
-            if self.stdin.is_kept_until_taken() {
-                self.buffer.clear();
-            }
-            return;
-        }
         let now = Arrival(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
-        let Some(tee) = &mut self.tee else {
+        if chunk.lines > 0 {
+            if let Some(tee) = &mut self.tee {
+                tee.push(Arc::clone(&self.buffer), chunk.lines);
+            }
             if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines))
             {
                 engine.judge(lines, chunk.trust, now);
             }
-            self.buffer.drain(..chunk.lines);
-            return;
-        };
-        let begun = self.buffer.split_off(chunk.lines);
-        let lines = Arc::new(std::mem::take(&mut self.buffer));
-        tee.push(Arc::clone(&lines));
-        if let Some(engine) = &mut self.engine {
-            engine.judge(&lines, chunk.trust, now);
+            if let Some(tee) = &mut self.tee {
+                tee.settle();
+            }
+            if let Err(error) = self.stdin.take(chunk.lines) {
+                self.trouble("taking lines from stdin", &error);
+            }
         }
-        tee.settle();
-        if let Err(error) = self.stdin.take(chunk.lines) {
-            self.trouble("taking lines from stdin", &error);
+        let kept = chunk.lines..chunk.lines + chunk.begun;
+        self.begun = chunk.begun;
+        if let Some(buffer) = Arc::get_mut(&mut self.buffer) {
+            buffer.copy_within(kept, 0);
+        } else {
+            // The writer still has it: a disk that hangs.
+            let mut buffer = vec![0; CHUNK_BYTES].into_boxed_slice();
+            if let (Some(to), Some(from)) = (buffer.get_mut(..chunk.begun), self.buffer.get(kept)) {
+                to.copy_from_slice(from);
+            }
+            self.buffer = Arc::new(buffer);
         }
-        self.buffer = Arc::try_unwrap(lines).unwrap_or_default();
-        self.buffer.clear();
-        if !self.stdin.is_kept_until_taken() {
-            self.buffer.extend_from_slice(&begun);
+    }
+
+    fn read(&mut self) -> io::Result<Chunk> {
+        match Arc::get_mut(&mut self.buffer) {
+            Some(buffer) => self.stdin.read(buffer, self.begun),
+            // `pass_on` left it with one owner.
+            None => Err(io::ErrorKind::ResourceBusy.into()),
         }
     }
 
@@ -274,7 +284,10 @@ fn guarded<T>(room: impl FnOnce() -> T) -> Option<T> {
 fn say_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
-        let what = info.payload_as_str().unwrap_or("no message");
+        let payload = info.payload();
+        let what = (payload.downcast_ref::<&str>().copied())
+            .or(payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
         log::error!(
             "internal error at {place}: {what}; lines go on to the log. Please report this"
         );

@@ -110,7 +110,7 @@ pub fn flush() {
     let (done, out) = sync_channel(1);
     if voice.queue.try_send(Message::Flush(done)).is_ok() {
         // Not in time: whoever does not read us loses the rest.
-        let _ = out.recv_timeout(FAREWELL).is_ok();
+        out.recv_timeout(FAREWELL).ok();
     }
 }
 
@@ -118,7 +118,7 @@ pub fn flush() {
 pub fn failure(failure: &Failure) {
     match failure {
         Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        failure => {
+        Failure::Usage(_) | Failure::Output(_) => {
             // Complete lines, each with its place; only a single one needs a name before it.
             let text = failure.to_string();
             if text.contains('\n') {
@@ -137,7 +137,7 @@ fn stderr_line(text: &str) {
 fn stderr_text(text: &str) {
     // One write, so that lines of several processes stay whole; a closed stderr is nobody's loss.
     let line = format!("{}\n", text.trim_end());
-    let _ = io::stderr().write_all(line.as_bytes()).is_ok();
+    io::stderr().write_all(line.as_bytes()).ok();
 }
 
 /// Line ends and control bytes as `\x0a`: nobody writes a second line into the error log, or colours a terminal.
@@ -206,7 +206,7 @@ impl Mouth {
                 Ok(Message::Flush(done)) => {
                     self.repeats(Duration::ZERO);
                     self.syslog.flush();
-                    let _ = done.try_send(()).is_ok();
+                    done.try_send(()).ok();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,

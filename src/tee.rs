@@ -44,13 +44,26 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    chunks: VecDeque<Arc<Vec<u8>>>,
+    chunks: VecDeque<Batch>,
     /// Waiting, the one being written with them.
     bytes: usize,
     ended: bool,
     /// The writer gave up at the end, or died.
     gone: bool,
     stats: Stats,
+}
+
+/// Bytes that the reader and the writer share while both are at work on them.
+#[derive(Clone, Debug)]
+struct Batch {
+    buffer: Arc<Box<[u8]>>,
+    len: usize,
+}
+
+impl Batch {
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
+    }
 }
 
 /// What became of the bytes.
@@ -86,11 +99,16 @@ impl Tee {
         })
     }
 
-    /// Hands a chunk over.
-    pub fn push(&mut self, chunk: Arc<Vec<u8>>) {
+    /// Hands the first `len` bytes of `buffer` over.
+    pub fn push(&mut self, buffer: Arc<Box<[u8]>>, len: usize) {
+        let mut chunk = Batch { buffer, len };
+        if self.lagging {
+            // It may wait for long, and a large buffer must not be kept for one line.
+            chunk.buffer = Arc::new(chunk.bytes().into());
+        }
         let mut queue = self.shared.lock();
-        if queue.bytes + chunk.len() > QUEUE_BYTES || queue.gone {
-            let lines = memchr::memchr_iter(b'\n', &chunk).count();
+        if queue.bytes + len > QUEUE_BYTES || queue.gone {
+            let lines = memchr::memchr_iter(b'\n', chunk.bytes()).count();
             let first = queue.stats.dropped == 0;
             queue.stats.dropped += u64::try_from(lines).unwrap_or(u64::MAX);
             drop(queue);
@@ -101,7 +119,7 @@ impl Tee {
             }
             return;
         }
-        queue.bytes += chunk.len();
+        queue.bytes += len;
         queue.chunks.push_back(chunk);
         drop(queue);
         self.shared.work.notify_one();
@@ -147,7 +165,7 @@ impl Tee {
         let lost: usize = queue
             .chunks
             .iter()
-            .map(|chunk| memchr::memchr_iter(b'\n', chunk).count())
+            .map(|chunk| memchr::memchr_iter(b'\n', chunk.bytes()).count())
             .sum();
         let hanging = queue.bytes > 0;
         drop(queue);
@@ -184,16 +202,16 @@ fn write_all(shared: &Shared, mut log: Log) {
             .work
             .wait_while(queue, |queue| queue.chunks.is_empty() && !queue.ended);
         let queue = waited.unwrap_or_else(PoisonError::into_inner);
-        let Some(chunk) = queue.chunks.front().map(Arc::clone) else {
+        let Some(chunk) = queue.chunks.front().cloned() else {
             return;
         };
         drop(queue);
 
-        let result = log.append(&chunk);
+        let result = log.append(chunk.bytes());
         let mut queue = shared.lock();
         match result {
             Ok(()) => {
-                let len = chunk.len();
+                let len = chunk.len;
                 // The reader wants its buffer back: let go of it before it is told.
                 drop(chunk);
                 queue.chunks.pop_front();
@@ -512,7 +530,7 @@ mod tests {
         let dir = Dir::new("missing");
         let path = dir.0.join("sub/log");
         let mut tee = Tee::start(&path, false).unwrap();
-        tee.push(Arc::new(b"1\n".to_vec()));
+        tee.push(Arc::new(Box::new(*b"1\n")), 2);
         tee.settle();
         assert_eq!(tee.stats().waiting, 2);
         std::fs::create_dir(dir.0.join("sub")).unwrap();
@@ -520,7 +538,7 @@ mod tests {
         while tee.stats().written == 0 && begun.elapsed() < Duration::from_secs(5) {
             thread::sleep(Duration::from_millis(20));
         }
-        tee.push(Arc::new(b"2\n".to_vec()));
+        tee.push(Arc::new(Box::new(*b"2\n")), 2);
         tee.finish();
         assert_eq!(text(&path), "1\n2\n");
     }
@@ -529,9 +547,9 @@ mod tests {
     fn beyond_the_buffer_lines_are_dropped_and_counted() {
         let dir = Dir::new("beyond");
         let mut tee = Tee::start(&dir.0.join("none/log"), false).unwrap();
-        let chunk = Arc::new(vec![b'\n'; 1 << 20]);
+        let chunk = Arc::new(vec![b'\n'; 1 << 20].into_boxed_slice());
         for _ in 0..17 {
-            tee.push(Arc::clone(&chunk));
+            tee.push(Arc::clone(&chunk), 1 << 20);
             tee.settle();
         }
         assert_eq!(

@@ -119,3 +119,74 @@ impl Dry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+    use crate::exempt::Bannable;
+    use std::time::Duration;
+
+    fn ban(who: &str, secs: u64) -> Ban<'static> {
+        let client = Client::parse(who.as_bytes()).unwrap();
+        Ban {
+            jail: 0,
+            who: Bannable::forced(Target::Client(client)),
+            ban_for: BanFor::timed(Duration::from_secs(secs)).unwrap(),
+            reason: "",
+        }
+    }
+
+    #[test]
+    fn a_ban_stands_until_its_end_on_the_callers_clock() {
+        let mut dry = Dry::new(&Config::default());
+        assert_eq!(dry.ban(&ban("192.0.2.7", 10), 1_000), Ok(Banned::New));
+        assert_eq!(dry.ban(&ban("192.0.2.7", 10), 10_999), Ok(Banned::Already));
+        assert_eq!(dry.ban(&ban("192.0.2.7", 10), 11_000), Ok(Banned::New));
+        assert_eq!(dry.ban(&ban("2001:db8::1", 10), 11_000), Ok(Banned::New));
+        assert_eq!(
+            dry.ban(&ban("2001:db8::2", 10), 11_000),
+            Ok(Banned::Already)
+        );
+        let who = ban("192.0.2.7", 1).who.target();
+        assert_eq!(dry.unban(0, who, 12_000), Ok(true));
+        assert_eq!(dry.unban(0, who, 12_000), Ok(false));
+        assert!(
+            dry.ban(
+                &Ban {
+                    jail: 999,
+                    ..ban("192.0.2.7", 1)
+                },
+                0
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn ends_are_told_once_in_order_and_not_of_what_was_prolonged() {
+        let mut dry = Dry::new(&Config::default());
+        for (who, secs) in [("192.0.2.1", 30), ("192.0.2.2", 10), ("192.0.2.3", 20)] {
+            assert_eq!(dry.ban(&ban(who, secs), 0), Ok(Banned::New));
+        }
+        dry.prolong(&ban("192.0.2.2", 60), 5_000).unwrap();
+        let forever = Ban {
+            ban_for: BanFor::Forever,
+            ..ban("192.0.2.4", 1)
+        };
+        assert_eq!(dry.ban(&forever, 0), Ok(Banned::New));
+        assert_eq!(dry.ended(19_999), None);
+        let ended: Vec<_> = std::iter::from_fn(|| dry.ended(1_000_000))
+            .map(|e| (e.at_ms, e.who.to_string()))
+            .collect();
+        assert_eq!(
+            ended,
+            [
+                (20_000, "192.0.2.3".to_owned()),
+                (30_000, "192.0.2.1".to_owned()),
+                (65_000, "192.0.2.2".to_owned()),
+            ]
+        );
+        assert_eq!(dry.ban(&forever, u64::MAX), Ok(Banned::Already));
+    }
+}

@@ -37,7 +37,7 @@ const REVISION_MAX: u8 = 4;
 const BATCH: usize = 100;
 /// How many of the bans that end soonest are looked up at once when a set is full: reading a million elements takes
 /// about 0.3 s, which not every further ban can pay.
-const DOOMED_MAX: usize = 4_096;
+pub const DOOMED_MAX: usize = 4_096;
 
 /// NFNL_SUBSYS_IPSET.
 const SUBSYSTEM: u16 = 6 << 8;

@@ -29,7 +29,7 @@ use crate::hit::JailId;
 use crate::notify;
 
 /// How often the off switch, the lock and the names of the sets are looked at.
-const TICK: Duration = Duration::from_secs(1);
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// How often the chain is looked at without a reason: legacy iptables does not tell of its changes.
 const LOOK: Duration = Duration::from_secs(60);
 /// From the news of a deleted rule to the look: whoever reloads a firewall deletes many.
@@ -331,12 +331,12 @@ impl<'a> Keep<'a> {
             if now >= next_tick {
                 next_tick = now + TICK;
                 self.tick(now);
-            } else if self.lock.is_some() && now >= self.look_at {
+            } else if self.lock.is_some() && now >= self.look_at && !self.is_off() {
                 self.keep_chain(now);
             }
             let wake = match self.lock {
-                Some(_) => next_tick.min(self.look_at),
-                None => next_tick,
+                Some(_) if !self.is_off() => next_tick.min(self.look_at),
+                Some(_) | None => next_tick,
             };
             match from.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(Event::Banned(event)) => self.banned(event),
@@ -348,9 +348,14 @@ impl<'a> Keep<'a> {
         }
     }
 
+    fn is_off(&self) -> bool {
+        self.shared.off.load(Ordering::Relaxed)
+    }
+
     fn tick(&mut self, now: Instant) {
-        self.watch_off();
-        if self.config.firewall.backend == Backend::Ipset && self.owns(now) {
+        let off = self.watch_off();
+        // While it is off, `off --remove` may take away chain and sets.
+        if self.config.firewall.backend == Backend::Ipset && self.owns(now) && !off {
             self.keep_sets(now);
             self.keep_chain(now);
             self.learn(now);
@@ -359,10 +364,11 @@ impl<'a> Keep<'a> {
         self.publish();
     }
 
-    fn watch_off(&mut self) {
+    /// Whether it is off; a change is said and carried out.
+    fn watch_off(&mut self) -> bool {
         let off = is_off(self.paths);
         if self.shared.off.swap(off, Ordering::Relaxed) == off {
-            return;
+            return off;
         }
         if off {
             log::warn!("off: every set is emptied, nobody is banned until `f2b-pipe reload`");
@@ -371,10 +377,14 @@ impl<'a> Keep<'a> {
                 for set in &self.sets {
                     self.troubles.set(&set.name, &ipset.flush(&set.name));
                 }
+                self.learn_at = Instant::now();
+                self.learn(self.learn_at);
             }
         } else {
             log::warn!("off no more: bans go on");
+            self.place_at = Some(Instant::now());
         }
+        off
     }
 
     /// Whether this process keeps the chain, or can from now on.
@@ -570,9 +580,8 @@ impl<'a> Keep<'a> {
             // A set can only vanish after the rule that looked into it.
             self.rules_changed();
         }
-        if let (BanFor::Timed(secs), Some(jail)) = (event.ban_for, jail(self.config, event.jail))
-            && event.banned != Banned::Already
-        {
+        // One that stood already may have been prolonged; if it was not, the next reading of the sets says so.
+        if let (BanFor::Timed(secs), Some(jail)) = (event.ban_for, jail(self.config, event.jail)) {
             let (_, who) = place_of(event.who, jail.ipv6_prefix);
             let end = self
                 .seconds()
@@ -690,7 +699,7 @@ impl<'a> Keep<'a> {
         let owner = self.lock.is_some();
         let health = Health {
             owner,
-            off: self.shared.off.load(Ordering::Relaxed),
+            off: self.is_off(),
             chain: owner && chain,
             chain6: owner && chain6,
             sets: self.sets.len(),

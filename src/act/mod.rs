@@ -431,7 +431,13 @@ impl Live {
                     ipset::MAX_ELEMENTS
                 );
             }
-            if ipset.make_room(set)? {
+            // The kernel only counts all elements once the new one's part of the table is over its share, so there may be
+            // more than the maximum, and one less may not be enough.
+            let mut tries = ipset::DOOMED_MAX;
+            while let (Err(ActError::Full { .. }), 1..) = (&added, tries)
+                && ipset.make_room(set)?
+            {
+                tries -= 1;
                 added = add(ipset);
             }
         }

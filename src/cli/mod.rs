@@ -54,7 +54,7 @@ pub enum Command {
     /// Take bans away
     Unban(UnbanArgs),
     /// Panic button: empty every set; nothing is banned until `reload`
-    Off(WhereArgs),
+    Off(OffArgs),
     /// After `off`: ban again. A changed configuration needs `apachectl graceful`
     Reload(WhereArgs),
     /// Show each room's view of one line: what was read, what it would count for, where it stops and why
@@ -194,6 +194,17 @@ pub struct UnbanArgs {
     pub list: ListArgs,
 }
 
+/// `off`.
+#[derive(Args, Clone, Debug)]
+pub struct OffArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub place: WhereArgs,
+    /// Take away the rules and the sets themselves, too: for uninstalling
+    #[arg(long, hide = true)]
+    pub remove: bool,
+}
+
 /// `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
@@ -283,12 +294,12 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
     match command {
         Command::Run(_) => Ok(Outcome::Fine),
         Command::Check(args) => check::check(args, out),
-        Command::Status(args) => bans::status(args, out),
+        Command::Status(args) => bans::status::status(args, out),
         Command::Banned(args) => bans::banned(args, out),
         Command::Ban(args) => bans::ban(args, out),
         Command::Unban(args) => bans::unban(args, out),
-        Command::Off(args) => bans::off(args, out),
-        Command::Reload(args) => bans::reload(args, out),
+        Command::Off(args) => bans::switch::off(args, out),
+        Command::Reload(args) => bans::switch::reload(args, out),
         Command::Explain(args) => explain::explain(args, out),
         Command::Replay(args) => replay::replay(args, out),
         Command::Demo(args) => demo::demo(args, out),

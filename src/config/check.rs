@@ -46,7 +46,7 @@ const RULE: &[&str] = &["any", "not", "weight", "distinct", "count"];
 /// Keys of a jail, of its `any` and of its `not`.
 const CONDITIONS: &[&str] = &[
     "status", "bytes", "duration", "static", "method", "path", "query", "request", "agent",
-    "referer", "user", "vhost",
+    "referer", "user", "vhost", "message",
 ];
 
 /// Known, but not in this version: a jail that is about these cannot run.

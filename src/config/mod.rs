@@ -20,7 +20,7 @@ use crate::decide::BanFor;
 mod check; // entries to Config
 mod place; // addresses and ports
 mod problem; // where, which key, what is wrong, what to write
-mod suggest; // the key that was meant
+pub(crate) mod suggest; // the key that was meant
 mod text; // text to entries with their lines
 mod value; // durations, statuses, expressions
 
@@ -75,6 +75,19 @@ pub fn from_text(path: &Path, text: &str) -> Loaded {
         config,
         problems: problems.in_order(),
     }
+}
+
+/// Reads `ban --time` as the key `bantime` is read.
+///
+/// # Errors
+/// What is wrong; what to write.
+pub(crate) fn bantime(text: &str) -> Result<crate::decide::BanFor, String> {
+    use crate::decide::BanFor;
+    if text.trim() == "-1" {
+        return Ok(BanFor::Forever);
+    }
+    BanFor::timed(value::duration_of(text)?)
+        .ok_or_else(|| format!("\"{text}\" is no ban; write \"10m\", or -1 for ever"))
 }
 
 impl Default for Config {

@@ -30,7 +30,7 @@ const MISTAKES: &[(&str, &str)] = &[
 ];
 
 /// The one of `known` that `written` was meant to be.
-pub(super) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     let bare = bare(written);
     let meant = MISTAKES
         .iter()

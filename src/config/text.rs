@@ -251,10 +251,10 @@ fn blamed(lines: &[&str], at: usize, column: usize, message: &str) -> Range<usiz
     }
     // What has no end is found where the next statement begins (a list, a table), or at the end of the file (a text of
     // several lines).
-    if inside || is_blank(line(at)) {
-        if let Some(start) = (0..at).rev().find(|i| statement_key(line(*i)).is_some()) {
-            return start..if begins(&at) { at } else { next };
-        }
+    if (inside || is_blank(line(at)))
+        && let Some(start) = (0..at).rev().find(|i| statement_key(line(*i)).is_some())
+    {
+        return start..if begins(&at) { at } else { next };
     }
     at..at + 1
 }

@@ -111,7 +111,7 @@ pub(super) fn duration(value: &Value) -> Read<Duration> {
         .ok_or_else(|| wrong().into())
 }
 
-fn duration_of(text: &str) -> Result<Duration, String> {
+pub(super) fn duration_of(text: &str) -> Result<Duration, String> {
     let bad = |what: &str| format!("\"{text}\" {what}; write \"10m\", \"600s\" or \"1h 30m\"");
     let mut rest = text.trim();
     let mut total = 0.0;

@@ -55,10 +55,11 @@ fn utmp_record(record: &[u8]) -> Option<IpAddr> {
     let addr: &[u8; 16] = record
         .get(offset_of!(libc::utmpx, ut_addr_v6)..)?
         .first_chunk()?;
-    if let Some((v4, rest)) = addr.split_first_chunk::<4>() {
-        if rest.iter().all(|b| *b == 0) && *v4 != [0; 4] {
-            return Some(IpAddr::V4(Ipv4Addr::from(*v4)));
-        }
+    if let Some((v4, rest)) = addr.split_first_chunk::<4>()
+        && rest.iter().all(|b| *b == 0)
+        && *v4 != [0; 4]
+    {
+        return Some(IpAddr::V4(Ipv4Addr::from(*v4)));
     }
     if *addr != [0; 16] {
         return Some(IpAddr::V6(Ipv6Addr::from(*addr)).to_canonical());

@@ -107,7 +107,12 @@ fn folded(hir: &Hir) -> Option<Vec<u8>> {
             (rest.len() < 2 && rest.iter().all(|b| b.to_ascii_lowercase() == lower))
                 .then(|| vec![lower])
         }
-        _ => None,
+        HirKind::Empty
+        | HirKind::Look(_)
+        | HirKind::Repetition(_)
+        | HirKind::Capture(_)
+        | HirKind::Concat(_)
+        | HirKind::Alternation(_) => None,
     }
 }
 

@@ -228,12 +228,15 @@ impl Rule {
     }
 }
 
+/// Field, statuses, exceptions.
+type Key = (Field, Vec<(u16, u16)>, bool);
+
 /// Searches while they are put together: one for each field, the statuses its jails are open to, and whether it is about
 /// exceptions (which are asked about last, and seldom).
 #[derive(Default)]
 struct Searches {
     searches: Vec<Search>,
-    keys: Vec<(Field, Vec<(u16, u16)>, bool)>,
+    keys: Vec<Key>,
 }
 
 impl Searches {
@@ -289,7 +292,7 @@ impl Searches {
         tests
     }
 
-    fn of(&mut self, key: (Field, Vec<(u16, u16)>, bool)) -> usize {
+    fn of(&mut self, key: Key) -> usize {
         self.keys
             .iter()
             .position(|known| *known == key)
@@ -349,7 +352,12 @@ impl Judged<'_, '_> {
             Test::Text { field, .. } | Test::Words { field, .. } if self.holds(test) => {
                 Some(*field)
             }
-            _ => None,
+            Test::Words { .. }
+            | Test::Text { .. }
+            | Test::Static(_)
+            | Test::Status(_)
+            | Test::Bytes(_)
+            | Test::Duration(_) => None,
         })
     }
 
@@ -403,7 +411,13 @@ fn ranges<N: std::fmt::Display + PartialEq>(list: &[(N, N)]) -> String {
 fn decoded<'t>(field: Field, raw: &'t [u8], room: &'t mut Vec<u8>) -> &'t [u8] {
     let differs = match field {
         Field::Path | Field::Query => memchr::memchr2(b'%', b'\\', raw),
-        _ => memchr::memchr(b'\\', raw),
+        Field::Method
+        | Field::Request
+        | Field::Agent
+        | Field::Referer
+        | Field::User
+        | Field::Vhost
+        | Field::Message => memchr::memchr(b'\\', raw),
     };
     if differs.is_none() {
         return raw;

@@ -105,8 +105,9 @@ mod tests {
         for (name, text) in NICKNAMES {
             let line = sample(text);
             let format = Format::compile(name).unwrap();
-            let access = format
-                .read(line.as_bytes())
+            let mut access = crate::parse::Access::default();
+            format
+                .read(line.as_bytes(), &mut access)
                 .unwrap_or_else(|e| panic!("{line}: {e:?}"));
             assert_eq!(access.client.unwrap().to_string(), CLIENT, "{line}");
             assert_eq!((access.status, access.path), (404, &b"/page"[..]), "{line}");

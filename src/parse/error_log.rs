@@ -14,7 +14,7 @@ const PREFIX_MAX_BYTES: usize = 200;
 ///
 /// # Errors
 /// The line is not of the default ErrorLogFormat, or names no client.
-pub fn read(line: &[u8]) -> Result<Access<'_>, Misfit> {
+pub fn read<'a>(line: &'a [u8], access: &mut Access<'a>) -> Result<(), Misfit> {
     let misfit = |rest: &[u8], wants| Misfit {
         at: line.len() - rest.len(),
         wants,
@@ -65,12 +65,8 @@ pub fn read(line: &[u8]) -> Result<Access<'_>, Misfit> {
         .and_then(Client::parse)
         .ok_or(misfit(rest, "[client address:port]"))?;
     let message = blank(after).unwrap_or_default();
-    Ok(Access {
-        client: Some(client),
-        message,
-        is_error: true,
-        ..Access::default()
-    })
+    (access.client, access.message, access.is_error) = (Some(client), message, true);
+    Ok(())
 }
 
 fn bracket(text: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -88,6 +84,11 @@ fn blank(text: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(line: &[u8]) -> Result<Access<'_>, Misfit> {
+        let mut access = Access::default();
+        super::read(line, &mut access).map(|()| access)
+    }
 
     #[test]
     fn the_client_is_read_where_httpd_puts_it() {

@@ -456,7 +456,7 @@ fn segments(items: &[Item]) -> Result<Vec<Segment>, FormatError> {
                 .for_each(|last| last.push(directive.clone())),
         }
     }
-    if cut.len() % 2 == 0 {
+    if cut.len().is_multiple_of(2) {
         return Err(FormatError::OddQuotes);
     }
     cut.iter()
@@ -554,7 +554,7 @@ fn check_addresses(segments: &[Segment], items: &[Item]) -> Result<(), FormatErr
             Item::Directive { text, .. } if text.to_ascii_lowercase().contains("forwarded-for") => {
                 Some(text.clone())
             }
-            _ => None,
+            Item::Literal(_) | Item::Directive { .. } => None,
         });
         return Err(header.map_or(FormatError::NoAddress, FormatError::AddressNotSure));
     }

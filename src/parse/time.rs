@@ -1,5 +1,7 @@
 //! The shape of a logged time (checked on every line), and its value (only `replay` asks for it).
 
+use std::cell::Cell;
+
 use chrono::{DateTime, FixedOffset, Local, NaiveDate, TimeZone};
 
 /// What one byte of a time may be.
@@ -34,9 +36,14 @@ enum Part {
     Other,
 }
 
+/// Longest time that is remembered, bytes.
+const LAST_BYTES: usize = 32;
+
 /// A time whose bytes can be checked one by one: every strftime code in it has a fixed width.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeShape {
+    /// The last text that fitted: many lines have the same second.
+    last: Cell<([u8; LAST_BYTES], usize)>,
     classes: Vec<Class>,
     parts: Vec<(Part, std::ops::Range<usize>)>,
     /// An epoch count has no fixed width: this many digits at least.
@@ -54,6 +61,7 @@ impl TimeShape {
     #[must_use]
     pub fn number(micros: u64) -> Self {
         Self {
+            last: Cell::default(),
             classes: Vec::new(),
             parts: vec![(Part::Epoch(micros), 0..0)],
             digits_only: true,
@@ -65,6 +73,7 @@ impl TimeShape {
     pub fn fraction(digits: usize) -> Self {
         let unit = if digits == 3 { 1000 } else { 1 };
         Self {
+            last: Cell::default(),
             classes: vec![Class::Digit; digits],
             parts: vec![(Part::Fraction(unit), 0..digits)],
             digits_only: false,
@@ -76,6 +85,7 @@ impl TimeShape {
     pub fn compile(strftime: &str) -> Option<Self> {
         use Class::{Byte, Digit, DigitOrBlank, Letter, Sign};
         let mut shape = Self {
+            last: Cell::default(),
             classes: Vec::new(),
             parts: Vec::new(),
             digits_only: false,
@@ -157,6 +167,10 @@ impl TimeShape {
         if self.digits_only {
             return !text.is_empty() && text.len() <= 20 && text.iter().all(u8::is_ascii_digit);
         }
+        let (last, len) = self.last.get();
+        if len > 0 && last.get(..len) == Some(text) {
+            return true;
+        }
         // No early exit: a fixed run without branches is faster than a stop that never comes.
         let mut good = text.len() == self.classes.len();
         for (&byte, &class) in text.iter().zip(&self.classes) {
@@ -167,6 +181,11 @@ impl TimeShape {
                 Class::Sign => byte == b'+' || byte == b'-',
                 Class::Byte(want) => byte == want,
             };
+        }
+        let mut last = [0; LAST_BYTES];
+        if let (true, Some(place)) = (good, last.get_mut(..text.len())) {
+            place.copy_from_slice(text);
+            self.last.set((last, text.len()));
         }
         good
     }

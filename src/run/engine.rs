@@ -207,17 +207,18 @@ impl Engine {
             }
         });
         let tally = judge.tally();
-        if let Some((misfit, line)) = misfit {
-            if tally.unparsed >= NONE_FIT && tally.unparsed == tally.lines {
-                told.none_fits = true;
-                log::warn!(
-                    "none of {} lines fits --format: at column {} there should be {}: {line} (f2b-pipe explain shows more; \
+        if let Some((misfit, line)) = misfit
+            && tally.unparsed >= NONE_FIT
+            && tally.unparsed == tally.lines
+        {
+            told.none_fits = true;
+            log::warn!(
+                "none of {} lines fits --format: at column {} there should be {}: {line} (f2b-pipe explain shows more; \
                      f2b-pipe check compares with httpd.conf)",
-                    tally.lines,
-                    misfit.at + 1,
-                    misfit.wants
-                );
-            }
+                tally.lines,
+                misfit.at + 1,
+                misfit.wants
+            );
         }
         if tally.doubtful > 0 && !told.doubtful {
             told.doubtful = true;

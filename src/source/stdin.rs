@@ -32,6 +32,8 @@ const MARGIN_BYTES: usize = 2 * 4096;
 pub struct Chunk {
     /// Bytes of the buffer that are whole lines; or a piece of a line that is longer than the buffer or the pipe.
     pub lines: usize,
+    /// Bytes behind them that must stand at the beginning of the buffer at the next read.
+    pub begun: usize,
     /// Can the lines be believed?
     pub trust: Trust,
     /// Nothing will follow: `lines` is all that is left.
@@ -119,7 +121,7 @@ impl Stdin {
     fn scratch(size: usize) -> Option<Kind> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).ok()?;
         // A scratch smaller than the pipe only means more rounds.
-        let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(i32::try_from(size).ok()?));
+        fcntl(&write, FcntlArg::F_SETPIPE_SZ(i32::try_from(size).ok()?)).ok();
         let null = File::options().write(true).open("/dev/null").ok()?;
         Some(Kind::Peeked {
             scratch: (read.into(), write),
@@ -168,25 +170,16 @@ impl Stdin {
         })
     }
 
-    /// Fills `buffer` with what is there. `kept`: bytes at its beginning that an earlier chunk left behind its lines
-    /// ([`Chunk::lines`] to the buffer's length); they stand there again in a pipe that is only looked at.
+    /// Fills `buffer` (of [`CHUNK_BYTES`]) with what is there. `kept`: bytes at its beginning that an earlier chunk left
+    /// behind its lines; a pipe that is only looked at shows them again, and `kept` is 0.
     ///
     /// # Errors
     /// Of the pipe. The end is not an error.
-    pub fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<Chunk> {
-        let kept = buffer.len();
-        buffer.resize(CHUNK_BYTES, 0);
-        let got = self.fill(buffer, kept);
-        let (got, more) = match got {
-            Ok(got) => got,
-            Err(error) => {
-                buffer.truncate(kept);
-                return Err(error);
-            }
-        };
-        buffer.truncate(got);
+    pub fn read(&mut self, buffer: &mut [u8], kept: usize) -> io::Result<Chunk> {
+        let (got, more) = self.fill(buffer, kept)?;
         let trust = self.trust(got);
-        let lines = memchr::memrchr(b'\n', buffer).map_or(0, |at| at + 1);
+        let seen = buffer.get(..got).unwrap_or_default();
+        let lines = memchr::memrchr(b'\n', seen).map_or(0, |at| at + 1);
         // A line that fills the buffer or the pipe is passed on in pieces, or nobody could write the rest of it.
         let stuffed = got == CHUNK_BYTES || got + MARGIN_BYTES >= self.enlarged / 2;
         let lines = if !more || (lines == 0 && stuffed) {
@@ -200,8 +193,14 @@ impl Stdin {
         } else {
             0
         };
+        let begun = if self.is_kept_until_taken() {
+            0
+        } else {
+            self.tail
+        };
         Ok(Chunk {
             lines,
+            begun,
             trust,
             end: !more,
         })
@@ -321,37 +320,41 @@ mod tests {
     fn a_begun_line_waits_and_an_unfinished_last_one_is_handed_on() {
         for kept in [true, false] {
             let (mut stdin, mut write) = pipe(kept, false);
-            let mut buffer = Vec::new();
+            let mut buffer = vec![0; CHUNK_BYTES];
+            let mut begun = 0;
             let mut lines = Vec::new();
-            let mut step = |stdin: &mut Stdin, buffer: &mut Vec<u8>| {
-                let chunk = stdin.read(buffer).unwrap();
+            let mut step = |stdin: &mut Stdin| {
+                let chunk = stdin.read(&mut buffer, begun).unwrap();
                 lines.extend_from_slice(&buffer[..chunk.lines]);
                 stdin.take(chunk.lines).unwrap();
-                if kept {
-                    buffer.clear()
-                } else {
-                    drop(buffer.drain(..chunk.lines))
-                }
+                buffer.copy_within(chunk.lines..chunk.lines + chunk.begun, 0);
+                begun = chunk.begun;
                 chunk
             };
             write.write_all(b"one\ntw").unwrap();
-            assert_eq!(step(&mut stdin, &mut buffer).lines, 4);
+            assert_eq!(step(&mut stdin).lines, 4);
             write.write_all(b"o\nthr").unwrap();
-            assert_eq!(step(&mut stdin, &mut buffer).lines, 4);
+            assert_eq!(step(&mut stdin).lines, 4);
             if kept {
-                assert_eq!(
-                    step(&mut stdin, &mut buffer),
-                    Chunk {
-                        lines: 0,
-                        trust: Trust::Whole,
-                        end: false
-                    }
-                );
+                let again = Chunk {
+                    lines: 0,
+                    begun: 0,
+                    trust: Trust::Whole,
+                    end: false,
+                };
+                assert_eq!(step(&mut stdin), again);
             }
             drop(write);
-            while !step(&mut stdin, &mut buffer).end {}
+            while !step(&mut stdin).end {}
             assert_eq!(lines, b"one\ntwo\nthr");
         }
+    }
+
+    fn seen(stdin: &mut Stdin) -> (Chunk, Vec<u8>) {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let chunk = stdin.read(&mut buffer, 0).unwrap();
+        buffer.truncate(chunk.lines);
+        (chunk, buffer)
     }
 
     #[test]
@@ -366,7 +369,7 @@ mod tests {
             let size = usize::try_from(fcntl(&read, FcntlArg::F_GETPIPE_SZ).unwrap()).unwrap();
             write.write_all(&vec![b'\n'; bytes.min(size)]).unwrap();
             let mut stdin = Stdin::new(read, false, single).unwrap();
-            assert_eq!(stdin.read(&mut Vec::new()).unwrap().trust, trust, "{bytes}");
+            assert_eq!(seen(&mut stdin).0.trust, trust, "{bytes}");
         }
     }
 
@@ -376,7 +379,7 @@ mod tests {
         fcntl(&read, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)).unwrap();
         File::from(write).write_all(b"a\n").unwrap();
         let mut stdin = Stdin::new(read, true, false).unwrap();
-        assert_eq!(stdin.read(&mut Vec::new()).unwrap().trust, Trust::Doubtful);
+        assert_eq!(seen(&mut stdin).0.trust, Trust::Doubtful);
     }
 
     #[test]
@@ -384,12 +387,9 @@ mod tests {
         let (mut stdin, mut write) = pipe(true, false);
         write.write_all(b"one\ntwo\n").unwrap();
         for _ in 0..3 {
-            let mut buffer = Vec::new();
-            assert_eq!(stdin.read(&mut buffer).unwrap().lines, 8);
+            assert_eq!(seen(&mut stdin).0.lines, 8);
         }
         stdin.take(4).unwrap();
-        let mut buffer = Vec::new();
-        stdin.read(&mut buffer).unwrap();
-        assert_eq!(buffer, b"two\n");
+        assert_eq!(seen(&mut stdin).1, b"two\n");
     }
 }

@@ -246,7 +246,8 @@ fn an_ipv6_client_is_banned_with_its_64_and_the_next_64_is_not() {
     // Each request from another address of the /64: it is one client all the same.
     for i in 0..15u16 {
         let address = Ipv6Addr::new(0x2001, 0xdb8, 0x1000, 5, 0, 0, i, 9);
-        world.curl(&address.to_string(), &format!("/old/{i}"));
+        let answer = world.curl(&address.to_string(), &format!("/old/{i}"));
+        assert_eq!(answer, Some(404), "{address}");
     }
     world.wait_banned("apache-scan", "2001:db8:1000:5::");
     assert_eq!(world.curl("2001:db8:1000:5::abcd:1", "/page"), None);
@@ -445,7 +446,11 @@ fn behind_a_proxy_the_proxy_is_not_banned_and_the_trouble_is_said() {
             .any(|b| b.contains("203.0.113.1 ")),
         "the proxy, and with it everybody, is banned"
     );
-    assert!(httpd.said().contains("cannot hold"), "{}", httpd.said());
+    assert!(
+        httpd.said().contains("cannot be held here"),
+        "{}",
+        httpd.said()
+    );
     readers_behind(&mut proxy);
 }
 

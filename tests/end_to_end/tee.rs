@@ -15,8 +15,18 @@ use crate::support::{
     signal, text_of, wait_until,
 };
 
-/// A configuration that judges every line and bans nobody.
-const OBSERVE: &str = "[jail.all]\nmode = \"observe\"\nmaxretry = 5\nfindtime = \"10s\"\n";
+/// A configuration that judges every line, and whose bans close a port that nobody uses.
+const HARMLESS: &str = r#"
+[defaults]
+port = ["9"]
+
+[firewall]
+kill_connections = false
+
+[jail.all]
+maxretry = 5
+findtime = "10s"
+"#;
 
 /// Many clients with short and long lines, each line different, until stopped.
 fn busy(world: &World, threads: usize, pause: Duration) -> Load {
@@ -49,7 +59,7 @@ fn served(load: &Load, more: usize) {
 fn one_client_s_lines_are_teed_byte_for_byte_and_in_order() {
     for format in ["f2b", "combined"] {
         let world = World::new();
-        world.config(OBSERVE);
+        world.config(HARMLESS);
         let httpd = Setup::new(&world).format(format).start();
         let mut client = Connection::open(&world, "198.51.100.7").expect("a connection");
         for n in 0..400 {
@@ -58,9 +68,7 @@ fn one_client_s_lines_are_teed_byte_for_byte_and_in_order() {
                 .login(&format!("a b [{n}]"), "x");
             client.ask(&request).expect("an answer");
         }
-        wait_until("all lines", secs(5), || {
-            httpd.tee().len() >= httpd.oracle().len()
-        });
+        httpd.assert_tee_is_complete();
         assert!(httpd.tee() == httpd.oracle(), "{format}: the logs differ");
         assert_eq!(httpd.tee().iter().filter(|&&b| b == b'\n').count(), 400);
         let log = fs::metadata(world.path("access.log")).expect("the tee");
@@ -72,7 +80,7 @@ fn one_client_s_lines_are_teed_byte_for_byte_and_in_order() {
 #[ignore = "needs root and network namespaces"]
 fn a_log_that_is_there_is_continued() {
     let world = World::new();
-    world.config(OBSERVE);
+    world.config(HARMLESS);
     let old = "an old line\n";
     world.write("access.log", old);
     let httpd = Setup::new(&world).start();
@@ -89,7 +97,7 @@ fn a_log_that_is_there_is_continued() {
 fn nothing_is_lost_or_doubled_through_graceful_and_restart() {
     for mpm in [Mpm::Event, Mpm::Prefork] {
         let world = World::new();
-        world.config(OBSERVE);
+        world.config(HARMLESS);
         let httpd = Setup::new(&world).mpm(mpm).start();
         let load = busy(&world, 8, Duration::from_millis(1));
         served(&load, 300);
@@ -113,7 +121,7 @@ fn nothing_is_lost_or_doubled_through_graceful_and_restart() {
 #[ignore = "needs root and network namespaces"]
 fn a_request_that_outlives_graceful_is_logged_by_the_old_process_which_then_ends() {
     let world = World::new();
-    world.config(OBSERVE);
+    world.config(HARMLESS);
     let httpd = Setup::new(&world).start();
     let old = httpd.logger();
     let mut slow = Connection::open(&world, "198.51.100.7").expect("a connection");
@@ -180,11 +188,12 @@ fn rotate(world: &World, httpd: &Httpd<'_>, reload: bool) {
 #[track_caller]
 fn rotates_under_load(reload: bool) {
     let world = World::new();
-    world.config(OBSERVE);
+    world.config(HARMLESS);
     fs::create_dir(world.path("logs")).expect("mkdir");
     let log = world.path("logs/access.log");
     let httpd = Setup::new(&world).tee(&log).start();
     let load = busy(&world, 6, Duration::from_millis(1));
+    wait_until("the log", secs(5), || log.exists());
     for round in 1..=8 {
         served(&load, 150);
         rotate(&world, &httpd, reload);
@@ -245,7 +254,7 @@ fn assert_nothing_is_missing_or_glued(tee: &[u8], written: &HashSet<&[u8]>) {
 #[ignore = "needs root and network namespaces"]
 fn sigkill_under_httpd_s_load_loses_no_line() {
     let world = World::new();
-    world.config(OBSERVE);
+    world.config(HARMLESS);
     let httpd = Setup::new(&world).start();
     let load = busy(&world, 12, Duration::ZERO);
     for _ in 0..4 {
@@ -273,7 +282,7 @@ fn sigkill_under_httpd_s_load_loses_no_line() {
 #[track_caller]
 fn survives_kills(capacity: usize, kills: u32, line: impl Fn(usize) -> String + Send + 'static) {
     let world = World::new();
-    world.config(OBSERVE);
+    world.config(HARMLESS);
     let log = world.path("access.log");
     let tee = log.display().to_string();
     let args = ["--format", "combined", "--single-writer", "--tee", &tee];
@@ -343,7 +352,7 @@ fn a_hundred_kills_amid_long_lines_lose_and_glue_none() {
 fn a_hundred_kills_amid_equal_lines_keep_their_number() {
     // All lines alike: where to go on cannot be read from the text alone. More are allowed, fewer are not.
     let world = World::new();
-    world.config(OBSERVE);
+    world.config(HARMLESS);
     let log = world.path("access.log");
     let tee = log.display().to_string();
     let args = ["--format", "combined", "--single-writer", "--tee", &tee];
@@ -381,7 +390,7 @@ fn a_hundred_kills_amid_equal_lines_keep_their_number() {
 #[ignore = "needs root and network namespaces"]
 fn a_stopped_process_that_goes_on_has_lost_nothing() {
     let world = World::new();
-    world.config(OBSERVE);
+    world.config(HARMLESS);
     let httpd = Setup::new(&world).start();
     let load = busy(&world, 8, Duration::from_millis(1));
     served(&load, 200);
@@ -409,7 +418,7 @@ fn a_stopped_process_that_goes_on_has_lost_nothing() {
 #[ignore = "needs root and network namespaces"]
 fn a_last_line_without_a_newline_and_bytes_that_are_no_text_are_teed_as_they_are() {
     let world = World::new();
-    world.config(OBSERVE);
+    world.config(HARMLESS);
     let log = world.path("access.log");
     let mut piped = world.pipe(
         1 << 16,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -329,7 +330,14 @@ impl Httpd<'_> {
     /// log at a time.
     #[track_caller]
     pub(crate) fn assert_tee_is_complete(&self) {
-        comes_true(secs(10), || self.tee().len() >= self.oracle().len());
+        // The last lines are written after their answers.
+        let mut lengths = (0, 0);
+        comes_true(secs(10), || {
+            std::thread::sleep(Duration::from_millis(100));
+            let before = lengths;
+            lengths = (self.tee().len(), self.oracle().len());
+            lengths == before && lengths.0 == lengths.1
+        });
         super::assert_same_lines(&self.tee(), &self.oracle());
     }
 

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-pub(crate) use client::{Connection, Load, Request, Tally};
+pub(crate) use client::{Connection, Load, Request, http2};
 pub(crate) use httpd::{Httpd, Mpm, Setup, shim};
-pub(crate) use world::{Piped, SERVER, SERVER6, World, alive, proc_state, signal};
+pub(crate) use world::{Piped, SERVER, World, alive, proc_state, signal};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_f2b-pipe");

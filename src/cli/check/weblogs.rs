@@ -11,8 +11,8 @@ use crate::cli::RunArgs;
 use crate::config::{Config, Field, Jail, Ports};
 use crate::filter;
 use crate::httpd::{self, Httpd, Kind, Log, Ours, Target, Unread};
-use crate::parse::Format;
 use crate::parse::format::{F2B, NICKNAMES};
+use crate::parse::{Access, Format};
 
 const AREA: Area = Area::Httpd;
 
@@ -318,9 +318,11 @@ fn reads_alike(asked: &Format, sent: &Format, line: &str) -> bool {
         Field::User,
         Field::Vhost,
     ];
-    let (Ok(a), Ok(b)) = (asked.read(line.as_bytes()), sent.read(line.as_bytes())) else {
+    let (mut a, mut b) = (Access::default(), Access::default());
+    let line = line.as_bytes();
+    if asked.read(line, &mut a).is_err() || sent.read(line, &mut b).is_err() {
         return false;
-    };
+    }
     (a.client, a.peer, a.status) == (b.client, b.peer, b.status)
         && TEXTS.iter().all(|field| a.text(*field) == b.text(*field))
 }

@@ -311,10 +311,10 @@ fn read_answer(stream: &mut impl BufRead) -> Result<(), Cut> {
         if line.trim_end().is_empty() {
             break;
         }
-        if let Some((name, value)) = line.split_once(':') {
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse().map_err(|_| Cut::Otherwise)?;
-            }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(|_| Cut::Otherwise)?;
         }
     }
     let read = io::copy(&mut stream.take(length), &mut io::sink())?;

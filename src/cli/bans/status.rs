@@ -1,0 +1,299 @@
+//! `status`: first whether all is well, then fail2ban-client's tree.
+//!
+//! The kernel says who is banned, the state files of the running processes say what they counted.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::super::{Done, Outcome, StatusArgs};
+use super::{Row, chain_troubles, json, load, mode_word, paths, rows, sets, unknown_jail, words};
+use crate::act::ActError;
+use crate::act::ipset::Ipset;
+use crate::act::keeper;
+use crate::config::{self, Backend, Config, RuntimePaths, Severity};
+
+/// `status --json`.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// Nothing is wrong.
+    well: bool,
+    /// What is wrong.
+    troubles: Vec<String>,
+    /// `f2b-pipe off`.
+    off: bool,
+    /// The jails, or the one that was asked for.
+    jails: Vec<JailStatus>,
+    /// What the running processes wrote into their state files.
+    processes: Vec<Value>,
+}
+
+/// One jail in `status --json`.
+#[derive(Debug, Default, Serialize)]
+struct JailStatus {
+    name: String,
+    /// `ban` or `observe`.
+    mode: &'static str,
+    /// Lines that counted, in all running processes.
+    hits: u64,
+    /// Bans that these made.
+    bans: u64,
+    /// Limits reached that banned nobody.
+    not_banned: u64,
+    /// Who is banned now.
+    ips: Vec<String>,
+}
+
+/// `f2b-pipe status [JAIL]`. `--json`: `{"well": true, "troubles": [], "off": false, "jails": [{"name": "apache-dos", "mode":
+/// "ban", "hits": 7, "bans": 1, "not_banned": 0, "ips": ["192.0.2.7"]}], "processes": [...]}`, each process as in its state
+/// file.
+///
+/// # Errors
+/// No such jail, or the output cannot be written.
+pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
+    let place = &args.list.place;
+    let config = load(place);
+    let paths = paths(place);
+    let processes = running(&paths);
+    let mut jails = jails(&config, &processes);
+    if let Some(name) = &args.jail
+        && !jails.iter().any(|jail| jail.name == *name)
+    {
+        return Err(unknown_jail(&config, name));
+    }
+    let mut troubles = Vec::new();
+    let off = keeper::is_off(&paths);
+    if off {
+        troubles.push("switched off: nobody is banned until `f2b-pipe reload`".to_owned());
+    }
+    let errors = config::load(&place.config)
+        .problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count();
+    if errors > 0 {
+        troubles.push(format!(
+            "{errors} errors in the configuration, which leave something out: f2b-pipe check"
+        ));
+    }
+    match config.firewall.backend {
+        Backend::DryRun => troubles.push("dry run (firewall.backend): nobody is banned".to_owned()),
+        Backend::Ipset => match Ipset::open().and_then(|mut ipset| kernel(&config, &mut ipset)) {
+            Ok((rows, found)) => {
+                if !off {
+                    troubles.extend(found);
+                }
+                for row in rows {
+                    if let Some(jail) = jails.iter_mut().find(|jail| jail.name == row.jail) {
+                        jail.ips.push(row.ip);
+                    }
+                }
+            }
+            Err(error) => troubles.push(words(&error)),
+        },
+    }
+    troubles.extend(of_processes(&processes));
+    if let Some(name) = &args.jail {
+        jails.retain(|jail| jail.name == *name);
+    }
+    let status = Status {
+        well: troubles.is_empty(),
+        troubles,
+        off,
+        jails,
+        processes,
+    };
+    if args.list.json {
+        json(&status, out)?;
+    } else {
+        show(&status, args.jail.is_some(), out)?;
+    }
+    Ok(Outcome::Fine)
+}
+
+/// Who is banned, and what is wrong with sets and chain.
+fn kernel(config: &Config, ipset: &mut Ipset) -> Result<(Vec<Row>, Vec<String>), ActError> {
+    let rows = rows(config, ipset)?;
+    let mut troubles = Vec::new();
+    let there = sets(config, ipset)?;
+    for set in keeper::wanted(config, &[]) {
+        if !there.contains(&set) {
+            troubles.push(match ipset.look(&set) {
+                Err(error) => error.to_string(),
+                Ok(_) => format!("the set {} is not there", set.name),
+            });
+        }
+    }
+    // Without any set there is nothing that a rule could look into.
+    if !there.is_empty() {
+        troubles.extend(chain_troubles(config, &there, false, Path::new("")));
+    }
+    Ok((rows, troubles))
+}
+
+/// The jails with what the processes counted; the one for bans by hand, if it bans.
+fn jails(config: &Config, processes: &[Value]) -> Vec<JailStatus> {
+    let sum = |jail: &str, key: &str| {
+        let numbers = processes
+            .iter()
+            .filter_map(|process| process.get("jails")?.get(jail)?.get(key)?.as_u64());
+        numbers.fold(0, u64::saturating_add)
+    };
+    config
+        .jails
+        .iter()
+        .chain([&config.manual])
+        .map(|jail| JailStatus {
+            name: jail.name.clone(),
+            mode: mode_word(jail.mode),
+            hits: sum(&jail.name, "hits"),
+            bans: sum(&jail.name, "bans"),
+            not_banned: sum(&jail.name, "not_banned"),
+            ips: Vec::new(),
+        })
+        .collect()
+}
+
+/// The state files of processes that live, by process id. One that cannot be read is not there: it may be going.
+fn running(paths: &RuntimePaths) -> Vec<Value> {
+    let lock = paths.lock();
+    let entries = lock.parent().and_then(|dir| std::fs::read_dir(dir).ok());
+    let mut states = BTreeMap::new();
+    for entry in entries.into_iter().flatten().flatten() {
+        let path = entry.path();
+        let pid = path
+            .file_stem()
+            .and_then(|stem| Path::new(stem).extension()?.to_str()?.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|pid| paths.state(*pid) == path) else {
+            continue;
+        };
+        let lives = Path::new("/proc").join(pid.to_string()).exists();
+        let state = std::fs::read(&path).ok();
+        if let Some(state) = state.filter(|_| lives)
+            && let Ok(state) = serde_json::from_slice(&state)
+        {
+            states.insert(pid, state);
+        }
+    }
+    states.into_values().collect()
+}
+
+/// A number of a state file; one that is not there is 0.
+fn number(process: &Value, key: &str) -> u64 {
+    process.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// What the processes say is wrong.
+fn of_processes(processes: &[Value]) -> Vec<String> {
+    let mut troubles = Vec::new();
+    if processes.is_empty() {
+        troubles.push("no f2b-pipe runs under httpd, so nothing is counted (f2b-pipe check says what httpd starts)".to_owned());
+    }
+    for process in processes {
+        let pid = number(process, "pid");
+        let (lines, unparsed) = (number(process, "lines"), number(process, "unparsed"));
+        if unparsed > 0 && unparsed == lines {
+            troubles.push(format!(
+                "process {pid}: none of {lines} lines fits --format; f2b-pipe check compares it with httpd.conf"
+            ));
+        }
+        for (key, what) in [
+            (
+                "tee_dropped",
+                "lines are missing in the log: the disk was full or hung",
+            ),
+            (
+                "shed",
+                "lines were not judged: too many at once, or an internal error",
+            ),
+        ] {
+            let n = number(process, key);
+            if n > 0 {
+                troubles.push(format!("process {pid}: {n} {what}"));
+            }
+        }
+        let act = process.get("act").and_then(|act| act.get("troubles"));
+        for trouble in act.and_then(Value::as_array).into_iter().flatten() {
+            if let Some(text) = trouble.as_str() {
+                troubles.push(format!("process {pid}: {text}"));
+            }
+        }
+    }
+    troubles
+}
+
+fn show(status: &Status, one: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    if status.well {
+        writeln!(out, "All is well.")?;
+    } else {
+        writeln!(out, "Not well:")?;
+        for trouble in &status.troubles {
+            writeln!(out, "! {trouble}")?;
+        }
+    }
+    if one {
+        for jail in &status.jails {
+            show_jail(jail, out)?;
+        }
+        return Ok(());
+    }
+    let names: Vec<&str> = status.jails.iter().map(|j| j.name.as_str()).collect();
+    writeln!(out, "Status")?;
+    writeln!(out, "|- Number of jail:\t{}", names.len())?;
+    writeln!(out, "`- Jail list:\t{}", names.join(", "))?;
+    let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
+    for jail in &status.jails {
+        writeln!(
+            out,
+            "   {:width$}  {:7}  {} banned now, {} hits, {} bans",
+            jail.name,
+            jail.mode,
+            jail.ips.len(),
+            jail.hits,
+            jail.bans
+        )?;
+    }
+    for process in &status.processes {
+        let text = |key| process.get(key).and_then(Value::as_str).unwrap_or("-");
+        writeln!(
+            out,
+            "Process {}: format {}, tee {}",
+            number(process, "pid"),
+            text("format"),
+            text("tee")
+        )?;
+        let numbers = [
+            ("lines", "lines"),
+            ("unparsed", "not of the format"),
+            ("doubtful", "not judged, perhaps torn"),
+            ("shed", "shed"),
+            ("tee_dropped", "not in the log"),
+            ("spared", "never banned"),
+            ("clients", "clients"),
+            ("evicted", "clients forgotten early"),
+        ];
+        let shown: Vec<String> = numbers
+            .iter()
+            .map(|(key, words)| (number(process, key), words))
+            .filter(|(n, words)| *n > 0 || **words == "lines")
+            .map(|(n, words)| format!("{n} {words}"))
+            .collect();
+        writeln!(out, "`- {}", shown.join(", "))?;
+    }
+    Ok(())
+}
+
+/// fail2ban-client's tree, without the lines that have no meaning here (currently failed, file list).
+fn show_jail(jail: &JailStatus, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "Status for the jail: {}", jail.name)?;
+    writeln!(out, "|- Filter")?;
+    writeln!(out, "|  |- Total failed:\t{}", jail.hits)?;
+    writeln!(out, "|  `- Mode:\t{}", jail.mode)?;
+    writeln!(out, "`- Actions")?;
+    writeln!(out, "   |- Currently banned:\t{}", jail.ips.len())?;
+    writeln!(out, "   |- Total banned:\t{}", jail.bans)?;
+    writeln!(out, "   `- Banned IP list:\t{}", jail.ips.join(" "))
+}

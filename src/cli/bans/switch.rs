@@ -1,0 +1,95 @@
+//! `off` and `reload`: the panic button, and the way back.
+
+use std::io::{ErrorKind, Write};
+
+use super::super::{Done, Failure, OffArgs, Outcome, WhereArgs};
+use super::{empty, failed, ipset_names, load, open, paths};
+use crate::act::ActError;
+use crate::act::chain::{self, Family, Plan};
+use crate::act::ipset::Ipset;
+use crate::act::lock::try_lock;
+use crate::config::{Backend, Config};
+
+/// `f2b-pipe off`: writes the off file, which every running f2b-pipe sees within a second, and empties every set.
+/// `--remove` takes away the chain and the sets, too.
+///
+/// # Errors
+/// The file cannot be written, or the kernel cannot be asked. Whatever can be done is done all the same.
+pub fn off(args: &OffArgs, out: &mut dyn Write) -> Done {
+    let config = load(&args.place);
+    let file = paths(&args.place).off();
+    let written = std::fs::create_dir_all(&args.place.runtime_dir)
+        .and_then(|()| std::fs::write(&file, "f2b-pipe off\n"));
+    if config.firewall.backend == Backend::Ipset {
+        let mut ipset = open()?;
+        let bans = ipset_names(&config, &mut ipset)
+            .and_then(|names| empty(&names, &mut ipset))
+            .map_err(|error| failed(&error))?;
+        writeln!(out, "{bans} bans taken away")?;
+        if args.remove {
+            // A keeper that has not seen the file yet would put everything back.
+            std::thread::sleep(crate::act::keeper::TICK.mul_f32(1.5));
+            for problem in remove(&config, &mut ipset) {
+                writeln!(out, "left: {problem}")?;
+            }
+        }
+    }
+    if let Err(error) = written {
+        return Err(Failure::Usage(format!(
+            "{}: {error}; so f2b-pipe goes on banning",
+            file.display()
+        )));
+    }
+    let alone = matches!(try_lock(&paths(&args.place).lock()), Ok(Some(_)));
+    if args.remove && alone {
+        // Nobody runs who would put it back; and who installs again wants his bans.
+        std::fs::remove_file(&file)?;
+        writeln!(out, "rules and sets are taken away")?;
+    } else {
+        writeln!(out, "off: nobody is banned until `f2b-pipe reload`")?;
+    }
+    Ok(Outcome::Fine)
+}
+
+/// Takes away chain and sets. What could not be done is returned.
+fn remove(config: &Config, ipset: &mut Ipset) -> Vec<String> {
+    let mut problems = Vec::new();
+    let plan = Plan::new(config, &[]);
+    for family in Family::ALL {
+        if let Err(error) = chain::remove(&plan, family) {
+            problems.push(error.to_string());
+        }
+    }
+    let mut destroy = || -> Result<(), ActError> {
+        for name in ipset_names(config, ipset)? {
+            ipset.destroy(&name)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = destroy() {
+        problems.push(error.to_string());
+    }
+    problems
+}
+
+/// `f2b-pipe reload`: takes the off file away.
+///
+/// # Errors
+/// It cannot be taken away.
+pub fn reload(args: &WhereArgs, out: &mut dyn Write) -> Done {
+    let file = paths(args).off();
+    match std::fs::remove_file(&file) {
+        Ok(()) => writeln!(out, "on: bans go on within a second")?,
+        Err(error) if error.kind() == ErrorKind::NotFound => writeln!(
+            out,
+            "it was not off; a changed configuration is read with `apachectl graceful`"
+        )?,
+        Err(error) => {
+            return Err(Failure::Usage(format!(
+                "{}: {error}; so it stays off",
+                file.display()
+            )));
+        }
+    }
+    Ok(Outcome::Fine)
+}
