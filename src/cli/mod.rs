@@ -4,10 +4,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, Severity};
+use crate::say;
 
 pub mod bans;
 pub mod check;
@@ -305,6 +308,24 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::Demo(args) => demo::demo(args, out),
         Command::DemoStage(args) => demo::stage(args, out),
     }
+}
+
+/// The configuration, for commands whose answer would be wrong if a part of it were left out.
+fn usable(place: &WhereArgs) -> Result<Config, Failure> {
+    let config::Loaded { config, problems } = config::load(&place.config);
+    if problems.iter().any(|p| p.severity == Severity::Error) {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        return Err(Failure::Usage(lines.join("\n")));
+    }
+    if config.path.is_none() && place.config != Path::new(CONFIG) {
+        let text = format!("--config {}: there is no such file", place.config.display());
+        return Err(Failure::Usage(text));
+    }
+    say::direct();
+    for warning in problems {
+        log::warn!("{warning}");
+    }
+    Ok(config)
 }
 
 /// What `main` returns for a command's end.
