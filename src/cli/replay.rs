@@ -20,7 +20,7 @@ use crate::config::{Backend, Config, Mode};
 use crate::decide::BanFor;
 use crate::exempt::{Exempt, Target};
 use crate::filter;
-use crate::frame::{Framed, Framer, Trust};
+use crate::frame::{Framed, Framer, Lines, Trust};
 use crate::hit::{Arrival, JailId};
 use crate::judge::{self, Decision, Judge, Reader};
 use crate::parse::{Format, Misfit};
@@ -231,10 +231,12 @@ impl<'o> Replay<'o> {
         let mut framer = Framer::default();
         let mut number = 0;
         let mut written = Ok(());
-        let mut take = |framed: Framed<'_>, written: &mut io::Result<()>| {
-            number += 1;
-            if written.is_ok() {
-                *written = self.line(framed, &name, number);
+        let mut take = |lines: Lines<'_>, written: &mut io::Result<()>| {
+            for framed in lines {
+                number += 1;
+                if written.is_ok() {
+                    *written = self.line(framed, &name, number);
+                }
             }
         };
         while written.is_ok() {
@@ -242,10 +244,10 @@ impl<'o> Replay<'o> {
                 .fill_buf()
                 .map_err(|error| unreadable(&name, &error))?;
             if chunk.is_empty() {
-                framer.finish(|framed, _| take(framed, &mut written));
+                framer.finish(|lines, _| take(lines, &mut written));
                 break;
             }
-            framer.feed(chunk, Trust::Whole, |framed, _| take(framed, &mut written));
+            framer.feed(chunk, Trust::Whole, |lines, _| take(lines, &mut written));
             let used = chunk.len();
             input.consume(used);
         }
