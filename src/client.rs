@@ -38,14 +38,11 @@ impl Client {
     /// The address at the beginning of `text`, and its length. It ends where no byte of an address follows.
     #[inline]
     pub(crate) fn read(text: &[u8]) -> Option<(Self, usize)> {
-        // Nearly all are IPv4, which has its end when it is read.
-        let end = text
-            .iter()
-            .position(|b| !matches!(b, b'0'..=b'9' | b'.'))
-            .unwrap_or(text.len());
-        let (address, after) = text.split_at_checked(end)?;
-        if !after.first().is_some_and(|b| is_address_byte(*b)) {
-            return parse_v4(address).map(|v4| (Self(IpAddr::V4(v4)), end));
+        // Nearly all are IPv4, whose end shows while it is read.
+        if let Some((v4, end)) = v4_prefix(text)
+            && !text.get(end).is_some_and(|b| is_address_byte(*b))
+        {
+            return Some((Self(IpAddr::V4(v4)), end));
         }
         let end = text
             .iter()
@@ -86,37 +83,46 @@ pub(crate) fn is_address_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'.' | b':' | b'%' | b'_' | b'-')
 }
 
-/// Strict dotted quad: four numbers of 0 to 255 without leading zeros, as inet_ntop writes them. By hand, since this is
-/// on the way of every line.
+/// Strict dotted quad, as inet_ntop writes it, and nothing else.
 fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
+    v4_prefix(text)
+        .filter(|(_, end)| *end == text.len())
+        .map(|(v4, _)| v4)
+}
+
+/// Four numbers of 0 to 255 without leading zeros at the beginning of `text`, and how long they are. By hand, since this
+/// is on the way of every line.
+#[inline]
+fn v4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
     let mut bits = 0u32;
-    let mut octet = 0u32;
-    let mut digits = 0u8;
-    let mut dots = 0u8;
-    if text.len() > 15 {
-        return None;
-    }
-    for &b in text {
-        match b {
-            b'0'..=b'9' => {
-                if digits == 1 && octet == 0 {
-                    return None;
-                }
-                octet = octet * 10 + u32::from(b - b'0');
-                digits += 1;
-                if octet > 255 {
-                    return None;
-                }
+    let mut at = 0;
+    for place in 0..4 {
+        if place > 0 {
+            if text.get(at) != Some(&b'.') {
+                return None;
             }
-            b'.' if digits > 0 && dots < 3 => {
-                bits = (bits << 8) | octet;
-                (octet, digits) = (0, 0);
-                dots += 1;
-            }
-            _ => return None,
+            at += 1;
         }
+        let digit = |at: usize| {
+            text.get(at)
+                .map(|b| u32::from(b.wrapping_sub(b'0')))
+                .filter(|d| *d < 10)
+        };
+        let mut octet = digit(at)?;
+        at += 1;
+        if octet > 0 {
+            for _ in 0..2 {
+                let Some(next) = digit(at) else { break };
+                octet = octet * 10 + next;
+                at += 1;
+            }
+        }
+        if octet > 255 {
+            return None;
+        }
+        bits = bits << 8 | octet;
     }
-    (dots == 3 && digits > 0).then(|| Ipv4Addr::from_bits((bits << 8) | octet))
+    Some((Ipv4Addr::from_bits(bits), at))
 }
 
 #[cfg(test)]

@@ -252,6 +252,7 @@ fn perform(stage: &Stage, out: &mut dyn Write) -> Done {
             // An actor who could not come says why when he is joined.
             drop(hand_out.send(parts));
             let over = || interrupted.load(Ordering::Relaxed) || actors.is_finished();
+            writeln!(out, "{}\n", house.directive)?;
             let shown = show(&house.title, stage.quick, play, &over, out);
             stop.store(true, Ordering::Relaxed);
             shown
@@ -341,6 +342,12 @@ fn epilogue(stage: &Stage, board: &Board, out: &mut dyn Write) -> Done {
         if stage.dry { "\n" } else { "" }
     )?;
     if fine {
+        if !stage.dry {
+            writeln!(
+                out,
+                "\nAll of this was in a network of its own, and is gone."
+            )?;
+        }
         return Ok(Outcome::Fine);
     }
     writeln!(

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Severity};
-use crate::frame::{Framed, Framer, Trust};
+use crate::frame::{Framed, Framer, Lines, Trust};
 use crate::say;
 
 pub mod bans;
@@ -24,12 +24,34 @@ pub const CONFIG: &str = "/etc/f2b-pipe/f2b-pipe.toml";
 /// Where locks, state files and the off switch are unless `--runtime-dir` says otherwise.
 pub const RUNTIME_DIR: &str = "/run/f2b-pipe";
 
+/// What stands under `f2b-pipe --help`. No line is longer than a narrow terminal, where a wrapped LogFormat would be a
+/// wrong one; httpd joins lines at a backslash.
+const EXAMPLES: &str = r#"In httpd.conf, outside any <VirtualHost>, beside your unchanged CustomLog lines
+(httpd-snippets/install does it):
+
+LogFormat "f2b:%{usec}t:%{hextid}P %a %{c}a %v %>s %B %D \"%u\" \"%r\" \
+\"%{Referer}i\" \"%{User-Agent}i\" f2b:%{usec}t:%{hextid}P" f2b
+GlobalLog "|/usr/bin/f2b-pipe --format f2b" f2b
+
+Examples:
+  f2b-pipe check             what would not work here, and what to write
+  f2b-pipe banned            who is banned; the kernel's own word for it:
+                             ipset -L f2bp-apache-dos
+  f2b-pipe unban 192.0.2.7   let somebody in again
+  f2b-pipe replay access.log whom the jails would have banned in an old log
+  f2b-pipe off               let all in, ban nobody until f2b-pipe reload
+
+Jails: /etc/f2b-pipe/f2b-pipe.toml and conf.d/*.toml beside it. After a
+change: f2b-pipe check, then apachectl graceful.
+Exit codes: 0 fine, 1 what was asked about is not so, 2 usage, configuration."#;
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "f2b-pipe",
     version,
     about,
+    after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
@@ -56,6 +78,9 @@ pub enum Command {
     /// Ban addresses or networks by hand
     Ban(BanArgs),
     /// Take bans away
+    #[command(
+        override_usage = "f2b-pipe unban [OPTIONS] <IP>...\n       f2b-pipe unban [OPTIONS] --all"
+    )]
     Unban(UnbanArgs),
     /// Panic button: empty every set; nothing is banned until `reload`
     Off(OffArgs),
@@ -337,18 +362,18 @@ fn each_line(
 ) -> Result<(), Failure> {
     let mut framer = Framer::default();
     let mut done = Ok(());
-    let mut each = |framed: Framed<'_>, done: &mut Result<(), Failure>| {
+    let mut each = |mut lines: Lines<'_>, done: &mut Result<(), Failure>| {
         if done.is_ok() {
-            *done = take(framed);
+            *done = lines.try_for_each(&mut take);
         }
     };
     while done.is_ok() {
         let chunk = input.fill_buf().map_err(&unreadable)?;
         if chunk.is_empty() {
-            framer.finish(|framed, _| each(framed, &mut done));
+            framer.finish(|lines, _| each(lines, &mut done));
             break;
         }
-        framer.feed(chunk, Trust::Whole, |framed, _| each(framed, &mut done));
+        framer.feed(chunk, Trust::Whole, |lines, _| each(lines, &mut done));
         let used = chunk.len();
         input.consume(used);
     }

@@ -30,6 +30,10 @@ struct Patterns {
     places: Vec<usize>,
 }
 
+/// The SIMD search needs texts of a certain length, and looks at shorter ones byte by byte; most paths are shorter. They
+/// are filled up with zeros to this, which can only mean that a pattern is tried in vain.
+const PACKED_MIN: usize = 64;
+
 /// What the patterns cannot match without.
 #[derive(Debug, Default)]
 struct Literals {
@@ -141,9 +145,13 @@ impl Literals {
         if text.len() < self.shortest {
             return false;
         }
-        let text = if self.letters {
+        let short = text.len() < PACKED_MIN && matches!(self.finder, Finder::Packed(_));
+        let text = if self.letters || short {
             lower.clear();
             lower.extend_from_slice(text);
+            if short {
+                lower.resize(PACKED_MIN, 0);
+            }
             lower.make_ascii_lowercase();
             lower
         } else {

@@ -304,6 +304,7 @@ impl Op {
     #[inline]
     fn read<'a>(&self, text: &'a [u8], access: &mut Access<'a>) -> Option<usize> {
         match self {
+            Self::Byte(byte) => (text.first() == Some(byte)).then_some(1),
             Self::Literal(bytes) => text.starts_with(bytes).then_some(bytes.len()),
             Self::Client => {
                 let (client, used) = Client::read(text)?;
@@ -356,6 +357,7 @@ impl Op {
                 .unwrap_or(text.len())
         };
         match self {
+            Self::Byte(_) => 1,
             Self::Literal(bytes) => bytes.len(),
             Self::Client | Self::Peer => run(&|b| !is_address_byte(b)),
             Self::Status => 3,
@@ -367,7 +369,7 @@ impl Op {
 
     fn misfit(&self, at: usize) -> Misfit {
         let wants = match self {
-            Self::Literal(_) => "the text that the format has here",
+            Self::Byte(_) | Self::Literal(_) => "the text that the format has here",
             Self::Client | Self::Peer => "an IP address",
             Self::Status => "a status of three digits",
             Self::Bytes => "a number of bytes or -",
@@ -406,22 +408,17 @@ fn number(text: &[u8]) -> Option<(u64, usize)> {
 /// an IPv6 literal holds colons: `[::1]:80`.
 #[inline]
 fn token(text: &[u8], stop: u8) -> usize {
-    let stop = if text.first() == Some(&b'[') {
-        b' '
-    } else {
-        stop
-    };
     let mut before = 0;
-    let ends = |b: &u8| {
-        let end = *b == stop || *b == b' ' || (*b == b'"' && before != b'\\');
-        before = *b;
-        end
-    };
-    let end = text.iter().position(ends).unwrap_or(text.len());
-    match text.get(..end) {
-        Some([b'[', inner @ ..]) => memchr::memchr(b']', inner).map_or(end, |at| at + 2),
-        _ => end,
+    for (at, &b) in text.iter().enumerate() {
+        if b == stop || b == b' ' || (b == b'"' && before != b'\\') {
+            return at;
+        }
+        if at == 0 && b == b'[' {
+            return memchr::memchr(b']', text).map_or(text.len(), |end| end + 1);
+        }
+        before = b;
     }
+    text.len()
 }
 
 /// Does `text` end in an odd number of backslashes, so that a quote behind it is the client's?

@@ -52,6 +52,8 @@ pub(super) struct Segment {
 /// A piece with an end of its own.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
+    /// A literal of one byte, as nearly all are.
+    Byte(u8),
     Literal(Box<[u8]>),
     Client,
     Peer,
@@ -479,7 +481,10 @@ fn segment(items: &[Item], quoted: bool) -> Result<Segment, FormatError> {
         let (kind, text) = match item {
             Item::Literal(bytes) => {
                 before = None;
-                segment.push(Op::Literal(bytes.clone().into_boxed_slice()));
+                segment.push(match bytes.as_slice() {
+                    [byte] => Op::Byte(*byte),
+                    bytes => Op::Literal(bytes.into()),
+                });
                 continue;
             }
             Item::Directive { kind, text, .. } => (kind, text),

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::board::{Board, Mood, lock};
+use super::board::{Board, Cut, Mood, lock};
 
 /// How long an answer, or a connection, is waited for. Here an answer takes a millisecond.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -187,14 +187,14 @@ fn requests(part: Part, play: &Play<'_>) {
         match ask(&mut connection, part, &request) {
             Ok(()) => lock(play.board).answered(part.row),
             // Nobody promises a visitor that a connection lasts.
-            Err(Failed::Closed) if matches!(part.role, Role::Visitor) => {
+            Err(Cut::Closed) if matches!(part.role, Role::Visitor) => {
                 lock(play.board).unsent(part.row);
                 connection = None;
                 std::thread::sleep(part.role.pace());
                 continue;
             }
             Err(failed) => {
-                lock(play.board).cut(part.row, failed.text());
+                lock(play.board).cut(part.row, failed);
                 if !matches!(part.role, Role::Visitor) {
                     return;
                 }
@@ -217,10 +217,10 @@ fn requests(part: Part, play: &Play<'_>) {
         };
         if let Err(failed) = paused {
             connection = None;
-            if matches!(part.role, Role::Visitor) && failed == Failed::Closed {
+            if matches!(part.role, Role::Visitor) && failed == Cut::Closed {
                 continue;
             }
-            lock(play.board).cut(part.row, failed.text());
+            lock(play.board).cut(part.row, failed);
             if !matches!(part.role, Role::Visitor) {
                 return;
             }
@@ -260,31 +260,7 @@ fn come_back(part: Part, play: &Play<'_>) {
     }
 }
 
-/// How a request failed, as a client sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failed {
-    /// The connection was ended in the usual way.
-    Closed,
-    /// It was reset.
-    Reset,
-    /// Nothing came.
-    Silence,
-    /// Something else.
-    Otherwise,
-}
-
-impl Failed {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Closed => "connection closed",
-            Self::Reset => "open connection reset",
-            Self::Silence => "no answer any more",
-            Self::Otherwise => "cannot connect",
-        }
-    }
-}
-
-impl From<io::Error> for Failed {
+impl From<io::Error> for Cut {
     fn from(error: io::Error) -> Self {
         let kind = error.kind();
         if matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
@@ -306,7 +282,7 @@ fn ask(
     connection: &mut Option<BufReader<TcpStream>>,
     part: Part,
     request: &Request,
-) -> Result<(), Failed> {
+) -> Result<(), Cut> {
     let stream = match connection {
         Some(stream) => stream,
         None => connection.insert(BufReader::new(connect_from(part.from, part.to)?)),
@@ -324,13 +300,13 @@ fn ask(
 }
 
 /// Reads headers up to the empty line, then as much as they announce.
-fn read_answer(stream: &mut impl BufRead) -> Result<(), Failed> {
+fn read_answer(stream: &mut impl BufRead) -> Result<(), Cut> {
     let mut length = 0;
     let mut line = String::new();
     loop {
         line.clear();
         if stream.read_line(&mut line)? == 0 {
-            return Err(Failed::Closed);
+            return Err(Cut::Closed);
         }
         if line.trim_end().is_empty() {
             break;
@@ -338,19 +314,19 @@ fn read_answer(stream: &mut impl BufRead) -> Result<(), Failed> {
         if let Some((name, value)) = line.split_once(':')
             && name.eq_ignore_ascii_case("content-length")
         {
-            length = value.trim().parse().map_err(|_| Failed::Otherwise)?;
+            length = value.trim().parse().map_err(|_| Cut::Otherwise)?;
         }
     }
     let read = io::copy(&mut stream.take(length), &mut io::sink())?;
     if read == length {
         Ok(())
     } else {
-        Err(Failed::Closed)
+        Err(Cut::Closed)
     }
 }
 
 /// Waits with an eye on the connection, so that a reset is noticed when it comes.
-fn pause(connection: &mut Option<BufReader<TcpStream>>, pace: Duration) -> Result<(), Failed> {
+fn pause(connection: &mut Option<BufReader<TcpStream>>, pace: Duration) -> Result<(), Cut> {
     let Some(stream) = connection else {
         std::thread::sleep(pace);
         return Ok(());
@@ -358,11 +334,11 @@ fn pause(connection: &mut Option<BufReader<TcpStream>>, pace: Duration) -> Resul
     let stream = stream.get_ref();
     let until = Instant::now() + pace;
     stream.set_read_timeout(Some(pace))?;
-    let seen = stream.peek(&mut [0]).map_err(Failed::from);
+    let seen = stream.peek(&mut [0]).map_err(Cut::from);
     stream.set_read_timeout(Some(PATIENCE))?;
     match seen {
-        Ok(0) => Err(Failed::Closed),
-        Err(Failed::Silence) => Ok(()),
+        Ok(0) => Err(Cut::Closed),
+        Err(Cut::Silence) => Ok(()),
         Err(failed) => Err(failed),
         Ok(_) => {
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
@@ -426,14 +402,14 @@ impl Board {
         }
     }
 
-    fn cut(&mut self, row: usize, how: &'static str) {
+    fn cut(&mut self, row: usize, how: Cut) {
         let Some(actor) = self.rows.get_mut(row) else {
             return;
         };
         if actor.cut.is_none() {
             actor.cut = Some((Instant::now(), how));
             let mood = if actor.friend { Mood::Wrong } else { Mood::Cut };
-            self.tell_of(row, mood, how);
+            self.tell_of(row, mood, how.text());
         }
     }
 

@@ -35,11 +35,36 @@ pub(super) struct Row {
     /// The first entry in the kernel's sets.
     pub(super) ban: Option<Ban>,
     /// When the first connection or request failed, and how.
-    pub(super) cut: Option<(Instant, &'static str)>,
+    pub(super) cut: Option<(Instant, Cut)>,
     /// When it was served again after the ban had ended.
     pub(super) back: Option<Instant>,
     /// Nothing more comes from this one.
     pub(super) done: bool,
+}
+
+/// How a request failed, as a client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// The connection was ended in the usual way.
+    Closed,
+    /// It was reset.
+    Reset,
+    /// Nothing came.
+    Silence,
+    /// Something else.
+    Otherwise,
+}
+
+impl Cut {
+    /// For people.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Closed => "connection closed",
+            Self::Reset => "open connection reset",
+            Self::Silence => "no answer any more",
+            Self::Otherwise => "cannot connect",
+        }
+    }
 }
 
 /// An address found in a set.

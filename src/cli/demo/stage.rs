@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender};
@@ -120,6 +121,8 @@ pub(super) struct Stage {
 pub(super) struct House {
     /// For people.
     pub(super) title: String,
+    /// How f2b-pipe is started.
+    pub(super) directive: String,
     /// Where it listens.
     pub(super) v4: SocketAddr,
     /// Where it listens; `None`: no IPv6 here.
@@ -188,6 +191,7 @@ impl Stage {
                 "f2b-pipe behind a real {}, in a private network",
                 httpd.version
             ),
+            directive: format!("CustomLog \"|{}\" f2b", self.logger().join(" ")),
             v4,
             v6,
             child,
@@ -215,7 +219,8 @@ impl Stage {
         command
             .args(words)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null());
+            .stdout(Stdio::null())
+            .process_group(0); // Ctrl-C is for us
         if self.dry {
             command.arg("--dry-run").stderr(Stdio::piped());
         } else {
@@ -242,6 +247,7 @@ impl Stage {
         };
         Ok(House {
             title: title.to_owned(),
+            directive: format!("a pipe into {}", self.logger().join(" ")),
             v4,
             v6,
             child,
@@ -263,6 +269,7 @@ impl Stage {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(start_log)
+            .process_group(0) // Ctrl-C is for us
             .spawn()
             .map_err(|e| format!("cannot start {}: {e}", httpd.program.display()))?;
         let began = Instant::now();

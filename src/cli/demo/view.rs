@@ -1,9 +1,9 @@
 //! The board for people: on a terminal a table that is drawn again and again, elsewhere the story line by line.
 
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::board::{Ban, Board, Event, Mood, Row, millis};
+use super::board::{Ban, Board, Cut, Event, Mood, Row, millis};
 
 /// Lines of the story below the table.
 const STORY_LINES: usize = 8;
@@ -110,7 +110,7 @@ fn state(row: &Row, now: Instant) -> (&'static str, String) {
         return match row.cut {
             None if row.requests.is_empty() => (DIM, "not here yet".to_owned()),
             None => (GREEN, "served".to_owned()),
-            Some((_, how)) => (RED, format!("NOT SERVED: {how}")),
+            Some((_, how)) => (RED, format!("NOT SERVED: {}", how.text())),
         };
     }
     match (&row.ban, &row.cut, &row.back) {
@@ -121,7 +121,7 @@ fn state(row: &Row, now: Instant) -> (&'static str, String) {
             let since = now.saturating_duration_since(*at).as_secs_f64();
             (RED, format!("BANNED by {jail} since {since:.1} s"))
         }
-        (None, Some((_, how)), _) => (YELLOW, (*how).to_owned()),
+        (None, Some((_, how)), _) => (YELLOW, how.text().to_owned()),
         (None, None, _) if row.requests.is_empty() => (DIM, "not here yet".to_owned()),
         (None, None, _) => (YELLOW, "attacks".to_owned()),
     }
@@ -166,44 +166,41 @@ pub(super) fn summary(board: &Board, dry: bool) -> (String, bool) {
     (text, fine)
 }
 
+/// Whether it went as it should, and what happened, on two lines.
 fn attacker(row: &Row, dry: bool) -> (bool, String) {
     let Some(ban) = &row.ban else {
-        return (
-            false,
-            format!("not banned, {} requests served", row.answered()),
-        );
+        let served = row.answered();
+        return (false, format!("not banned, {served} requests served"));
     };
     let jail = &ban.jail;
     let mut what = match row.deciding() {
-        // The neighbour's address was banned before it came.
-        None => format!("banned by {jail} before the first request"),
+        // The address was banned before this one came.
+        None => format!("not served: its network was banned with the flood by {jail}"),
         Some((number, after)) => {
             let word = if dry { "would be banned" } else { "banned" };
             let requests = if number == 1 { "request" } else { "requests" };
-            format!(
-                "{word} by {jail} after {number} {requests}, {} after the last answer",
-                millis(after)
-            )
+            let after = millis(after);
+            format!("{word} by {jail} after {number} {requests}, {after} after the last answer")
         }
     };
     if dry {
         return (true, what);
     }
-    match row.cut {
-        None => what.push_str(", but was not cut off"),
-        Some((at, how)) => {
-            let after = at.saturating_duration_since(ban.at);
-            // Who opens a new connection waits in vain; how long he waits says nothing about us.
-            if after < Duration::from_millis(500) && how != "no answer any more" {
-                what.push_str(&format!("; {how} {} later", millis(after)));
-            } else {
-                what.push_str(&format!("; {how}"));
-            }
+    let Some((at, how)) = row.cut else {
+        what.push_str(", but was not cut off");
+        return (false, what);
+    };
+    if row.answered() > 0 {
+        what.push_str(&format!("\n{:20}{}", "", how.text()));
+        // Who opens a new connection waits in vain; how long he waits says nothing about us.
+        if how == Cut::Reset {
+            let after = millis(at.saturating_duration_since(ban.at));
+            what.push_str(&format!(" {after} after that"));
         }
     }
     if let Some(back) = row.back {
         let after = back.saturating_duration_since(ban.at).as_secs_f64();
         what.push_str(&format!("; served again after {after:.1} s"));
     }
-    (row.cut.is_some(), what)
+    (true, what)
 }
