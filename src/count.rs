@@ -4,8 +4,6 @@
 //! first hits stand in the table itself; longer windows in rings of their own. Both are bounded ([`Bounds`]); at a bound
 //! the client that was quiet longest is forgotten, and counted if he still had hits that mattered.
 
-use std::collections::VecDeque;
-
 use lru::LruCache;
 
 use crate::client::Client;
@@ -75,7 +73,7 @@ enum Slot {
     },
     Many {
         jail: JailId,
-        ring: Box<VecDeque<u32>>,
+        ring: Box<Ring>,
     },
     /// Of a jail with `distinct`: when each value was last seen.
     Distinct {
@@ -85,6 +83,18 @@ enum Slot {
 }
 
 const FEW: usize = 3;
+
+/// A longer window. The stamps themselves are written, and read only when the oldest falls out: what is asked at every hit
+/// stands beside their number.
+#[derive(Debug)]
+struct Ring {
+    first: u32,
+    last: u32,
+    /// Where the first stands.
+    head: u32,
+    len: u32,
+    stamps: Box<[u32]>,
+}
 /// A value of a `distinct` jail takes 16 bytes, a stamp 4.
 const STAMPS_A_VALUE: usize = 4;
 
@@ -277,13 +287,83 @@ impl Slots {
             match slot {
                 Slot::Empty => {}
                 Slot::Few { at, .. } => at.iter_mut().for_each(|at| *at = at.saturating_sub(back)),
-                Slot::Many { ring, .. } => {
-                    ring.iter_mut().for_each(|at| *at = at.saturating_sub(back))
-                }
+                Slot::Many { ring, .. } => ring.move_back(back),
                 Slot::Distinct { seen, .. } => seen
                     .iter_mut()
                     .for_each(|(at, _)| *at = at.saturating_sub(back)),
             }
+        }
+    }
+}
+
+impl Ring {
+    fn of(few: [u32; FEW]) -> Self {
+        let [first, .., last] = few;
+        let mut stamps = vec![0; 4 * FEW].into_boxed_slice();
+        if let Some(begin) = stamps.first_chunk_mut() {
+            *begin = few;
+        }
+        Self {
+            first,
+            last,
+            head: 0,
+            len: 3,
+            stamps,
+        }
+    }
+
+    /// Adds a stamp, after those older than `oldest` have fallen out, and at `max` the oldest.
+    fn push(&mut self, now: u32, oldest: u32, max: usize) {
+        while self.len > 0 && (self.first < oldest || self.len as usize >= max) {
+            self.pop();
+        }
+        if self.len as usize == self.stamps.len() {
+            self.grow();
+        }
+        if self.len == 0 {
+            self.first = now;
+        }
+        let place = self.place(self.len);
+        if let Some(stamp) = self.stamps.get_mut(place) {
+            *stamp = now;
+        }
+        self.last = now;
+        self.len += 1;
+    }
+
+    fn pop(&mut self) {
+        self.head = u32::try_from(self.place(1)).unwrap_or(0);
+        self.len -= 1;
+        self.first = self.stamps.get(self.head as usize).copied().unwrap_or(0);
+    }
+
+    /// Where the `n`th stands.
+    fn place(&self, n: u32) -> usize {
+        let place = self.head as usize + n as usize;
+        if place < self.stamps.len() {
+            place
+        } else {
+            place - self.stamps.len()
+        }
+    }
+
+    fn grow(&mut self) {
+        self.stamps.rotate_left(self.head as usize);
+        self.head = 0;
+        let mut larger = vec![0; self.stamps.len() * 2].into_boxed_slice();
+        for (to, from) in larger.iter_mut().zip(&self.stamps) {
+            *to = *from;
+        }
+        self.stamps = larger;
+    }
+
+    fn move_back(&mut self, back: u32) {
+        for stamp in self
+            .stamps
+            .iter_mut()
+            .chain([&mut self.first, &mut self.last])
+        {
+            *stamp = stamp.saturating_sub(back);
         }
     }
 }
@@ -302,7 +382,7 @@ impl Slot {
     fn room(&self) -> usize {
         match self {
             Self::Empty | Self::Few { .. } => 0,
-            Self::Many { ring, .. } => ring.capacity(),
+            Self::Many { ring, .. } => ring.stamps.len(),
             Self::Distinct { seen, .. } => seen.capacity() * STAMPS_A_VALUE,
         }
     }
@@ -314,7 +394,7 @@ impl Slot {
                 .checked_sub(1)
                 .and_then(|last| at.get(last))
                 .copied(),
-            Self::Many { ring, .. } => ring.back().copied(),
+            Self::Many { ring, .. } => Some(ring.last),
             Self::Distinct { seen, .. } => seen.iter().map(|(at, _)| *at).max(),
         }
     }
@@ -338,26 +418,18 @@ impl Slot {
                     *len = u8::try_from(kept + 1).unwrap_or(u8::MAX);
                     continue;
                 }
-                let mut ring = VecDeque::with_capacity(4 * FEW);
-                ring.extend(at.iter());
                 *self = Self::Many {
                     jail,
-                    ring: Box::new(ring),
+                    ring: Box::new(Ring::of(*at)),
                 };
             }
             if let Self::Many { ring, .. } = self {
-                while ring.front().is_some_and(|at| *at < oldest) {
-                    ring.pop_front();
-                }
-                if ring.len() >= maxretry as usize {
-                    ring.pop_front();
-                }
-                ring.push_back(now);
+                ring.push(now, oldest, maxretry as usize);
             }
         }
         match self {
             Self::Few { len, .. } => u32::from(*len),
-            Self::Many { ring, .. } => u32::try_from(ring.len()).unwrap_or(u32::MAX),
+            Self::Many { ring, .. } => ring.len,
             Self::Empty | Self::Distinct { .. } => 0,
         }
         .min(maxretry)
