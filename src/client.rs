@@ -44,7 +44,10 @@ impl Client {
                 return Some((Self(IpAddr::V4(v4)), end));
             }
         }
-        let end = text.iter().position(|b| !is_address_byte(*b)).unwrap_or(text.len());
+        let end = text
+            .iter()
+            .position(|b| !is_address_byte(*b))
+            .unwrap_or(text.len());
         Self::parse(text.get(..end)?).map(|client| (client, end))
     }
 
@@ -82,7 +85,9 @@ pub(crate) fn is_address_byte(b: u8) -> bool {
 
 /// Strict dotted quad, as inet_ntop writes it, and nothing else.
 fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
-    v4_prefix(text).filter(|(_, end)| *end == text.len()).map(|(v4, _)| v4)
+    v4_prefix(text)
+        .filter(|(_, end)| *end == text.len())
+        .map(|(v4, _)| v4)
 }
 
 /// Four numbers of 0 to 255 without leading zeros at the beginning of `text`, and how long they are. By hand, since this
@@ -98,7 +103,11 @@ fn v4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
             }
             at += 1;
         }
-        let digit = |at: usize| text.get(at).map(|b| u32::from(b.wrapping_sub(b'0'))).filter(|d| *d < 10);
+        let digit = |at: usize| {
+            text.get(at)
+                .map(|b| u32::from(b.wrapping_sub(b'0')))
+                .filter(|d| *d < 10)
+        };
         let mut octet = digit(at)?;
         at += 1;
         if octet > 0 {

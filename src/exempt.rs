@@ -139,6 +139,17 @@ impl Exempt {
     /// Reads own addresses and logins at once; host names are unknown until [`Refresher::refresh`] has been called.
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        Self::among(config, Live::of_this_host())
+    }
+
+    /// For lines that are not of here and now: what the configuration and the kind of address say, whatever this host's
+    /// own addresses are and whoever is logged in.
+    #[must_use]
+    pub fn of_config_only(config: &Config) -> Self {
+        Self::among(config, Live::default())
+    }
+
+    fn among(config: &Config, live: Live) -> Self {
         let wishes = |jail: &crate::config::Jail| Wishes {
             ipv6_prefix: jail.ipv6_prefix,
             ignoreself: jail.ignoreself,
@@ -157,7 +168,7 @@ impl Exempt {
             .iter()
             .filter_map(|(net, spared)| Some((net.parse().ok()?, spared.clone())));
         let proxies = config.proxies.iter().map(|net| (*net, Spared::Proxy(*net)));
-        let live = Arc::new(Live::of_this_host());
+        let live = Arc::new(live);
         Self {
             always: always.chain(proxies).collect(),
             jails: config.jails.iter().map(wishes).collect(),

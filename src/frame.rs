@@ -45,40 +45,75 @@ pub struct Framer {
     skipping: bool,
 }
 
+/// Lines of one chunk, in their order.
+#[derive(Debug)]
+pub struct Lines<'a> {
+    first: Option<Framed<'a>>,
+    /// Each ends in a newline.
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Framed<'a>;
+
+    fn next(&mut self) -> Option<Framed<'a>> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        let end = memchr::memchr(b'\n', self.rest)?;
+        let (line, after) = self.rest.split_at_checked(end)?;
+        self.rest = after.get(1..).unwrap_or_default();
+        Some(match line.get(..LINE_MAX_BYTES) {
+            Some(head) if line.len() > LINE_MAX_BYTES => Framed::Head(head),
+            _ => Framed::Line(line),
+        })
+    }
+}
+
 impl Framer {
-    /// Hands every line that ends in `chunk` to `take`, with the least trust of the chunks it came in.
-    pub fn feed(&mut self, chunk: &[u8], trust: Trust, mut take: impl FnMut(Framed<'_>, Trust)) {
+    /// Hands all lines that end in `chunk` to `take`, each with the least trust of the chunks it came in.
+    pub fn feed(&mut self, chunk: &[u8], trust: Trust, mut take: impl FnMut(Lines<'_>, Trust)) {
         let mut rest = chunk;
-        while let Some(end) = memchr::memchr(b'\n', rest) {
+        if self.skipping || !self.begun.is_empty() {
+            let Some(end) = memchr::memchr(b'\n', rest) else {
+                return self.begin(rest, trust, &mut take);
+            };
             let (line, after) = rest.split_at_checked(end).unwrap_or((rest, b""));
             rest = after.get(1..).unwrap_or_default();
-            if !self.skipping && self.begun.is_empty() {
-                match line.get(..LINE_MAX_BYTES) {
-                    Some(head) if line.len() > LINE_MAX_BYTES => take(Framed::Head(head), trust),
-                    _ => take(Framed::Line(line), trust),
-                }
-                continue;
-            }
             self.begin(line, trust, &mut take);
-            if !self.skipping {
-                take(Framed::Line(&self.begun), self.trust());
-            }
-            self.reset();
+            self.finish(&mut take);
         }
-        if !rest.is_empty() {
-            self.begin(rest, trust, &mut take);
+        let whole = memchr::memrchr(b'\n', rest).map_or(0, |at| at + 1);
+        let (lines, begun) = rest.split_at_checked(whole).unwrap_or((rest, b""));
+        if !lines.is_empty() {
+            take(
+                Lines {
+                    first: None,
+                    rest: lines,
+                },
+                trust,
+            );
+        }
+        if !begun.is_empty() {
+            self.begin(begun, trust, &mut take);
         }
     }
 
     /// What came after the last newline, when no more will come; for files, whose last line may lack one.
-    pub fn finish(&mut self, mut take: impl FnMut(Framed<'_>, Trust)) {
+    pub fn finish(&mut self, mut take: impl FnMut(Lines<'_>, Trust)) {
         if !self.skipping && !self.begun.is_empty() {
-            take(Framed::Line(&self.begun), self.trust());
+            take(
+                Lines {
+                    first: Some(Framed::Line(&self.begun)),
+                    rest: b"",
+                },
+                self.trust(),
+            );
         }
         self.reset();
     }
 
-    fn begin(&mut self, piece: &[u8], trust: Trust, take: &mut impl FnMut(Framed<'_>, Trust)) {
+    fn begin(&mut self, piece: &[u8], trust: Trust, take: &mut impl FnMut(Lines<'_>, Trust)) {
         self.doubtful |= trust == Trust::Doubtful;
         if self.skipping {
             return;
@@ -88,7 +123,13 @@ impl Framer {
             .extend_from_slice(piece.get(..room).unwrap_or(piece));
         if piece.len() > room {
             self.skipping = true;
-            take(Framed::Head(&self.begun), self.trust());
+            take(
+                Lines {
+                    first: Some(Framed::Head(&self.begun)),
+                    rest: b"",
+                },
+                self.trust(),
+            );
         }
     }
 
@@ -116,12 +157,12 @@ mod tests {
         let mut framer = Framer::default();
         let mut out = Vec::new();
         for chunk in chunks {
-            framer.feed(chunk, Trust::Whole, |framed, _| {
-                let (head, bytes) = match framed {
-                    Framed::Line(bytes) => (false, bytes),
-                    Framed::Head(bytes) => (true, bytes),
-                };
-                out.push((head, bytes.len(), bytes[..bytes.len().min(3)].to_vec()));
+            framer.feed(chunk, Trust::Whole, |lines, _| {
+                for framed in lines {
+                    let bytes = framed.bytes();
+                    let head = matches!(framed, Framed::Head(_));
+                    out.push((head, bytes.len(), bytes[..bytes.len().min(3)].to_vec()));
+                }
             });
         }
         out
@@ -161,7 +202,9 @@ mod tests {
             (b"b\nc\n", Trust::Whole),
             (b"d\n", Trust::Doubtful),
         ] {
-            framer.feed(chunk, trust, |_, trust| trusts.push(trust));
+            framer.feed(chunk, trust, |lines, trust| {
+                trusts.extend(lines.map(|_| trust))
+            });
         }
         assert_eq!(trusts, [Trust::Doubtful, Trust::Whole, Trust::Doubtful]);
     }

@@ -125,7 +125,8 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
     }
     if io::stdin().is_terminal() {
         log::info!(
-            "reading access lines from this terminal (Ctrl-D ends); httpd starts me as CustomLog \"|...\", see README"
+            "reading access lines from this terminal (Ctrl-D ends); httpd starts me by a GlobalLog or \
+             CustomLog \"|/usr/bin/f2b-pipe ...\" line, see f2b-pipe --help"
         );
     }
     let tee = args.tee.as_ref().and_then(|path| {

@@ -1,6 +1,7 @@
 //! Who would be banned: remembers bans without a kernel, for `--dry-run`, `replay` and `explain`.
 //!
-//! The clock is the caller's, in milliseconds: a log that is replayed has its own. It must not go back.
+//! The clock is the caller's, in milliseconds: a log that is replayed has its own. It must not go back. A ban still
+//! stands at the very moment of its end, as in fail2ban: who is hit then has it prolonged.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -80,11 +81,11 @@ impl Dry {
         Ok(held)
     }
 
-    /// The next ban that has ended by `now_ms`, the earliest first; each is given once.
+    /// The next ban that ended before `now_ms`, the earliest first; each is given once.
     pub fn ended(&mut self, now_ms: u64) -> Option<Ended> {
         loop {
             let Reverse((at_ms, jail, who)) = *self.order.peek()?;
-            if at_ms > now_ms {
+            if at_ms >= now_ms {
                 return None;
             }
             self.order.pop();
@@ -104,7 +105,7 @@ impl Dry {
         match self.ends.get(&key) {
             None => false,
             Some(None) => true,
-            Some(Some(end)) => *end > now_ms,
+            Some(Some(end)) => *end >= now_ms,
         }
     }
 
@@ -141,8 +142,8 @@ mod tests {
     fn a_ban_stands_until_its_end_on_the_callers_clock() {
         let mut dry = Dry::new(&Config::default());
         assert_eq!(dry.ban(&ban("192.0.2.7", 10), 1_000), Ok(Banned::New));
-        assert_eq!(dry.ban(&ban("192.0.2.7", 10), 10_999), Ok(Banned::Already));
-        assert_eq!(dry.ban(&ban("192.0.2.7", 10), 11_000), Ok(Banned::New));
+        assert_eq!(dry.ban(&ban("192.0.2.7", 10), 11_000), Ok(Banned::Already));
+        assert_eq!(dry.ban(&ban("192.0.2.7", 10), 11_001), Ok(Banned::New));
         assert_eq!(dry.ban(&ban("2001:db8::1", 10), 11_000), Ok(Banned::New));
         assert_eq!(
             dry.ban(&ban("2001:db8::2", 10), 11_000),
@@ -175,7 +176,7 @@ mod tests {
             ..ban("192.0.2.4", 1)
         };
         assert_eq!(dry.ban(&forever, 0), Ok(Banned::New));
-        assert_eq!(dry.ended(19_999), None);
+        assert_eq!(dry.ended(20_000), None);
         let ended: Vec<_> = std::iter::from_fn(|| dry.ended(1_000_000))
             .map(|e| (e.at_ms, e.who.to_string()))
             .collect();

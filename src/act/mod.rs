@@ -325,6 +325,14 @@ impl Act {
             Self::Dry(dry) => dry.unban(jail, who, now_ms),
         }
     }
+
+    /// The next ban that ended before `now_ms`, each once. The kernel ends its bans by itself and tells nobody.
+    pub fn ended(&mut self, now_ms: u64) -> Option<dry::Ended> {
+        match self {
+            Self::Ipset(_) => None,
+            Self::Dry(dry) => dry.ended(now_ms),
+        }
+    }
 }
 
 /// A jail's sets as the hot thread knows them.

@@ -89,7 +89,7 @@ fn targets(words: &[String]) -> Result<Vec<Target>, Failure> {
             (Some(client), _) => targets.push(Target::Client(client)),
             (None, Ok(net)) => targets.push(Target::Net(net)),
             (None, Err(_)) => wrong.push(format!(
-                "f2b-pipe: {:?} is neither an address nor a network; write 192.0.2.7, 2001:db8::7 or 192.0.2.0/24",
+                "{:?} is neither an address nor a network; write 192.0.2.7, 2001:db8::7 or 192.0.2.0/24",
                 word.chars().take(60).collect::<String>()
             )),
         }

@@ -46,7 +46,7 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> Done {
     }
     if !usable {
         let text = format!(
-            "{}: cannot be used as it is; what to write stands above",
+            "{}, or a file in conf.d beside it, has mistakes; what to write stands above, and until then that is left out",
             path.display()
         );
         return Err(Failure::Usage(text));

@@ -4,10 +4,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, Severity};
+use crate::say;
 
 pub mod bans;
 pub mod check;
@@ -20,12 +23,34 @@ pub const CONFIG: &str = "/etc/f2b-pipe/f2b-pipe.toml";
 /// Where locks, state files and the off switch are unless `--runtime-dir` says otherwise.
 pub const RUNTIME_DIR: &str = "/run/f2b-pipe";
 
+/// What stands under `f2b-pipe --help`. No line is longer than a narrow terminal, where a wrapped LogFormat would be a
+/// wrong one; httpd joins lines at a backslash.
+const EXAMPLES: &str = r#"In httpd.conf, outside any <VirtualHost>, beside your unchanged CustomLog lines
+(httpd-snippets/install does it):
+
+LogFormat "f2b:%{usec}t:%{hextid}P %a %{c}a %v %>s %B %D \"%u\" \"%r\" \
+\"%{Referer}i\" \"%{User-Agent}i\" f2b:%{usec}t:%{hextid}P" f2b
+GlobalLog "|/usr/bin/f2b-pipe --format f2b" f2b
+
+Examples:
+  f2b-pipe check             what would not work here, and what to write
+  f2b-pipe banned            who is banned; the kernel's own word for it:
+                             ipset -L f2bp-apache-dos
+  f2b-pipe unban 192.0.2.7   let somebody in again
+  f2b-pipe replay access.log whom the jails would have banned in an old log
+  f2b-pipe off               let all in, ban nobody until f2b-pipe reload
+
+Jails: /etc/f2b-pipe/f2b-pipe.toml and conf.d/*.toml beside it. After a
+change: f2b-pipe check, then apachectl graceful.
+Exit codes: 0 fine, 1 what was asked about is not so, 2 usage, configuration."#;
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "f2b-pipe",
     version,
     about,
+    after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
@@ -52,6 +77,9 @@ pub enum Command {
     /// Ban addresses or networks by hand
     Ban(BanArgs),
     /// Take bans away
+    #[command(
+        override_usage = "f2b-pipe unban [OPTIONS] <IP>...\n       f2b-pipe unban [OPTIONS] --all"
+    )]
     Unban(UnbanArgs),
     /// Panic button: empty every set; nothing is banned until `reload`
     Off(OffArgs),
@@ -305,6 +333,24 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::Demo(args) => demo::demo(args, out),
         Command::DemoStage(args) => demo::stage(args, out),
     }
+}
+
+/// The configuration, for commands whose answer would be wrong if a part of it were left out.
+fn usable(place: &WhereArgs) -> Result<Config, Failure> {
+    let config::Loaded { config, problems } = config::load(&place.config);
+    if problems.iter().any(|p| p.severity == Severity::Error) {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        return Err(Failure::Usage(lines.join("\n")));
+    }
+    if config.path.is_none() && place.config != Path::new(CONFIG) {
+        let text = format!("--config {}: there is no such file", place.config.display());
+        return Err(Failure::Usage(text));
+    }
+    say::direct();
+    for warning in problems {
+        log::warn!("{warning}");
+    }
+    Ok(config)
 }
 
 /// What `main` returns for a command's end.

@@ -142,12 +142,37 @@ pub(super) fn check(tree: &Table, doubtful: &[String], problems: &mut Problems) 
         if doubtful.iter().any(unread) || check.problems.errors() > before {
             continue;
         }
+        let taken = jail.as_ref().and_then(|jail| {
+            config
+                .jails
+                .iter()
+                .find(|other| share_sets(&jail.name, &other.name))
+        });
+        if let Some(other) = taken {
+            let text = format!(
+                "its sets would have the names of those of jail {}; write another name",
+                other.name
+            );
+            check.problems.error(&node.place, &path, text);
+            continue;
+        }
         config.jails.extend(jail);
     }
     config.jails.truncate(JAILS_MAX);
     // What stands under [defaults] for the jails is not for bans by hand: these are always meant.
     config.manual.mode = Mode::Ban;
     config
+}
+
+/// Would the sets of two jails have the same name (`web6` is the IPv6 set of `web`, and `web-n` its set of networks)?
+fn share_sets(a: &str, b: &str) -> bool {
+    let endings = ["6", "-n", "-n6"];
+    let is = |long: &str, short: &str| {
+        long.strip_prefix(short)
+            .is_some_and(|rest| endings.contains(&rest))
+    };
+    // `x-n` and `x` share `x-n6` and `x-n`; `x6` and `x-n` share nothing.
+    is(a, b) || is(b, a)
 }
 
 struct Check<'a> {

@@ -22,7 +22,6 @@ use crate::judge::{Decision, Judge, Outcome, Reader};
 use crate::notify;
 use crate::notify::state::{JailState, State, StateFile};
 use crate::parse::Format;
-use crate::parse::text::Escaped;
 use crate::say::{self, Message, send};
 use crate::tee;
 
@@ -190,31 +189,20 @@ impl Engine {
             ..
         } = self;
         let Some(judge) = judge else { return };
-        let mut misfit = None;
-        framer.feed(chunk, trust, |framed, trust| {
-            let result = judge.line(framed, trust, now, &mut |decision| {
+        framer.feed(chunk, trust, |lines, trust| {
+            judge.lines(lines, trust, now, &mut |decision| {
                 tell(&decision, keeper.as_ref())
             });
-            if let (Err(error), false, true) = (result, told.none_fits, misfit.is_none()) {
-                misfit = Some((
-                    error,
-                    Escaped {
-                        bytes: framed.bytes(),
-                        max: 200,
-                    }
-                    .to_string(),
-                ));
-            }
         });
         let tally = judge.tally();
-        if let Some((misfit, line)) = misfit
+        if let (false, Some((misfit, line))) = (told.none_fits, judge.first_misfit())
             && tally.unparsed >= NONE_FIT
             && tally.unparsed == tally.lines
         {
             told.none_fits = true;
             log::warn!(
                 "none of {} lines fits --format: at column {} there should be {}: {line} (f2b-pipe explain shows more; \
-                     f2b-pipe check compares with httpd.conf)",
+                 f2b-pipe check compares with httpd.conf)",
                 tally.lines,
                 misfit.at + 1,
                 misfit.wants
@@ -314,7 +302,17 @@ fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>) {
                 });
             }
         }
-        Outcome::Prolonged(_) => {}
+        // Connections that are still open end, and the end of the ban is known.
+        Outcome::Prolonged(ban_for) => {
+            if let Some(keeper) = keeper {
+                keeper.banned(BanEvent {
+                    jail: *id,
+                    who: *who,
+                    ban_for: *ban_for,
+                    banned: Banned::Already,
+                });
+            }
+        }
         Outcome::Observed => {
             notify::observed(name, who);
             log::info!("would ban client={who} jail={name} hits={hits} (mode observe)");

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -219,7 +220,7 @@ struct Storm {
 impl Storm {
     fn start(httpd: &Arc<Httpd>, piped: &Piped) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let writers = (0..24)
+        let writers = (0..16)
             .map(|writer| {
                 let (stop, httpd) = (Arc::clone(&stop), Arc::clone(httpd));
                 let mut pipe = piped.another_writer();
@@ -256,14 +257,38 @@ impl Storm {
     }
 }
 
-/// Holds a process up again and again.
-fn hold_up(pid: i32, each: Duration, total: Duration) {
-    let end = Instant::now() + total;
+/// Holds a process up again and again, each time until the pipe has filled, and lets it go on until it has written to
+/// `log`; until there was a storm worth the name in it.
+#[track_caller]
+fn hold_up(pid: i32, each: Duration, log: &Path, format: Format) {
+    let written = || std::fs::metadata(log).map_or(0, |m| m.len());
+    let end = Instant::now() + secs(40);
     while Instant::now() < end {
-        signal(pid, Signal::SIGSTOP);
-        thread::sleep(each);
-        signal(pid, Signal::SIGCONT);
-        thread::sleep(Duration::from_millis(8));
+        for _ in 0..25 {
+            let had = written();
+            signal(pid, Signal::SIGSTOP);
+            thread::sleep(each);
+            signal(pid, Signal::SIGCONT);
+            comes_true(Duration::from_millis(60), || written() > had + (1 << 18));
+        }
+        if is_stormy(&bytes_of(log), format) {
+            return;
+        }
+    }
+    let log = bytes_of(log);
+    let (forged, torn) = (forged_lines(&log), torn_lines(&log));
+    panic!("no storm: {forged} lines with a forged beginning, {torn} without a token");
+}
+
+/// Enough of what this is about: lines that a naive reader would believe, or in the f2b format torn ones, and each
+/// prowler's short line among them.
+fn is_stormy(log: &[u8], format: Format) -> bool {
+    match format {
+        Format::Combined => forged_lines(log) > 20,
+        Format::F2b => {
+            let text = String::from_utf8_lossy(log);
+            torn_lines(log) > 20 && (0..16).all(|n| text.contains(&format!(" {} ", prowler(n))))
+        }
     }
 }
 
@@ -321,7 +346,7 @@ fn own_storm(format: Format, each: Duration) {
     let early = whole_traffic(&httpd, &piped);
     wait_for_all(&world, &early, "whole traffic");
     let storm = Storm::start(&httpd, &piped);
-    hold_up(piped.pid(), each, secs(4));
+    hold_up(piped.pid(), each, &log, format);
     storm.end();
     // In the storm itself only lines that prove themselves count: that is what the f2b format is for.
     if format == Format::F2b {
@@ -334,19 +359,6 @@ fn own_storm(format: Format, each: Duration) {
         piped.said()
     );
     assert_only_the_guilty(&world, "own storm");
-    let log = bytes_of(&log);
-    match format {
-        Format::Combined => assert!(
-            forged_lines(&log) > 10,
-            "{} forged lines only",
-            forged_lines(&log)
-        ),
-        Format::F2b => assert!(
-            torn_lines(&log) > 10,
-            "{} torn lines only",
-            torn_lines(&log)
-        ),
-    }
 }
 
 #[test]
@@ -381,21 +393,21 @@ fn a_process_that_comes_to_a_full_pipe_believes_no_torn_line() {
             format,
             requests: AtomicU64::new(0),
         });
-        for _ in 0..3 {
+        let (mut rounds, mut tears) = (0, 0);
+        while rounds < 3 || tears <= 3 {
+            rounds += 1;
+            assert!(rounds < 20, "{tears} tears only");
             let mut piped = world.pipe(capacity, &args);
             piped.kill();
             let storm = Storm::start(&httpd, &piped);
-            for _ in 0..4 {
-                // Writers fill the pipe and sleep; it comes, takes some of it, and is killed again.
-                thread::sleep(Duration::from_millis(60));
-                let had = bytes_of(&log).len();
+            for lives_for in [150, 40, 40] {
+                // Writers fill the pipe and sleep; it comes, judges some of it, and is killed again.
+                thread::sleep(Duration::from_millis(40));
+                let size = || std::fs::metadata(&log).map_or(0, |m| m.len());
+                let had = size();
                 piped.start(&world, &args);
-                wait_until("the tee to grow", secs(5), || bytes_of(&log).len() > had);
-                hold_up(
-                    piped.pid(),
-                    Duration::from_millis(20),
-                    Duration::from_millis(60),
-                );
+                wait_until("the tee to grow", secs(5), || size() > had);
+                thread::sleep(Duration::from_millis(lives_for));
                 piped.kill();
             }
             piped.start(&world, &args);
@@ -405,13 +417,53 @@ fn a_process_that_comes_to_a_full_pipe_believes_no_torn_line() {
                 "{}",
                 piped.said()
             );
+            tears += match format {
+                Format::Combined => forged_lines(&bytes_of(&log)),
+                Format::F2b => torn_lines(&bytes_of(&log)),
+            };
+            std::fs::remove_file(&log).expect("the log");
         }
         assert_only_the_guilty(&world, &format!("{format:?} {capacity}"));
-        let log = bytes_of(&log);
-        match format {
-            Format::Combined => assert!(forged_lines(&log) > 3, "{}", forged_lines(&log)),
-            Format::F2b => assert!(torn_lines(&log) > 3, "{}", torn_lines(&log)),
+    }
+}
+
+/// An enlarged pipe was somebody's before, who died: what is in it may be torn, whatever the new process sees.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_process_that_follows_a_dead_one_believes_only_f2b_for_two_seconds() {
+    for format in [Format::Combined, Format::F2b] {
+        let world = World::new();
+        world.config(CONFIG);
+        let httpd = Httpd {
+            format,
+            requests: AtomicU64::new(0),
+        };
+        let log = world.path("access.log");
+        let tee = log.display().to_string();
+        let piped = world.pipe(1 << 20, &["--format", format.name(), "--tee", &tee]);
+        let start = Instant::now();
+        piped.line(httpd.line(&early(0), "-", "/x", 404, "short").trim_end());
+        wait_until("its line", secs(1), || !bytes_of(&log).is_empty());
+        if format == Format::F2b {
+            world.wait_banned("refused", &early(0));
+            continue;
         }
+        while start.elapsed() < Duration::from_millis(1500) {
+            assert_eq!(
+                world.banned_anywhere(),
+                [""; 0],
+                "after {:?}",
+                start.elapsed()
+            );
+            thread::sleep(Duration::from_millis(100));
+        }
+        // Then it is a process like any other.
+        let believed = comes_true(secs(5), || {
+            piped.line(httpd.line(&early(1), "-", "/x", 404, "short").trim_end());
+            thread::sleep(Duration::from_millis(50));
+            world.banned("refused") == [early(1)]
+        });
+        assert!(believed, "{:?}", world.banned_anywhere());
     }
 }
 
@@ -435,7 +487,9 @@ fn live_storm(format: Format) {
     world.config(CONFIG);
     let httpd = Setup::new(&world).format(format.name()).start();
 
-    // Whole traffic first.
+    // Whole traffic first, once the pipe is enlarged.
+    assert_eq!(world.curl(&victim(0), "/page"), Some(200));
+    wait_until("the first line", secs(5), || !httpd.tee().is_empty());
     let mut guilty = BTreeSet::new();
     for n in 0..16 {
         let request = match n % 4 {
@@ -476,14 +530,14 @@ fn live_storm(format: Format) {
 
     let load = Load::start(
         &world,
-        32,
+        64,
         usize::MAX,
         Duration::ZERO,
         |client| match client % 8 {
             0..=2 => victim(client / 8),
             3..=5 => forger(client / 8),
-            6 => prowler(client / 8),
-            _ => prowler(8 + client / 8),
+            // One prowler a connection: sixteen.
+            _ => prowler(client / 8 * 2 + client % 2),
         },
         move |client, n| {
             let pages = 2 + (n + client) % 5;
@@ -502,31 +556,21 @@ fn live_storm(format: Format) {
         },
     );
     let pid = httpd.logger();
-    hold_up(pid, Duration::from_millis(20), secs(3));
-    hold_up(pid, Duration::from_millis(100), secs(2));
-    let tally = load.stop();
-    assert!(
-        tally.failed == 0 && tally.served > 500 && tally.refused > 500,
-        "{tally:?}"
+    hold_up(
+        pid,
+        Duration::from_millis(20),
+        &world.path("access.log"),
+        format,
     );
+    let tally = load.stop();
+    assert!(tally.served > 100 && tally.refused > 100, "{tally:?}");
     if format == Format::F2b {
-        let prowlers = (0..4).flat_map(|n| [prowler(n), prowler(8 + n)]).collect();
+        let prowlers = (0..16).map(prowler).collect();
         wait_for_all(&world, &prowlers, "f2b lines amid tears");
     }
     httpd.stop();
     wait_until("the logger's end", secs(10), || httpd.loggers().is_empty());
     assert_only_the_guilty(&world, "live");
-    match format {
-        Format::Combined => {
-            let forged = forged_lines(&httpd.tee());
-            assert!(forged > 10, "{forged} forged lines only");
-        }
-        Format::F2b => assert!(
-            torn_lines(&httpd.tee()) > 10,
-            "{}",
-            torn_lines(&httpd.tee())
-        ),
-    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn a_configuration_that_is_garbage() {
     let httpd = Setup::new(&world).start();
     serves_three_thousand(&world, &httpd);
     httpd.assert_tee_is_complete();
-    says(&httpd, &["f2b-pipe.toml", "line 1"]);
+    says(&httpd, &["f2b-pipe.toml:1: "]);
 }
 
 #[test]

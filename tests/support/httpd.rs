@@ -153,7 +153,7 @@ impl<'w> Setup<'w> {
         let model = match self.mpm {
             Mpm::Event => format!(
                 "LoadModule mpm_event_module {MODULES}/mod_mpm_event.so
-                StartServers 1\nThreadsPerChild 64\nMaxRequestWorkers 64\nServerLimit 8"
+                StartServers 1\nThreadsPerChild 64\nMaxRequestWorkers 192\nServerLimit 8"
             ),
             Mpm::Prefork => format!(
                 "LoadModule mpm_prefork_module {MODULES}/mod_mpm_prefork.so

@@ -190,7 +190,7 @@ fn number(process: &Value, key: &str) -> u64 {
 fn of_processes(processes: &[Value]) -> Vec<String> {
     let mut troubles = Vec::new();
     if processes.is_empty() {
-        troubles.push("no f2b-pipe runs under httpd, so nothing is counted (f2b-pipe check says what httpd starts)".to_owned());
+        troubles.push("no f2b-pipe runs under httpd, or it got no line yet, so nothing is counted (f2b-pipe check says which)".to_owned());
     }
     for process in processes {
         let pid = number(process, "pid");
