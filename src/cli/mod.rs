@@ -3,13 +3,14 @@
 //! A command gets its flags and a place to write to, and returns whether the thing asked about is so.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Severity};
+use crate::frame::{Framed, Framer, Lines, Trust};
 use crate::say;
 
 pub mod bans;
@@ -351,6 +352,32 @@ fn usable(place: &WhereArgs) -> Result<Config, Failure> {
         log::warn!("{warning}");
     }
     Ok(config)
+}
+
+/// Hands every line of `input` to `take`, a last one without a newline too, until that fails.
+fn each_line(
+    mut input: impl BufRead,
+    mut take: impl FnMut(Framed<'_>) -> Result<(), Failure>,
+    unreadable: impl Fn(io::Error) -> Failure,
+) -> Result<(), Failure> {
+    let mut framer = Framer::default();
+    let mut done = Ok(());
+    let mut each = |mut lines: Lines<'_>, done: &mut Result<(), Failure>| {
+        if done.is_ok() {
+            *done = lines.try_for_each(&mut take);
+        }
+    };
+    while done.is_ok() {
+        let chunk = input.fill_buf().map_err(&unreadable)?;
+        if chunk.is_empty() {
+            framer.finish(|lines, _| each(lines, &mut done));
+            break;
+        }
+        framer.feed(chunk, Trust::Whole, |lines, _| each(lines, &mut done));
+        let used = chunk.len();
+        input.consume(used);
+    }
+    done
 }
 
 /// What `main` returns for a command's end.

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use chrono::{DateTime, Local};
 use serde::Serialize;
 
-use super::{Done, Failure, Outcome, ReplayArgs, explain, usable};
+use super::{Done, Failure, Outcome, ReplayArgs, each_line, explain, usable};
 use crate::act::Act;
 use crate::config::{Backend, Config, Mode};
 use crate::decide::BanFor;
 use crate::exempt::{Exempt, Target};
 use crate::filter;
-use crate::frame::{Framed, Framer, Lines, Trust};
+use crate::frame::{Framed, Trust};
 use crate::hit::{Arrival, JailId};
 use crate::judge::{self, Decision, Judge, Reader};
 use crate::parse::{Format, Misfit};
@@ -227,31 +227,13 @@ impl<'o> Replay<'o> {
     }
 
     /// Judges all lines of a log, also a last one without a newline.
-    fn log(&mut self, Log { name, mut input }: Log) -> Result<(), Failure> {
-        let mut framer = Framer::default();
+    fn log(&mut self, Log { name, input }: Log) -> Result<(), Failure> {
         let mut number = 0;
-        let mut written = Ok(());
-        let mut take = |lines: Lines<'_>, written: &mut io::Result<()>| {
-            for framed in lines {
-                number += 1;
-                if written.is_ok() {
-                    *written = self.line(framed, &name, number);
-                }
-            }
+        let take = |framed: Framed<'_>| {
+            number += 1;
+            Ok(self.line(framed, &name, number)?)
         };
-        while written.is_ok() {
-            let chunk = input
-                .fill_buf()
-                .map_err(|error| unreadable(&name, &error))?;
-            if chunk.is_empty() {
-                framer.finish(|lines, _| take(lines, &mut written));
-                break;
-            }
-            framer.feed(chunk, Trust::Whole, |lines, _| take(lines, &mut written));
-            let used = chunk.len();
-            input.consume(used);
-        }
-        Ok(written?)
+        each_line(input, take, |error| unreadable(&name, &error))
     }
 
     fn line(&mut self, framed: Framed<'_>, name: &str, number: u64) -> io::Result<()> {
