@@ -39,10 +39,10 @@ impl Client {
     #[inline]
     pub(crate) fn read(text: &[u8]) -> Option<(Self, usize)> {
         // Nearly all are IPv4, whose end shows while it is read.
-        if let Some((v4, end)) = v4_prefix(text) {
-            if !text.get(end).is_some_and(|b| is_address_byte(*b)) {
-                return Some((Self(IpAddr::V4(v4)), end));
-            }
+        if let Some((v4, end)) = v4_prefix(text)
+            && !text.get(end).is_some_and(|b| is_address_byte(*b))
+        {
+            return Some((Self(IpAddr::V4(v4)), end));
         }
         let end = text
             .iter()
