@@ -341,7 +341,11 @@ impl Judged<'_, '_> {
                 };
                 if search.line != *line {
                     search.line = *line;
-                    search.search(decoded(*field, self.access.text(*field), room), lower);
+                    search.search(
+                        self.access.text(*field),
+                        |raw| decoded(*field, raw, room),
+                        lower,
+                    );
                 }
                 search.has(*from, *to)
             }

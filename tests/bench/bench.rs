@@ -259,10 +259,23 @@ impl Bench {
             for one in &mut *all {
                 self.clear();
                 one.costs.push(run(&mut (one.command)(), one.lines, feed));
+                self.check_written(one);
             }
         }
         self.clear();
         print_table(all);
+    }
+
+    /// Who writes has to have written all of it, or his figures are worth nothing.
+    fn check_written(&self, one: &Contestant<'_>) {
+        let files = fs::read_dir(self.dir.join("out")).expect("the directory was made");
+        let written: u64 = files
+            .flatten()
+            .filter_map(|file| Some(file.metadata().ok()?.len()))
+            .sum();
+        let writes = one.name == "rotatelogs" || one.name.ends_with("tee");
+        let expected = if writes { one.lines.len() as u64 } else { 0 };
+        assert_eq!(written, expected, "bytes that {} wrote", one.name);
     }
 
     /// A million lines as one stream.

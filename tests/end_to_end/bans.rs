@@ -409,7 +409,10 @@ fn unban_and_off_open_the_door_again_at_once() {
     assert!(world.ask(&["off"]).status.success());
     assert_eq!(world.banned_anywhere(), [""; 0]);
     assert_eq!(world.curl("203.0.113.66", "/page"), Some(200));
-    // While it is off, nobody is banned; afterwards again.
+    // The process has heard of it within a second or two. While it is off, nobody is banned; afterwards again.
+    wait_until("the process to know", secs(3), || {
+        httpd.said().contains("off: ")
+    });
     assert_eq!(
         walk(&world, ATTACKER, (0..40).map(|i| format!("/old/{i}"))),
         40

@@ -221,10 +221,10 @@ fn fifty_people_behind_one_address_for_two_hours_ban_nobody() {
     let mut log = Log::new();
     let nat = "198.51.100.8";
     for person in 0..50u64 {
-        // Everybody comes within the first half hour and logs in; one in four mistypes, some twice.
+        // Everybody comes within the first half hour and logs in; eight mistype, two of them twice.
         let mut at = log.below(1800) as f64;
         let user = format!("person{person}");
-        let mistakes = [0, 0, 0, 1, 0, 0, 1, 0, 0, 2][log.below(10) as usize];
+        let mistakes = u64::from(person % 8 == 3) + u64::from(person % 25 == 4) * 2;
         for _ in 0..mistakes {
             let mut typo = Visit::get(nat, "/intranet/", 401);
             typo.user = &user;
@@ -319,19 +319,18 @@ fn caldav_phones_and_mounted_webdav_folders_ban_nobody() {
 #[test]
 fn a_search_engine_after_a_site_migration_bans_nobody() {
     let mut log = Log::new();
-    let agent = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
-    // It takes one old address after the other; most are redirected, one in four is gone. Two hours from one address,
-    // one request in eight seconds: about nine different missing pages in five minutes.
-    for i in 0..900u32 {
-        let path = format!("/2019/article-{i}.html");
-        let status = match i % 4 {
-            0 => 404,
-            1 => 200,
-            _ => 301,
-        };
-        let mut visit = Visit::get("198.51.100.12", &path, status);
-        (visit.referer, visit.agent) = ("-", agent);
-        log.add(f64::from(i) * 8.0, &visit);
+    let google = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
+    let bing = "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; bingbot/2.0; \
+                +http://www.bing.com/bingbot.htm) Chrome/116.0.1938.76 Safari/537.36";
+    // Each takes one old address after the other, two a second for an hour; half of them are gone, no two alike.
+    for i in 0..7200u32 {
+        for (ip, agent) in [("198.51.100.12", google), ("198.51.100.13", bing)] {
+            let path = format!("/2019/article-{i}.html");
+            let status = [404, 301, 404, 200][(i % 4) as usize];
+            let mut visit = Visit::get(ip, &path, status);
+            (visit.referer, visit.agent) = ("-", agent);
+            log.add(f64::from(i) * 0.5, &visit);
+        }
     }
     log.assert_only_attackers_are_banned(600.0);
 }

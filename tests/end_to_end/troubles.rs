@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::bans::private_dev_log;
 use crate::support::{
     Connection, Httpd, Load, Request, Setup, World, alive, assert_same_lines, bytes_of, comes_true,
-    must, secs, shim, wait_until,
+    difference, must, secs, shim, wait_until,
 };
 
 /// Bans at the first missing page.
@@ -251,13 +251,13 @@ fn the_disk_is_full_and_has_room_again() {
         .start();
     serves_three_thousand(&world, &httpd);
     let tee = || bytes_of(&disk(&httpd, &world, "access.log"));
+    says(&httpd, &["No space left on device", "access.log"]);
     let (had, oracle) = (tee(), httpd.oracle());
     assert!(
         had.len() <= 65536 && had.len() < oracle.len(),
         "the disk was not full"
     );
     assert!(!had.is_empty());
-    says(&httpd, &["No space left on device", "access.log"]);
     world.wait_banned("missing", "203.0.113.66");
     // The administrator makes room: what was kept is written, and it is said.
     must(
@@ -270,6 +270,68 @@ fn the_disk_is_full_and_has_room_again() {
         tee().len() >= oracle.len()
     });
     assert_same_lines(&tee(), &httpd.oracle());
+}
+
+/// More than memory keeps: lines are lost, whole ones, and their number is said.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn the_disk_is_full_for_longer_than_memory_lasts() {
+    let world = World::new();
+    world.config(CONFIG);
+    let at = world.path("disk");
+    fs::create_dir(&at).expect("mkdir");
+    let httpd = Setup::new(&world)
+        .before(&format!(
+            "mount -t tmpfs -o size=64k,mode=755 tmpfs {}",
+            at.display()
+        ))
+        .tee(&at.join("access.log"))
+        .start();
+    let logger = httpd.logger();
+    // Each line 24 kB, from one client at a time: several would tear them in the pipe.
+    let load = Load::start(
+        &world,
+        1,
+        1200,
+        Duration::ZERO,
+        |_| "198.51.100.10".into(),
+        |_, n| {
+            let long = "\u{ff}".repeat(3000);
+            Request::get(format!("/picture.png?n={n}")).agent(&long)
+        },
+    );
+    wait_until("1200 answers", secs(60), || load.over());
+    assert_eq!(load.wait().served, 1200);
+    assert_eq!(httpd.logger(), logger);
+    says(&httpd, &["No space left on device"]);
+    says(&httpd, &["lines are missing"]);
+    must(
+        Command::new("nsenter")
+            .args(["-m", "-t", &httpd.pid().to_string()])
+            .args(["mount", "-o", "remount,size=256m"])
+            .arg(&at),
+    );
+    says(&httpd, &["writes again", "lines were lost"]);
+    let said = httpd.said();
+    let lost: usize = said
+        .split(" lines were lost")
+        .next()
+        .and_then(|before| before.rsplit(' ').next())
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("no number in {said}"));
+    assert_eq!(world.curl("198.51.100.7", "/page"), Some(200));
+    let tee = || bytes_of(&disk(&httpd, &world, "access.log"));
+    wait_until("the line after it", secs(10), || {
+        tee().windows(9).any(|w| w == b"GET /page")
+    });
+    let (only_tee, only_oracle) = difference(&tee(), &httpd.oracle());
+    assert!(
+        only_tee.is_empty(),
+        "never written: {:#?}",
+        &only_tee[..only_tee.len().min(3)]
+    );
+    assert_eq!(only_oracle.len(), lost, "lines are missing");
+    assert!(lost > 0);
 }
 
 /// A disk that hangs: a filesystem of its own that is frozen.
@@ -311,7 +373,10 @@ fn the_disk_hangs_and_comes_back() {
     let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         serves_three_thousand(&world, &httpd);
         world.wait_banned("missing", "203.0.113.66");
-        says(&httpd, &["access.log"]);
+        let waiting = || world.status()["processes"][0]["tee_waiting"].as_u64();
+        wait_until("status to say how much waits", secs(10), || {
+            waiting() > Some(0)
+        });
         let now = fs::metadata(disk(&httpd, &world, "access.log"))
             .expect("the log")
             .len();
@@ -335,25 +400,40 @@ fn the_disk_hangs_and_comes_back() {
 fn dev_log_is_full_and_nobody_reads() {
     let world = World::new();
     world.config(CONFIG);
-    let _nobody_reads = UnixDatagram::bind(world.path("devlog")).expect("a socket");
+    let reader = UnixDatagram::bind(world.path("devlog")).expect("a socket");
     let httpd = Setup::new(&world).before(&private_dev_log(&world)).start();
-    // More bans than the socket holds messages.
-    for n in 0..300 {
-        let from = format!("198.18.1.{}", n % 250);
+    // More bans than the socket holds messages, and than wait in memory.
+    const BANS: usize = 1300;
+    for n in 0..BANS {
+        let from = format!("198.18.{}.{}", n / 250, n % 250);
         let mut connection = Connection::open(&world, &from).expect("a connection");
         connection.patience(Duration::from_millis(200));
         connection.ask(&Request::get(format!("/missing/{n}"))).ok();
-        if n == 249 {
-            break;
-        }
     }
-    wait_until("250 bans", secs(10), || {
-        world.banned("missing").len() >= 250
+    wait_until("all bans", secs(10), || {
+        world.banned("missing").len() >= BANS
     });
     serves_three_thousand(&world, &httpd);
     httpd.assert_tee_is_complete();
     world.wait_banned("missing", "203.0.113.66");
-    says(&httpd, &["syslog"]);
+    // What could not be told is counted, and that is said.
+    says(&httpd, &["were lost: nobody reads /dev/log"]);
+    // Once somebody reads again, the rest is told, the last one too.
+    reader.set_read_timeout(Some(secs(2))).expect("a time");
+    let (mut told, mut last) = (0, false);
+    let mut buffer = [0; 2048];
+    while let Ok(n) = reader.recv(&mut buffer) {
+        let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+        if text.contains("NOTICE [missing] Ban ") {
+            told += 1;
+            last |= text.ends_with(" Ban 203.0.113.66");
+        }
+        if last {
+            break;
+        }
+    }
+    assert!(last, "the last ban was not told");
+    assert!((1000..=BANS).contains(&told), "{told} told");
 }
 
 #[test]

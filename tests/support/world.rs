@@ -263,6 +263,12 @@ impl World {
             .expect("the program under test")
     }
 
+    /// `status --json`.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let output = self.ask(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+    }
+
     /// Starts `run` on a pipe of `capacity` bytes that the test itself writes to.
     pub(crate) fn pipe(&self, capacity: usize, args: &[&str]) -> Piped {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
