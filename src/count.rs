@@ -29,9 +29,18 @@ impl Default for Bounds {
 }
 
 /// The table.
+///
+/// Memory is what a hit waits for: with 50,000 clients nothing of a client is in a cache. So a batch of hits goes
+/// through in steps, each of which has all its waits side by side: [`place`](Self::place) finds every client,
+/// [`fetch`](Self::fetch) has the windows brought, [`visit`](Self::visit) counts.
 #[derive(Debug)]
 pub struct Counter {
-    table: LruCache<Client, Slots>,
+    table: LruCache<Client, Known>,
+    windows: Vec<Slots>,
+    /// Places in `windows` that nobody has.
+    free: Vec<u32>,
+    /// Places that the batch at hand may still name; free from the next one on.
+    freed: Vec<u32>,
     /// By jail, milliseconds.
     findtimes: Vec<u32>,
     bounds: Bounds,
@@ -40,21 +49,33 @@ pub struct Counter {
     evicted: u64,
     /// What stamps count from.
     base: u64,
+    now: u32,
+}
+
+/// Where a client's windows are; good until [`Counter::settle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u32);
+
+/// What the table knows of a client.
+#[derive(Debug)]
+struct Known {
+    place: u32,
+    /// When it was last moved to the front of the table.
+    touched: u32,
 }
 
 /// Stamps are 32 bits of milliseconds, 49 days. Before they run over, all are moved back so that this many are behind now:
 /// more than the longest findtime that config lets through, 28 days.
 const KEPT_MS: u64 = 35 * 86_400_000;
-
-/// How old an entry's place in the order of use may be, milliseconds.
+/// How old an entry's place in the order of use may be, milliseconds. To move an entry to the front costs more than to
+/// find it, as its neighbours are in no cache; and whoever is busy is never the one that was quiet longest.
 const TOUCH_MS: u32 = 1000;
 
-/// What one client did. Two jails have room here, which is what nearly every client needs.
+/// What one client did, in one line of cache. Three jails have room here, which is what nearly every client needs.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Slots {
-    /// When it was last moved to the front of the table.
-    touched: u32,
-    here: [Slot; 2],
+    here: [Slot; 3],
     /// Sorted by jail.
     #[allow(clippy::box_collection, reason = "8 bytes in every client, not 24")]
     more: Option<Box<Vec<Slot>>>,
@@ -104,11 +125,15 @@ impl Counter {
     pub fn new(findtimes: Vec<u32>, bounds: Bounds) -> Self {
         Self {
             table: LruCache::unbounded(),
+            windows: Vec::new(),
+            free: Vec::new(),
+            freed: Vec::new(),
             findtimes,
             bounds,
             stamps: 0,
             evicted: 0,
             base: 0,
+            now: 0,
         }
     }
 
@@ -124,37 +149,77 @@ impl Counter {
         self.evicted
     }
 
-    /// Fetches what is known of `clients` from memory, all at once: each look-up waits for memory three or four times,
-    /// but not for the one before it.
-    pub fn warm(&self, clients: impl Iterator<Item = Client>) {
-        let latest = |client| self.table.peek(&client).map_or(0, Slots::latest);
-        std::hint::black_box(clients.fold(0, |sum: u32, client| sum ^ latest(client)));
-    }
-
-    /// The client's windows, to count hits of one line in. `now` never goes back.
-    pub fn visit(&mut self, client: Client, now: Arrival) -> Visit<'_> {
+    /// Finds a client, or makes room for one. `now` never goes back, and is the moment of the visits that follow.
+    pub fn place(&mut self, client: Client, now: Arrival) -> Place {
         let now = self.stamp(now);
+        self.now = now;
+        if let Some(known) = self.table.peek(&client)
+            && now.saturating_sub(known.touched) < TOUCH_MS
+        {
+            return Place(known.place);
+        }
+        if let Some(known) = self.table.get_mut(&client) {
+            known.touched = now;
+            return Place(known.place);
+        }
         while self.table.len() >= self.bounds.clients || self.stamps > self.bounds.stamps {
             if !self.evict(now) {
                 break;
             }
         }
-        // To move an entry to the front costs more than to find it: its neighbours are in no cache. Once a second is
-        // enough, for whoever is busy is never the one that was quiet longest.
-        let fresh = |slots: &Slots| now.saturating_sub(slots.touched) < TOUCH_MS;
-        if !self.table.peek(&client).is_some_and(fresh) {
-            self.table.get_or_insert_mut(client, Slots::default).touched = now;
-        }
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.windows.push(Slots::default());
+            u32::try_from(self.windows.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.table.put(
+            client,
+            Known {
+                place,
+                touched: now,
+            },
+        );
+        Place(place)
+    }
+
+    /// Has the windows at `places` brought from memory, all at once.
+    pub fn fetch(&self, places: impl Iterator<Item = Place>) {
+        let look = |Place(place)| self.windows.get(place as usize).map_or(0, Slots::latest);
+        std::hint::black_box(places.fold(0, |sum: u32, place| sum ^ look(place)));
+    }
+
+    /// A client's windows, to count hits of one line in.
+    pub fn visit(&mut self, Place(place): Place) -> Visit<'_> {
         Visit {
-            slots: self.table.peek_mut(&client),
+            slots: self.windows.get_mut(place as usize),
             findtimes: &self.findtimes,
             stamps: &mut self.stamps,
-            now,
+            now: self.now,
+        }
+    }
+
+    /// The end of a batch: no place is kept.
+    pub fn settle(&mut self) {
+        while let Some(place) = self.freed.pop() {
+            // A hit of the batch may have come after its client was forgotten.
+            if let Some(slots) = self.windows.get_mut(place as usize) {
+                let room: usize = slots.all().map(Slot::room).sum();
+                self.stamps = self.stamps.saturating_sub(room);
+                *slots = Slots::default();
+            }
+            self.free.push(place);
         }
     }
 
     fn evict(&mut self, now: u32) -> bool {
-        let Some((_, slots)) = self.table.pop_lru() else {
+        let Some((_, known)) = self.table.pop_lru() else {
+            return false;
+        };
+        self.freed.push(known.place);
+        let Some(slots) = self
+            .windows
+            .get_mut(known.place as usize)
+            .map(std::mem::take)
+        else {
             return false;
         };
         let mut mattered = false;
@@ -182,8 +247,10 @@ impl Counter {
             let back = since - KEPT_MS;
             let back = u32::try_from(back).unwrap_or(u32::MAX);
             self.base = now.0 - KEPT_MS;
-            for (_, slots) in &mut self.table {
-                slots.touched = slots.touched.saturating_sub(back);
+            for (_, known) in &mut self.table {
+                known.touched = known.touched.saturating_sub(back);
+            }
+            for slots in &mut self.windows {
                 slots.move_back(back);
             }
             u32::try_from(KEPT_MS).unwrap_or(u32::MAX)
@@ -193,7 +260,7 @@ impl Counter {
 
 /// One client at one moment.
 pub struct Visit<'c> {
-    /// Always there: `visit` has just put it there. An `Option` only saves a second way to look it up.
+    /// Always there: places come from `place`.
     slots: Option<&'c mut Slots>,
     findtimes: &'c [u32],
     stamps: &'c mut usize,
@@ -269,7 +336,7 @@ impl Slots {
     fn latest(&self) -> u32 {
         self.here
             .iter()
-            .fold(self.touched, |sum, slot| sum ^ slot.latest().unwrap_or(0))
+            .fold(0, |sum, slot| sum ^ slot.latest().unwrap_or(0))
     }
 
     fn all(&self) -> impl Iterator<Item = &Slot> {
@@ -463,16 +530,30 @@ mod tests {
         Client::new(std::net::Ipv4Addr::from_bits(n).into())
     }
 
+    /// A hit in a batch of its own.
+    fn add(
+        counter: &mut Counter,
+        client: Client,
+        at: u64,
+        jail: JailId,
+        value: Option<u64>,
+        max: u32,
+    ) -> u32 {
+        counter.settle();
+        let place = counter.place(client, Arrival(at));
+        counter.visit(place).add(jail, 1, value, max)
+    }
+
     #[test]
     fn a_client_is_small() {
         assert_eq!(size_of::<Slot>(), 16);
-        assert_eq!(size_of::<Slots>(), 48);
+        assert_eq!(size_of::<Slots>(), 64);
     }
 
     #[test]
     fn a_hit_exactly_findtime_old_still_counts() {
         let mut counter = Counter::new(vec![1000], Bounds::default());
-        let mut at = |ms| counter.visit(client(1), Arrival(ms)).add(0, 1, None, 10);
+        let mut at = |ms| add(&mut counter, client(1), ms, 0, None, 10);
         assert_eq!(
             [at(5000), at(5500), at(6000), at(6001), at(6501)],
             [1, 2, 3, 3, 3]
@@ -482,11 +563,7 @@ mod tests {
     #[test]
     fn distinct_values_count_once_and_stay_young() {
         let mut counter = Counter::new(vec![1000], Bounds::default());
-        let mut at = |ms, value| {
-            counter
-                .visit(client(1), Arrival(ms))
-                .add(0, 1, Some(value), 3)
-        };
+        let mut at = |ms, value| add(&mut counter, client(1), ms, 0, Some(value), 3);
         assert_eq!([at(0, 7), at(1, 7), at(2, 8), at(900, 7)], [1, 1, 2, 2]);
         assert_eq!(at(1500, 9), 2, "8 is too old, 7 was seen again");
     }
@@ -501,18 +578,41 @@ mod tests {
             },
         );
         for n in 0..15 {
-            counter
-                .visit(client(n), Arrival(u64::from(n)))
-                .add(0, 1, None, 5);
+            add(&mut counter, client(n), u64::from(n), 0, None, 5);
         }
         assert_eq!((counter.clients(), counter.evicted()), (10, 5));
-        counter
-            .visit(client(99), Arrival(1_000_000))
-            .add(0, 1, None, 5);
+        add(&mut counter, client(99), 1_000_000, 0, None, 5);
         assert_eq!(
             (counter.clients(), counter.evicted()),
             (10, 5),
             "old hits do not matter"
+        );
+    }
+
+    #[test]
+    fn a_place_is_nobody_elses_before_the_batch_ends() {
+        let mut counter = Counter::new(
+            vec![1000],
+            Bounds {
+                clients: 1,
+                stamps: 1000,
+            },
+        );
+        let first = counter.place(client(1), Arrival(1));
+        let second = counter.place(client(2), Arrival(1));
+        assert_ne!(
+            first, second,
+            "client 1 was forgotten, and its hit must not be client 2's"
+        );
+        assert_eq!(counter.visit(first).add(0, 1, None, 9), 1);
+        assert_eq!(counter.visit(second).add(0, 1, None, 9), 1);
+        counter.settle();
+        let third = counter.place(client(3), Arrival(2));
+        assert_eq!(third, first);
+        assert_eq!(
+            counter.visit(third).add(0, 1, None, 9),
+            1,
+            "nothing is left of client 1"
         );
     }
 
@@ -527,7 +627,7 @@ mod tests {
         );
         for n in 0..100 {
             for _ in 0..20 {
-                counter.visit(client(n), Arrival(1)).add(0, 1, None, 100);
+                add(&mut counter, client(n), 1, 0, None, 100);
             }
             assert!(counter.stamps <= 500 + 64);
         }
@@ -538,11 +638,7 @@ mod tests {
     fn windows_survive_the_end_of_32_bits() {
         let day = 86_400_000;
         let mut counter = Counter::new(vec![u32::try_from(28 * day).unwrap()], Bounds::default());
-        let mut at = |days: u64| {
-            counter
-                .visit(client(1), Arrival(days * day))
-                .add(0, 1, None, 10)
-        };
+        let mut at = |days: u64| add(&mut counter, client(1), days * day, 0, None, 10);
         assert_eq!(
             [at(1), at(20), at(40), at(49), at(51), at(68), at(200)],
             [1, 2, 2, 2, 3, 4, 1]
@@ -564,7 +660,9 @@ mod tests {
                 now += pause;
                 // Jail 3 counts distinct values.
                 let distinct = (jail == 3).then_some(value);
-                let mut visit = counter.visit(client(who), Arrival(now));
+                counter.settle();
+                let place = counter.place(client(who), Arrival(now));
+                let mut visit = counter.visit(place);
                 let count = visit.add(jail, weight, distinct, maxretry);
                 for _ in 0..if jail == 3 { 1 } else { weight } {
                     all.push((now, who, jail, value));

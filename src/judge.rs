@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::act::{Act, ActError, Ban, Banned};
 use crate::client::Client;
 use crate::config::{Config, Jail};
-use crate::count::{Bounds, Counter};
+use crate::count::{Bounds, Counter, Place};
 use crate::decide::{BanFor, Verdict, decide};
 use crate::exempt::{Exempt, Spared, Target};
 use crate::filter::Filter;
@@ -83,6 +83,8 @@ struct Pending<'l> {
     hit: Hit,
     /// Cut to the jail's prefix.
     client: Client,
+    /// Where its windows are; known when the batch is counted.
+    place: Option<Place>,
     peer: Option<Client>,
     evidence: &'l [u8],
     status: u16,
@@ -293,6 +295,7 @@ impl Judge {
             batch.push(Pending {
                 hit: *hit,
                 client: hit.client.counted(jail.ipv6_prefix),
+                place: None,
                 peer: access.peer,
                 evidence: if access.is_error {
                     access.message
@@ -312,12 +315,24 @@ impl Judge {
         now: Arrival,
         each: &mut dyn FnMut(Decision<'_>),
     ) {
+        let mut last = None;
+        for pending in batch.iter_mut() {
+            // A line's hits are mostly one client's.
+            pending.place = match last {
+                Some((client, place)) if client == pending.client => Some(place),
+                _ => Some(self.counter.place(pending.client, now)),
+            };
+            last = pending.place.map(|place| (pending.client, place));
+        }
         if batch.len() > ALONE {
             self.counter
-                .warm(batch.iter().map(|pending| pending.client));
+                .fetch(batch.iter().filter_map(|pending| pending.place));
         }
         let mut from = 0;
-        while let Some(client) = batch.get(from).map(|pending| pending.client) {
+        while let Some((client, place)) = batch
+            .get(from)
+            .and_then(|pending| Some((pending.client, pending.place?)))
+        {
             let Self {
                 config,
                 counter,
@@ -325,8 +340,7 @@ impl Judge {
                 reached,
                 ..
             } = self;
-            // A line's hits are mostly one client's, and one visit serves them all.
-            let mut visit = counter.visit(client, now);
+            let mut visit = counter.visit(place);
             for pending in batch
                 .iter()
                 .skip(from)
@@ -359,6 +373,7 @@ impl Judge {
             }
         }
         batch.clear();
+        self.counter.settle();
     }
 
     /// A limit was reached: who may be banned, is.

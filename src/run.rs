@@ -149,6 +149,7 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
         began: Instant::now(),
         reported: Instant::now(),
     };
+    hot.tell_state(false);
     hot.until_the_end(args, signals, chunk);
     ExitCode::SUCCESS
 }
@@ -207,12 +208,12 @@ impl Hot {
                 Ok(Woken::Timeout) => {}
                 Err(error) => self.trouble("poll", &error),
             }
-            self.report(false);
+            self.report();
         }
         if let Some(tee) = self.tee.take() {
             tee.finish();
         }
-        self.report(true);
+        self.tell_state(true);
         if let Some(engine) = self.engine.take() {
             engine.finish();
         }
@@ -265,13 +266,19 @@ impl Hot {
         thread::sleep(Duration::from_millis(100));
     }
 
-    fn report(&mut self, last: bool) {
-        let Some(engine) = &mut self.engine else {
-            return;
-        };
-        if last || (engine.has_news() && self.reported.elapsed() >= REPORT) {
-            self.reported = Instant::now();
-            engine.report(self.tee.as_ref().map(Tee::stats).unwrap_or_default(), last);
+    /// Tells what there is to tell now and then.
+    fn report(&mut self) {
+        if self.engine.as_ref().is_some_and(Engine::has_news) && self.reported.elapsed() >= REPORT {
+            self.tell_state(false);
+        }
+    }
+
+    /// Has the state file written; `last`: taken away.
+    fn tell_state(&mut self, last: bool) {
+        self.reported = Instant::now();
+        let tee = self.tee.as_ref().map(Tee::stats).unwrap_or_default();
+        if let Some(engine) = &mut self.engine {
+            engine.report(tee, last);
         }
     }
 }

@@ -2,6 +2,14 @@
 //!
 //! What it says about this host's kernel and clock depends on the host; here only its words about files are judged.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -3,6 +3,14 @@
 //!
 //! What is expected stands in shell beside what is done; a transcript is shown if it is not so.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,6 +1,14 @@
 //! Every snippet is put into a configuration like its distribution's and shown to the real httpd (`apache2 -t`), which
 //! takes it as it is.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -124,7 +124,7 @@ struct FormatShown {
 #[derive(Serialize)]
 struct MisfitShown {
     column: usize,
-    wants: &'static str,
+    wants: String,
     would_fit: Option<String>,
     /// The line around the column, and how far in that stands: for people.
     #[serde(skip)]
@@ -258,7 +258,7 @@ impl MisfitShown {
             .or_else(|| (format.is_some() && is_error()).then(|| "--error-log".to_owned()));
         Self {
             column: misfit.at + 1,
-            wants: misfit.wants,
+            wants: misfit.wants.to_string(),
             would_fit,
             cited: Cited::new(line, misfit.at),
         }

@@ -52,6 +52,13 @@ pub fn load(path: &Path) -> Loaded {
     let mut problems = Problems::default();
     let mut layers = Layers::shipped(&mut problems);
     let found = layers.add(path, &mut problems);
+    if !found && problems.errors() == 0 && path != Path::new(crate::cli::CONFIG) {
+        problems.file(
+            Severity::Warning,
+            path,
+            "there is no such file, so the shipped jails run; write the path of yours".to_owned(),
+        );
+    }
     for file in drop_ins(path, &mut problems) {
         layers.add(&file, &mut problems);
     }
@@ -120,6 +127,7 @@ impl Layers {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
             Err(error) => {
                 problems.file(
+                    Severity::Error,
                     path,
                     format!("cannot be read: {error}; nothing of it is used"),
                 );
@@ -151,6 +159,7 @@ fn drop_ins(path: &Path, problems: &mut Problems) -> Vec<PathBuf> {
             let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
             if !absent.contains(&error.kind()) {
                 problems.file(
+                    Severity::Error,
                     &dir,
                     format!("cannot be read: {error}; nothing of it is used"),
                 );

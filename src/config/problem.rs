@@ -91,9 +91,9 @@ impl Problems {
     }
 
     /// A file that could not be used at all.
-    pub(super) fn file(&mut self, file: &std::path::Path, text: String) {
+    pub(super) fn file(&mut self, severity: Severity, file: &std::path::Path, text: String) {
         self.0.push(Problem {
-            severity: Severity::Error,
+            severity,
             file: file.to_path_buf(),
             line: None,
             key: String::new(),

@@ -1,5 +1,7 @@
 //! One access line by its format.
 
+use std::fmt;
+
 use super::format::{Format, Free, Op, Segment, Text};
 use super::time::Moment;
 use crate::client::{Client, is_address_byte};
@@ -104,13 +106,32 @@ impl<'a> Access<'a> {
     }
 }
 
+/// What the format has where reading stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// In words.
+    Words(&'static str),
+    /// This byte.
+    Byte(u8),
+}
+
+impl fmt::Display for Wants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Words(words) => f.write_str(words),
+            Self::Byte(b' ') => f.write_str("a blank"),
+            Self::Byte(byte) => write!(f, "the character {}", byte.escape_ascii()),
+        }
+    }
+}
+
 /// Where reading stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Misfit {
     /// Byte of the line, from 0.
     pub at: usize,
     /// What the format wants there.
-    pub wants: &'static str,
+    pub wants: Wants,
 }
 
 impl Format {
@@ -122,7 +143,7 @@ impl Format {
         if self.sealed && !seals_agree(line) {
             return Err(Misfit {
                 at: 0,
-                wants: "the same token at both ends of the line",
+                wants: Wants::Words("the same token at both ends of the line"),
             });
         }
         self.walk(line, false, access, &mut |_, _| {})
@@ -171,7 +192,7 @@ impl Format {
                     _ => {
                         return Err(Misfit {
                             at,
-                            wants: "the end, or a quote",
+                            wants: Wants::Words("the end, or a quote"),
                         });
                     }
                 };
@@ -202,7 +223,7 @@ impl Format {
                 }
                 return Err(Misfit {
                     at: line.len(),
-                    wants: "a closing quote",
+                    wants: Wants::Words("a closing quote"),
                 });
             };
             let mut fits = segment.backward(body, access, seen);
@@ -369,13 +390,14 @@ impl Op {
 
     fn misfit(&self, at: usize) -> Misfit {
         let wants = match self {
-            Self::Byte(_) | Self::Literal(_) => "the text that the format has here",
-            Self::Client | Self::Peer => "an IP address",
-            Self::Status => "a status of three digits",
-            Self::Bytes => "a number of bytes or -",
-            Self::Duration(_) => "a number",
-            Self::Time(_) => "a time as the format writes it",
-            Self::Token { .. } => "a word",
+            Self::Byte(byte) => Wants::Byte(*byte),
+            Self::Literal(_) => Wants::Words("the text that the format has here"),
+            Self::Client | Self::Peer => Wants::Words("an IP address"),
+            Self::Status => Wants::Words("a status of three digits"),
+            Self::Bytes => Wants::Words("a number of bytes or -"),
+            Self::Duration(_) => Wants::Words("a number"),
+            Self::Time(_) => Wants::Words("a time as the format writes it"),
+            Self::Token { .. } => Wants::Words("a word"),
         };
         Misfit { at, wants }
     }

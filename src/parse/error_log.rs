@@ -4,7 +4,7 @@
 //! Only a line that names its client in that place belongs to anybody. What stands between the process and the client is
 //! httpd's own (a source file, a system error); a `[client ...]` further behind may be a client's text.
 
-use super::{Access, Misfit};
+use super::{Access, Misfit, Wants};
 use crate::client::Client;
 
 /// Longest text of a system error or source file before the client, bytes.
@@ -17,7 +17,7 @@ const PREFIX_MAX_BYTES: usize = 200;
 pub fn read<'a>(line: &'a [u8], access: &mut Access<'a>) -> Result<(), Misfit> {
     let misfit = |rest: &[u8], wants| Misfit {
         at: line.len() - rest.len(),
-        wants,
+        wants: Wants::Words(wants),
     };
     let (date, rest) = bracket(line).ok_or(misfit(line, "[a date]"))?;
     if date.len() < 24 || !date.is_ascii() || !date.last().is_some_and(u8::is_ascii_digit) {

@@ -18,5 +18,5 @@ pub mod format;
 pub mod text;
 pub mod time;
 
-pub use access::{Access, Misfit};
+pub use access::{Access, Misfit, Wants};
 pub use format::{Format, FormatError};

@@ -182,6 +182,7 @@ impl Engine {
     fn judge_all(&mut self, chunk: &[u8], trust: Trust, now: Arrival) {
         assert!(!self.panic_always, "asked for by F2B_PIPE_TEST_PANIC");
         let Self {
+            config,
             framer,
             judge,
             keeper,
@@ -189,9 +190,10 @@ impl Engine {
             ..
         } = self;
         let Some(judge) = judge else { return };
+        let dry = config.firewall.backend == Backend::DryRun;
         framer.feed(chunk, trust, |lines, trust| {
             judge.lines(lines, trust, now, &mut |decision| {
-                tell(&decision, keeper.as_ref())
+                tell(&decision, keeper.as_ref(), dry)
             });
         });
         let tally = judge.tally();
@@ -275,7 +277,7 @@ fn keep_fresh(mut refresher: Refresher) {
 }
 
 /// Tells everybody who should know.
-fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>) {
+fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>, dry: bool) {
     let Decision {
         jail,
         id,
@@ -286,6 +288,12 @@ fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>) {
     let name = &jail.name;
     match outcome {
         Outcome::Banned { ban_for, new_set } => {
+            if dry {
+                log::info!(
+                    "would ban client={who} jail={name} hits={hits} for={ban_for} (dry run)"
+                );
+                return;
+            }
             notify::ban(name, who);
             log::info!("ban client={who} jail={name} hits={hits} for={ban_for}");
             if let Some(keeper) = keeper {
