@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Connection, Httpd, Load, Mpm, Request, Setup, World, bytes_of, must, proc_state, secs, shown,
-    signal, text_of, wait_until,
+    Connection, Httpd, Load, Mpm, Piped, Request, Setup, World, bytes_of, must, proc_state, secs,
+    shown, signal, text_of, wait_until,
 };
 
 /// A configuration that judges every line, and whose bans close a port that nobody uses.
@@ -347,6 +348,45 @@ fn ends_in_newline(log: &Path) -> bool {
     last == [b'\n']
 }
 
+/// One writer of different lines, as fast as the pipe takes them unless it is slowed down.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    slow: Arc<AtomicBool>,
+    writer: std::thread::JoinHandle<Vec<String>>,
+}
+
+impl Flood {
+    fn start(piped: &Piped, line: impl Fn(usize) -> String + Send + 'static) -> Self {
+        let (stop, slow) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+        let writer = {
+            let (stop, slow) = (Arc::clone(&stop), Arc::clone(&slow));
+            let mut pipe = piped.another_writer();
+            std::thread::spawn(move || {
+                let mut written = Vec::new();
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if slow.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    let line = line(n);
+                    pipe.write_all(format!("{line}\n").as_bytes())
+                        .expect("the pipe");
+                    written.push(line);
+                }
+                written
+            })
+        };
+        Self { stop, slow, writer }
+    }
+
+    fn stop(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.writer.join().expect("the writer")
+    }
+}
+
 /// Kills it again and again while `lines` come as fast as the pipe takes them.
 #[track_caller]
 fn survives_kills(capacity: usize, line: impl Fn(usize) -> String + Send + 'static) {
@@ -357,23 +397,7 @@ fn survives_kills(capacity: usize, line: impl Fn(usize) -> String + Send + 'stat
     // With a format that cannot be read it is a tee and nothing else: it writes most of its time.
     let args = ["--format", "%{nothing", "--single-writer", "--tee", &tee];
     let mut piped = world.pipe(capacity, &args);
-    let stop = Arc::new(AtomicBool::new(false));
-    let writer = {
-        let (mut pipe, stop) = (piped.another_writer(), Arc::clone(&stop));
-        std::thread::spawn(move || {
-            let mut written = Vec::new();
-            for n in 0.. {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let line = line(n);
-                pipe.write_all(format!("{line}\n").as_bytes())
-                    .expect("the pipe");
-                written.push(line);
-            }
-            written
-        })
-    };
+    let flood = Flood::start(&piped, line);
     // Often enough to hit it in the middle of a write, which leaves a cut last line.
     let (mut kills, mut cut) = (0, 0);
     while kills < 60 || cut < 2 {
@@ -395,8 +419,51 @@ fn survives_kills(capacity: usize, line: impl Fn(usize) -> String + Send + 'stat
         cut += usize::from(!ends_in_newline(&log));
         piped.start(&world, &args);
     }
-    stop.store(true, Ordering::Relaxed);
-    let written = writer.join().expect("the writer");
+    let written = flood.stop();
+    let ended = piped.close(secs(20)).expect("its end after end of file");
+    assert!(ended.success(), "{ended:?} {}", piped.said());
+    let written: HashSet<&[u8]> = written.iter().map(String::as_bytes).collect();
+    assert_nothing_is_missing_or_glued(&bytes_of(&log), &written);
+}
+
+/// While a disk hangs, lines wait in memory, and a kill would lose them. Once it has caught up, that is over, although
+/// the lines never pause.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn after_the_disk_has_hung_for_a_moment_a_kill_loses_nothing_again() {
+    let world = World::new();
+    world.config(HARMLESS);
+    let at = world.path("disk");
+    fs::create_dir(&at).expect("mkdir");
+    let image = world.path("image").display().to_string();
+    must(Command::new("truncate").args(["-s", "512M", &image]));
+    must(Command::new("mkfs.ext4").args(["-q", &image]));
+    must(Command::new("mount").args(["-o", "loop", &image]).arg(&at));
+    world.at_end(format!("umount {0} || umount -l {0}", at.display()));
+    let fsfreeze = |what: &str| {
+        let mut command = Command::new("fsfreeze");
+        command.arg(what).arg(&at);
+        command
+    };
+    let log = at.join("access.log");
+    let tee = log.display().to_string();
+    let args = ["--format", "%{nothing", "--single-writer", "--tee", &tee];
+    let mut piped = world.pipe(1 << 16, &args);
+    let flood = Flood::start(&piped, |n| combined(n, &"x".repeat(300)));
+    let size = || fs::metadata(&log).map_or(0, |m| m.len());
+    wait_until("the log to grow", secs(5), || size() > 1 << 20);
+    flood.slow.store(true, Ordering::Relaxed);
+    world.at_end(format!("fsfreeze -u {} 2>/dev/null || true", at.display()));
+    must(&mut fsfreeze("-f"));
+    std::thread::sleep(secs(2));
+    must(&mut fsfreeze("-u"));
+    // From now on as many as it can take.
+    flood.slow.store(false, Ordering::Relaxed);
+    let had = size();
+    wait_until("the log to grow", secs(20), || size() > had + (32 << 20));
+    piped.kill();
+    piped.start(&world, &args);
+    let written = flood.stop();
     let ended = piped.close(secs(20)).expect("its end after end of file");
     assert!(ended.success(), "{ended:?} {}", piped.said());
     let written: HashSet<&[u8]> = written.iter().map(String::as_bytes).collect();
