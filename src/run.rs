@@ -173,13 +173,10 @@ impl Hot {
         let mut last_line = Instant::now();
         loop {
             if let Some(chunk) = chunk.take() {
-                self.pass_on(chunk);
+                self.pass_on(chunk, streak >= STREAK);
                 last_line = Instant::now();
                 if chunk.end {
                     break;
-                }
-                if streak >= STREAK {
-                    thread::sleep(PAUSE);
                 }
             }
             let report_due = self
@@ -220,8 +217,9 @@ impl Hot {
         say::flush();
     }
 
-    /// To the log, to the judge, and only then out of the pipe.
-    fn pass_on(&mut self, chunk: Chunk) {
+    /// To the log, to the judge, and only then out of the pipe. `fast`: with a pause to collect the next lines, during
+    /// which the log's writer gets done, so that it need not be waited for.
+    fn pass_on(&mut self, chunk: Chunk, fast: bool) {
         let now = Arrival(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
         if chunk.lines > 0 {
             if let Some(tee) = &mut self.tee {
@@ -230,6 +228,9 @@ impl Hot {
             if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines))
             {
                 engine.judge(lines, chunk.trust, now);
+            }
+            if fast && !chunk.end {
+                thread::sleep(PAUSE);
             }
             if let Some(tee) = &mut self.tee {
                 tee.settle();

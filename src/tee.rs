@@ -49,6 +49,8 @@ struct Queue {
     /// Waiting, the one being written with them.
     bytes: usize,
     ended: bool,
+    /// The reader waits for `done`: waking nobody costs a system call, too.
+    awaited: bool,
     /// The writer gave up at the end, or died.
     gone: bool,
     stats: Stats,
@@ -129,17 +131,12 @@ impl Tee {
     /// Waits until all that was pushed is in the log, but not longer than the disk deserves. When this returns the
     /// chunk may be taken out of the pipe: it is written, or waits in memory.
     pub fn settle(&mut self) {
-        let queue = self.shared.lock();
-        if self.lagging {
-            self.lagging = queue.bytes > 0;
-            return;
-        }
-        let waited = self
-            .shared
-            .done
-            .wait_timeout_while(queue, PATIENCE, |queue| queue.bytes > 0 && !queue.gone);
-        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        self.lagging = queue.bytes > 0;
+        let patience = if self.lagging {
+            Duration::ZERO
+        } else {
+            PATIENCE
+        };
+        self.lagging = self.shared.drained(patience).bytes > 0;
     }
 
     /// What became of the bytes so far.
@@ -157,12 +154,7 @@ impl Tee {
     pub fn finish(mut self) {
         self.shared.lock().ended = true;
         self.shared.work.notify_one();
-        let queue = self.shared.lock();
-        let waited = self
-            .shared
-            .done
-            .wait_timeout_while(queue, FAREWELL, |queue| queue.bytes > 0 && !queue.gone);
-        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let queue = self.shared.drained(FAREWELL);
         let lost: usize = queue
             .chunks
             .iter()
@@ -183,6 +175,21 @@ impl Tee {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queue when it is empty, or as it is after `patience`.
+    fn drained(&self, patience: Duration) -> MutexGuard<'_, Queue> {
+        let mut queue = self.lock();
+        if queue.bytes == 0 || patience.is_zero() {
+            return queue;
+        }
+        queue.awaited = true;
+        let waited = self
+            .done
+            .wait_timeout_while(queue, patience, |queue| queue.bytes > 0 && !queue.gone);
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.awaited = false;
+        queue
     }
 }
 
@@ -218,9 +225,10 @@ fn write_all(shared: &Shared, mut log: Log) {
                 queue.chunks.pop_front();
                 queue.bytes -= len;
                 queue.stats.written += u64::try_from(len).unwrap_or(u64::MAX);
-                let (empty, dropped) = (queue.bytes == 0, queue.stats.dropped);
+                let (empty, awaited, dropped) =
+                    (queue.bytes == 0, queue.awaited, queue.stats.dropped);
                 drop(queue);
-                if empty {
+                if empty && awaited {
                     shared.done.notify_one();
                 }
                 log.well(empty, dropped);

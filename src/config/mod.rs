@@ -12,10 +12,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
-use regex::bytes::Regex;
-
 use crate::decide::BanFor;
+use ipnet::IpNet;
 
 mod check; // entries to Config
 mod place; // addresses and ports
@@ -331,8 +329,9 @@ pub struct Conditions {
     pub duration: Vec<(u64, u64)>,
     /// `static = true`: a picture, style sheet, script, font by its ending and method, or a 304.
     pub is_static: Option<bool>,
-    /// Regular expressions, at least one of which is found in the decoded field; fields in the order of the file.
-    pub text: Vec<(Field, Vec<Regex>)>,
+    /// Regular expressions for bytes without Unicode, each known to compile, at least one of which is found in the decoded
+    /// field; fields in the order of the file. Only their text: all of a field are compiled as one.
+    pub text: Vec<(Field, Vec<String>)>,
 }
 
 impl Conditions {

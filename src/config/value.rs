@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::RegexBuilder;
 use regex_syntax::ast::ErrorKind;
 
 use crate::decide::BanFor;
@@ -261,8 +261,8 @@ pub(super) const FIELDS: &[(&str, Field)] = &[
     ("message", Field::Message),
 ];
 
-/// A regular expression on bytes.
-pub(super) fn regex(value: &Value) -> Read<Regex> {
+/// A regular expression on bytes that compiles.
+pub(super) fn regex(value: &Value) -> Read<String> {
     let pattern = text(value)?;
     if pattern.is_empty() {
         return wrong("an empty expression fits everything; leave the key out".to_owned());
@@ -286,6 +286,7 @@ pub(super) fn regex(value: &Value) -> Read<Regex> {
         .unicode(false)
         .size_limit(REGEX_SIZE_MAX)
         .build()
+        .map(|_| pattern.to_owned())
         .map_err(|_| {
             format!(
                 "too large once compiled (over {REGEX_SIZE_MAX} bytes); write smaller repetitions"

@@ -265,10 +265,7 @@ impl Searches {
             tests.push(Test::Duration(duration.clone()));
         }
         for (field, patterns) in text {
-            let words: Option<Vec<_>> = patterns
-                .iter()
-                .map(|p| literals::words(p.as_str()))
-                .collect();
+            let words: Option<Vec<_>> = patterns.iter().map(|p| literals::words(p)).collect();
             if let Some(words) = words {
                 tests.push(Test::Words {
                     field: *field,
@@ -280,7 +277,7 @@ impl Searches {
             let Some(patterns_of) = self.searches.get_mut(search) else {
                 continue;
             };
-            let (from, to) = patterns_of.add(patterns.iter().map(|p| p.as_str().to_owned()));
+            let (from, to) = patterns_of.add(patterns.iter().cloned());
             tests.push(Test::Text {
                 field: *field,
                 search,
