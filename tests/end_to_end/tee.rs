@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Connection, Httpd, Load, Mpm, Request, Setup, World, bytes_of, must, proc_state, secs, shown,
-    signal, text_of, wait_until,
+    Connection, Httpd, Load, Mpm, Piped, Request, Setup, World, bytes_of, must, proc_state, secs,
+    shown, signal, text_of, wait_until,
 };
 
 /// A configuration that judges every line, and whose bans close a port that nobody uses.
@@ -223,6 +225,66 @@ fn the_real_logrotate_without_reload_loses_nothing() {
     rotates_under_load(false);
 }
 
+/// logrotate renames, then creates: who creates the file in between breaks it. Who never looks writes to the old file for
+/// ever.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_renamed_log_is_written_on_until_there_is_a_new_one_or_five_seconds_are_over() {
+    let world = World::new();
+    world.config(HARMLESS);
+    let log = world.path("access.log");
+    let old = world.path("access.log.1");
+    let tee = log.display().to_string();
+    let piped = world.pipe(1 << 16, &["--format", "combined", "--tee", &tee]);
+    let mut written = 0;
+    let mut write = || {
+        piped.line(&combined(written, "x"));
+        written += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let lines = |path: &Path| bytes_of(path).iter().filter(|&&b| b == b'\n').count();
+    write();
+    wait_until("the first line", secs(3), || lines(&log) == 1);
+
+    // Renamed, and created two seconds later.
+    fs::rename(&log, &old).expect("rename");
+    let renamed = Instant::now();
+    while renamed.elapsed() < secs(2) {
+        write();
+        assert!(
+            !log.exists(),
+            "created {:?} after the rename",
+            renamed.elapsed()
+        );
+    }
+    fs::write(&log, "").expect("create");
+    let created = Instant::now();
+    while lines(&log) == 0 {
+        write();
+        assert!(created.elapsed() < secs(2), "it does not take the new one");
+    }
+    let before = lines(&old);
+    assert!(before > 20);
+
+    // Renamed, and created by nobody.
+    fs::rename(&log, world.path("access.log.0")).expect("rename");
+    let renamed = Instant::now();
+    while !log.exists() {
+        write();
+        assert!(renamed.elapsed() < secs(8), "it does not make a new one");
+    }
+    assert!(
+        renamed.elapsed() > secs(4),
+        "created after {:?}",
+        renamed.elapsed()
+    );
+    write();
+    let total = || lines(&old) + lines(&world.path("access.log.0")) + lines(&log);
+    wait_until("every line", secs(3), || total() >= written);
+    assert_eq!(total(), written);
+    assert_eq!(lines(&old), before);
+}
+
 /// After a SIGKILL a line may come twice. None may be missing, cut or glued.
 #[track_caller]
 fn assert_nothing_is_missing_or_glued(tee: &[u8], written: &HashSet<&[u8]>) {
@@ -278,54 +340,134 @@ fn sigkill_under_httpd_s_load_loses_no_line() {
     assert_nothing_is_missing_or_glued(&httpd.tee(), &written);
 }
 
+fn ends_in_newline(log: &Path) -> bool {
+    let mut last = [b'\n'];
+    let file = fs::File::open(log).expect("the log");
+    let length = file.metadata().expect("its length").len();
+    file.read_exact_at(&mut last, length.saturating_sub(1)).ok();
+    last == [b'\n']
+}
+
+/// One writer of different lines, as fast as the pipe takes them unless it is slowed down.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    slow: Arc<AtomicBool>,
+    writer: std::thread::JoinHandle<Vec<String>>,
+}
+
+impl Flood {
+    fn start(piped: &Piped, line: impl Fn(usize) -> String + Send + 'static) -> Self {
+        let (stop, slow) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+        let writer = {
+            let (stop, slow) = (Arc::clone(&stop), Arc::clone(&slow));
+            let mut pipe = piped.another_writer();
+            std::thread::spawn(move || {
+                let mut written = Vec::new();
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if slow.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    let line = line(n);
+                    pipe.write_all(format!("{line}\n").as_bytes())
+                        .expect("the pipe");
+                    written.push(line);
+                }
+                written
+            })
+        };
+        Self { stop, slow, writer }
+    }
+
+    fn stop(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.writer.join().expect("the writer")
+    }
+}
+
 /// Kills it again and again while `lines` come as fast as the pipe takes them.
 #[track_caller]
-fn survives_kills(capacity: usize, kills: u32, line: impl Fn(usize) -> String + Send + 'static) {
+fn survives_kills(capacity: usize, line: impl Fn(usize) -> String + Send + 'static) {
     let world = World::new();
     world.config(HARMLESS);
     let log = world.path("access.log");
     let tee = log.display().to_string();
-    let args = ["--format", "combined", "--single-writer", "--tee", &tee];
+    // With a format that cannot be read it is a tee and nothing else: it writes most of its time.
+    let args = ["--format", "%{nothing", "--single-writer", "--tee", &tee];
     let mut piped = world.pipe(capacity, &args);
-    let stop = Arc::new(AtomicBool::new(false));
-    let writer = {
-        let (mut pipe, stop) = (piped.another_writer(), Arc::clone(&stop));
-        std::thread::spawn(move || {
-            let mut written = Vec::new();
-            for n in 0.. {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let line = line(n);
-                pipe.write_all(format!("{line}\n").as_bytes())
-                    .expect("the pipe");
-                written.push(line);
-            }
-            written
-        })
-    };
-    let start = Instant::now();
-    for kill in 0..kills {
+    let flood = Flood::start(&piped, line);
+    // Often enough to hit it in the middle of a write, which leaves a cut last line.
+    let (mut kills, mut cut) = (0, 0);
+    while kills < 60 || cut < 2 {
+        assert!(kills < 500, "{cut} of {kills} kills hit a write");
         let had = fs::metadata(&log).map_or(0, |m| m.len());
-        wait_until("the tee to grow", secs(10), || {
-            fs::metadata(&log).is_ok_and(|m| m.len() > had)
-        });
+        let end = Instant::now() + secs(10);
+        while fs::metadata(&log).map_or(0, |m| m.len()) <= had {
+            assert!(
+                Instant::now() < end,
+                "the tee does not grow: {}",
+                piped.said()
+            );
+            std::hint::spin_loop();
+        }
         // At a different point of its work each time.
-        std::thread::sleep(Duration::from_micros(u64::from(kill * 137 % 4000)));
+        std::thread::sleep(Duration::from_micros(kills * 137 % 2000));
         piped.kill();
+        kills += 1;
+        cut += usize::from(!ends_in_newline(&log));
         piped.start(&world, &args);
     }
-    stop.store(true, Ordering::Relaxed);
-    let written = writer.join().expect("the writer");
+    let written = flood.stop();
     let ended = piped.close(secs(20)).expect("its end after end of file");
     assert!(ended.success(), "{ended:?} {}", piped.said());
     let written: HashSet<&[u8]> = written.iter().map(String::as_bytes).collect();
     assert_nothing_is_missing_or_glued(&bytes_of(&log), &written);
-    eprintln!(
-        "{kills} kills in {:?}, {} lines",
-        start.elapsed(),
-        written.len()
-    );
+}
+
+/// While a disk hangs, lines wait in memory, and a kill would lose them. Once it has caught up, that is over, although
+/// the lines never pause.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn after_the_disk_has_hung_for_a_moment_a_kill_loses_nothing_again() {
+    let world = World::new();
+    world.config(HARMLESS);
+    let at = world.path("disk");
+    fs::create_dir(&at).expect("mkdir");
+    let image = world.path("image").display().to_string();
+    must(Command::new("truncate").args(["-s", "512M", &image]));
+    must(Command::new("mkfs.ext4").args(["-q", &image]));
+    must(Command::new("mount").args(["-o", "loop", &image]).arg(&at));
+    world.at_end(format!("umount {0} || umount -l {0}", at.display()));
+    let fsfreeze = |what: &str| {
+        let mut command = Command::new("fsfreeze");
+        command.arg(what).arg(&at);
+        command
+    };
+    let log = at.join("access.log");
+    let tee = log.display().to_string();
+    let args = ["--format", "%{nothing", "--single-writer", "--tee", &tee];
+    let mut piped = world.pipe(1 << 16, &args);
+    let flood = Flood::start(&piped, |n| combined(n, &"x".repeat(300)));
+    let size = || fs::metadata(&log).map_or(0, |m| m.len());
+    wait_until("the log to grow", secs(5), || size() > 1 << 20);
+    flood.slow.store(true, Ordering::Relaxed);
+    world.at_end(format!("fsfreeze -u {} 2>/dev/null || true", at.display()));
+    must(&mut fsfreeze("-f"));
+    std::thread::sleep(secs(2));
+    must(&mut fsfreeze("-u"));
+    // From now on as many as it can take.
+    flood.slow.store(false, Ordering::Relaxed);
+    let had = size();
+    wait_until("the log to grow", secs(20), || size() > had + (32 << 20));
+    piped.kill();
+    piped.start(&world, &args);
+    let written = flood.stop();
+    let ended = piped.close(secs(20)).expect("its end after end of file");
+    assert!(ended.success(), "{ended:?} {}", piped.said());
+    let written: HashSet<&[u8]> = written.iter().map(String::as_bytes).collect();
+    assert_nothing_is_missing_or_glued(&bytes_of(&log), &written);
 }
 
 fn combined(n: usize, agent: &str) -> String {
@@ -337,14 +479,14 @@ fn combined(n: usize, agent: &str) -> String {
 
 #[test]
 #[ignore = "needs root and network namespaces"]
-fn a_hundred_kills_amid_short_lines_lose_and_glue_none() {
-    survives_kills(1 << 16, 100, |n| combined(n, "x"));
+fn many_kills_amid_short_lines_lose_and_glue_none() {
+    survives_kills(1 << 16, |n| combined(n, "x"));
 }
 
 #[test]
 #[ignore = "needs root and network namespaces"]
-fn a_hundred_kills_amid_long_lines_lose_and_glue_none() {
-    survives_kills(1 << 20, 100, |n| combined(n, &"x".repeat(n * 97 % 90_000)));
+fn many_kills_amid_long_lines_lose_and_glue_none() {
+    survives_kills(1 << 20, |n| combined(n, &"x".repeat(n * 97 % 90_000)));
 }
 
 #[test]
