@@ -14,8 +14,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a chunk may take before the pipe is read on without it.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a chunk may take before the pipe is read on without it. The pipe takes thousands of lines meanwhile; less, and
+/// a machine that is merely busy would give up what a SIGKILL must not lose.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// `tee_buffer`: what may wait for a full or hanging disk.
 const QUEUE_BYTES: usize = 16 << 20;
 /// Between two tries on a disk that refuses.

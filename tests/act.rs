@@ -580,6 +580,9 @@ fn open_connections_of_the_banned_are_reset() {
         (listener, port)
     };
     let connected = |listener: &TcpListener, to: String| {
+        // The kernel takes a moment before it routes to an address it was just given.
+        wait("a connection", || TcpStream::connect(&to).is_ok());
+        drop(listener.accept().unwrap());
         let client = TcpStream::connect(to).unwrap();
         let patience = Some(Duration::from_millis(300));
         client.set_read_timeout(patience).unwrap();

@@ -69,7 +69,8 @@ fn main() {
                 .output();
             let own = std::env::current_exe().expect("this program has a path");
             if probe.is_ok_and(|probe| probe.status.success()) {
-                let script = format!("{PROBE} && exec \"$0\" inside real \"$@\"");
+                // Not exec: the first process of a namespace does not hear Ctrl-C.
+                let script = format!("{PROBE} && \"$0\" inside real \"$@\"; exit $?");
                 let error = Command::new("unshare")
                     .args(UNSHARE)
                     .args(["--", "sh", "-c", &script])
