@@ -199,6 +199,17 @@ impl Format {
                 continue;
             };
             if n == last {
+                // Bare text to the line's end: a quote in it that is not escaped is no client's, but a piece's of another line.
+                let empty_user = segment.bare_user && rest.starts_with(b"\"\"");
+                if segment
+                    .split(rest, if empty_user { EMPTY_USER } else { 0 })
+                    .is_some()
+                {
+                    return Err(Misfit {
+                        at,
+                        wants: Wants::Words("the end, or a quote"),
+                    });
+                }
                 segment
                     .backward(rest, access, seen)
                     .map_err(|m| Misfit { at: at + m.at, ..m })?;
@@ -231,8 +242,9 @@ impl Format {
             // The quote may have been the first of an empty user name's two.
             if fits.is_err()
                 && segment.bare_user
+                && body.is_empty()
                 && after.starts_with(b"\"")
-                && let Some((body, after)) = segment.split(rest, body.len() + 2)
+                && let Some((body, after)) = segment.split(rest, EMPTY_USER)
             {
                 behind = after;
                 fits = segment.backward(body, access, seen);
@@ -403,6 +415,8 @@ impl Op {
     }
 }
 
+/// `""`, as httpd writes an empty user name.
+const EMPTY_USER: usize = 2;
 /// Longest word of the server's own (a host name has 255 bytes at most).
 const TOKEN_MAX_BYTES: usize = 256;
 
@@ -415,7 +429,8 @@ fn number(text: &[u8]) -> Option<(u64, usize)> {
         if !b.is_ascii_digit() {
             break;
         }
-        number = number * 10 + u64::from(b - b'0');
+        // Twenty digits may be too many, and are refused below.
+        number = number.wrapping_mul(10).wrapping_add(u64::from(b - b'0'));
         used += 1;
     }
     match used {
@@ -436,7 +451,11 @@ fn token(text: &[u8], stop: u8) -> usize {
             return at;
         }
         if at == 0 && b == b'[' {
-            return memchr::memchr(b']', text).map_or(text.len(), |end| end + 1);
+            let literal = |b: &u8| !(b.is_ascii_hexdigit() || matches!(b, b'[' | b':' | b'.'));
+            return text
+                .iter()
+                .position(literal)
+                .map_or(text.len(), |end| end + 1);
         }
         before = b;
     }
