@@ -33,6 +33,19 @@ pub enum Target {
     Net(IpNet),
 }
 
+impl Target {
+    /// As people should see it: an IPv6 client stands for the `ipv6_prefix` that is banned with him.
+    #[must_use]
+    pub fn shown(self, ipv6_prefix: u8) -> Self {
+        match self {
+            Self::Client(client) if client.addr().is_ipv6() && ipv6_prefix < 128 => {
+                IpNet::new(client.addr(), ipv6_prefix).map_or(self, Self::Net)
+            }
+            Self::Client(_) | Self::Net(_) => self,
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -720,7 +720,7 @@ impl<'a> Keep<'a> {
 
 fn tell_unban(config: &Config, (id, who): Key) {
     if let Some(jail) = jail(config, id) {
-        notify::unban(&jail.name, &who);
+        notify::unban(&jail.name, &who.shown(jail.ipv6_prefix));
     }
 }
 

@@ -285,17 +285,18 @@ fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>, dry: bool) {
         hits,
         outcome,
     } = decision;
+    let shown = who.shown(jail.ipv6_prefix);
     let name = &jail.name;
     match outcome {
         Outcome::Banned { ban_for, new_set } => {
             if dry {
                 log::info!(
-                    "would ban client={who} jail={name} hits={hits} for={ban_for} (dry run)"
+                    "would ban client={shown} jail={name} hits={hits} for={ban_for} (dry run)"
                 );
                 return;
             }
-            notify::ban(name, who);
-            log::info!("ban client={who} jail={name} hits={hits} for={ban_for}");
+            notify::ban(name, &shown);
+            log::info!("ban client={shown} jail={name} hits={hits} for={ban_for}");
             if let Some(keeper) = keeper {
                 let banned = if *new_set {
                     Banned::NewSet
@@ -322,16 +323,16 @@ fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>, dry: bool) {
             }
         }
         Outcome::Observed => {
-            notify::observed(name, who);
-            log::info!("would ban client={who} jail={name} hits={hits} (mode observe)");
+            notify::observed(name, &shown);
+            log::info!("would ban client={shown} jail={name} hits={hits} (mode observe)");
         }
-        Outcome::Spared(spared) => log::info!("spared client={who} jail={name}: {spared}"),
+        Outcome::Spared(spared) => log::info!("spared client={shown} jail={name}: {spared}"),
         Outcome::Proxied(peer) => log::warn!(
-            "jail {name}: {who} cannot be held here: it comes through {peer}, and a packet filter sees only that; block it at \
+            "jail {name}: {shown} cannot be held here: it comes through {peer}, and a packet filter sees only that; block it at \
              {peer}, or with Require not ip in httpd"
         ),
         Outcome::Off => log::info!(
-            "not banned client={who} jail={name}: switched off (f2b-pipe reload switches on)"
+            "not banned client={shown} jail={name}: switched off (f2b-pipe reload switches on)"
         ),
         Outcome::Failed(error) => {
             if let Some(keeper) = keeper {
