@@ -34,7 +34,7 @@ const ERROR_LOG_END: Duration = Duration::from_millis(200);
 /// Lines come fast when this many small reads in a row had to wait less than `FAST` each.
 const STREAK: u32 = 3;
 const FAST: Duration = Duration::from_micros(200);
-const SMALL_BYTES: usize = 8 * 1024;
+const SMALL_BYTES: usize = 64 * 1024;
 /// Then a pause collects some fifty lines for the price of one wake-up. A lone line never waits.
 const PAUSE: Duration = Duration::from_millis(1);
 /// How often numbers are told while there are new ones.

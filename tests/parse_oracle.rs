@@ -112,7 +112,7 @@ fn formats() -> Vec<Format> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_line_is_read_in_the_only_way_there_is_or_not_at_all(

@@ -250,7 +250,12 @@ fn cut(
         }
         return;
     };
-    for end in from..=line.len() {
+    // As naive as can be, but for this: a piece of fixed length has one end only.
+    let ends = match piece {
+        Is(text) | Shape(text) => from + text.len()..=line.len().min(from + text.len()),
+        Client | Peer | Status | Number | Count | Word | Text | User => from..=line.len(),
+    };
+    for end in ends {
         let text = &line[from..end];
         let (client, status) = so_far;
         let so_far = match piece {

@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
                         line.escape_ascii()
                     );
                 }
-                format.logged(line);
+                let _ = format.logged(line);
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),
