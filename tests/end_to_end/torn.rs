@@ -343,6 +343,13 @@ fn own_storm(format: Format, each: Duration) {
     });
     let tee = log.display().to_string();
     let mut piped = world.pipe(1 << 16, &["--format", format.name(), "--tee", &tee]);
+    // Once it reads, its pipe is enlarged, and no line of these comes near to filling it.
+    piped.line(
+        httpd
+            .line(&victim(0), "-", "/page", 200, "short")
+            .trim_end(),
+    );
+    wait_until("the first line", secs(5), || !bytes_of(&log).is_empty());
     let early = whole_traffic(&httpd, &piped);
     wait_for_all(&world, &early, "whole traffic");
     let storm = Storm::start(&httpd, &piped);
