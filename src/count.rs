@@ -13,7 +13,7 @@ use crate::hit::{Arrival, JailId};
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Clients kept. A flood from more addresses than this within one findtime is not countable by address anyway. At
-    /// about 140 bytes each, half a million are 70 MB; a web server with fewer never pays for it.
+    /// about 230 bytes each, half a million are 115 MB; a web server with fewer never pays for it.
     pub clients: usize,
     /// Stamps in rings of all clients together, four bytes each: 80,000 clients with a full ring of 100.
     pub stamps: usize,
@@ -71,9 +71,10 @@ const KEPT_MS: u64 = 35 * 86_400_000;
 /// find it, as its neighbours are in no cache; and whoever is busy is never the one that was quiet longest.
 const TOUCH_MS: u32 = 1000;
 
-/// What one client did, in one line of cache. Three jails have room here, which is what nearly every client needs.
+/// What one client did, in two neighbouring lines of cache. Three jails have room here, which is what nearly every client
+/// needs.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(align(128))]
 struct Slots {
     here: [Slot; 3],
     /// Sorted by jail.
@@ -81,7 +82,7 @@ struct Slots {
     more: Option<Box<Vec<Slot>>>,
 }
 
-/// One client's window of one jail: 16 bytes. Stamps are in the order of time.
+/// One client's window of one jail: 40 bytes. Stamps are in the order of time.
 #[derive(Debug, Default)]
 #[allow(clippy::box_collection, reason = "8 bytes in every slot, not 24 or 32")]
 enum Slot {
@@ -94,7 +95,7 @@ enum Slot {
     },
     Many {
         jail: JailId,
-        ring: Box<Ring>,
+        ring: Ring,
     },
     /// Of a jail with `distinct`: when each value was last seen.
     Distinct {
@@ -103,7 +104,7 @@ enum Slot {
     },
 }
 
-const FEW: usize = 3;
+const FEW: usize = 8;
 
 /// A longer window. The stamps themselves are written, and read only when the oldest falls out: what is asked at every hit
 /// stands beside their number.
@@ -366,7 +367,7 @@ impl Slots {
 impl Ring {
     fn of(few: [u32; FEW]) -> Self {
         let [first, .., last] = few;
-        let mut stamps = vec![0; 4 * FEW].into_boxed_slice();
+        let mut stamps = vec![0; 2 * FEW].into_boxed_slice();
         if let Some(begin) = stamps.first_chunk_mut() {
             *begin = few;
         }
@@ -374,7 +375,7 @@ impl Ring {
             first,
             last,
             head: 0,
-            len: 3,
+            len: u32::try_from(few.len()).unwrap_or(0),
             stamps,
         }
     }
@@ -487,7 +488,7 @@ impl Slot {
                 }
                 *self = Self::Many {
                     jail,
-                    ring: Box::new(Ring::of(*at)),
+                    ring: Ring::of(*at),
                 };
             }
             if let Self::Many { ring, .. } = self {
@@ -546,8 +547,8 @@ mod tests {
 
     #[test]
     fn a_client_is_small() {
-        assert_eq!(size_of::<Slot>(), 16);
-        assert_eq!(size_of::<Slots>(), 64);
+        assert_eq!(size_of::<Slot>(), 40);
+        assert_eq!(size_of::<Slots>(), 128);
     }
 
     #[test]
