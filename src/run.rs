@@ -111,9 +111,18 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
         }
     };
     let mut buffer = vec![0; CHUNK_BYTES].into_boxed_slice();
-    let mut chunk = None;
-    if let Ok(Woken::Readable) = stdin.wait(signals.fd(), Some(QUIET_START)) {
-        chunk = stdin.read(&mut buffer, 0).ok();
+    let mut chunk: Option<Chunk> = None;
+    let begun = Instant::now();
+    while chunk.is_none() && begun.elapsed() < QUIET_START {
+        match stdin.wait(
+            signals.fd(),
+            Some(QUIET_START.saturating_sub(begun.elapsed())),
+        ) {
+            Ok(Woken::Readable) => chunk = stdin.read(&mut buffer, 0).ok(),
+            // The first copy gets SIGTERM before the end of its pipe.
+            Ok(Woken::Signal) => signals.drain(),
+            Ok(Woken::Timeout) | Err(_) => break,
+        }
         if chunk.is_some_and(|chunk| chunk.end && chunk.lines == 0) {
             return ExitCode::SUCCESS;
         }

@@ -59,6 +59,10 @@ pub fn start() {
     let started = thread::Builder::new()
         .name("voice".into())
         .spawn(move || Mouth::new().speak(&messages));
+    if started.is_err() {
+        // No thread to be had: everything is said at once, and may have to wait for whoever reads stderr.
+        return direct();
+    }
     if started.is_ok()
         && VOICE
             .set(Voice {
@@ -276,7 +280,7 @@ const LOST: &str = "lost";
 
 fn again(text: &str, said: &Said) {
     if said.again > 0 {
-        write_stderr(said.level, &format!("{text} (again, {} times)", said.again));
+        write_stderr(said.level, &format!("{text} (again, {} more)", said.again));
     }
 }
 

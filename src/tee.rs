@@ -6,7 +6,7 @@
 //! counted and said. Nothing else ever drops a byte.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ const RETRY: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(250);
 /// logrotate renames, then creates. Who re-creates the file at once breaks it, so write on to the old one for this long.
 const ROTATION: Duration = Duration::from_secs(5);
+/// For another process of ours that appends just now.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+const LOCK_STEP: Duration = Duration::from_micros(200);
 /// At the end nobody waits for us, and systemd may kill.
 const FAREWELL: Duration = Duration::from_millis(1500);
 
@@ -49,6 +52,8 @@ struct Queue {
     /// Waiting, the one being written with them.
     bytes: usize,
     ended: bool,
+    /// Lines are being dropped, and that was said.
+    dropping: bool,
     /// The reader waits for `done`: waking nobody costs a system call, too.
     awaited: bool,
     /// The writer gave up at the end, or died.
@@ -112,7 +117,8 @@ impl Tee {
         let mut queue = self.shared.lock();
         if queue.bytes + len > QUEUE_BYTES || queue.gone {
             let lines = memchr::memchr_iter(b'\n', chunk.bytes()).count();
-            let first = queue.stats.dropped == 0;
+            let first = !queue.dropping;
+            queue.dropping = true;
             queue.stats.dropped += u64::try_from(lines).unwrap_or(u64::MAX);
             drop(queue);
             if first {
@@ -225,6 +231,7 @@ fn write_all(shared: &Shared, mut log: Log) {
                 queue.chunks.pop_front();
                 queue.bytes -= len;
                 queue.stats.written += u64::try_from(len).unwrap_or(u64::MAX);
+                queue.dropping &= queue.bytes > 0;
                 let (empty, awaited, dropped) =
                     (queue.bytes == 0, queue.awaited, queue.stats.dropped);
                 drop(queue);
@@ -283,43 +290,58 @@ impl Log {
     /// Appends the chunk, or goes on where an earlier try stopped.
     fn append(&mut self, chunk: &[u8]) -> io::Result<()> {
         self.follow()?;
+        // Between our processes (an old one drains beside the new one at each graceful), so that nobody takes another's
+        // line in the making for a cut one. Whoever does not get the lock does not ask about the seam.
+        let alone = self.file.as_ref().is_some_and(lock);
+        let done = self.mend(chunk, alone).and_then(|()| self.write(chunk));
+        if let Some(file) = &self.file {
+            // Where it ends if nobody else writes; after an error nobody knows.
+            self.end = file
+                .metadata()
+                .ok()
+                .filter(|_| done.is_ok())
+                .map_or(u64::MAX, |file| file.len());
+            file.unlock().ok();
+        }
+        done?;
+        self.mid_line = chunk.last() != Some(&b'\n');
+        self.offset = 0;
+        Ok(())
+    }
+
+    /// Sees that no line is glued to the end of another, if somebody else wrote, or this is the first write.
+    fn mend(&mut self, chunk: &[u8], alone: bool) -> io::Result<()> {
         let Some(mut file) = self.file.as_ref() else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        if self.offset == 0 {
-            let size = file.metadata()?.len();
-            if size != self.end {
-                self.end = size;
-                // Somebody else wrote, or this is the first write: see that no line is glued to the end of another.
-                let seam = if self.mid_line {
-                    Seam::Clean
-                } else {
-                    seam(file, size, if self.resumed { chunk } else { b"" })?
-                };
-                match seam {
-                    Seam::Clean => {}
-                    Seam::Resume(at) => self.offset = at,
-                    Seam::Cut => {
-                        file.write_all(b"\n")?;
-                        self.end += 1;
-                    }
-                }
-            }
-            self.resumed = false;
+        if self.offset > 0 {
+            return Ok(());
         }
+        let size = file.metadata()?.len();
+        if size != self.end && alone && !self.mid_line {
+            match seam(file, size, if self.resumed { chunk } else { b"" })? {
+                Seam::Clean => {}
+                Seam::Resume(at) => self.offset = at,
+                Seam::Cut => file.write_all(b"\n")?,
+            }
+        }
+        self.resumed = false;
+        Ok(())
+    }
+
+    /// Writes the chunk from `offset` on.
+    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        let Some(mut file) = self.file.as_ref() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         while let Some(rest) = chunk.get(self.offset..).filter(|rest| !rest.is_empty()) {
             match file.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    self.offset += written;
-                    self.end += u64::try_from(written).unwrap_or(0);
-                }
+                Ok(written) => self.offset += written,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.mid_line = chunk.last() != Some(&b'\n');
-        self.offset = 0;
         Ok(())
     }
 
@@ -401,6 +423,22 @@ impl Log {
                 "tee {}: writes again; {lost} lines were lost",
                 self.path.display()
             );
+        }
+    }
+}
+
+/// flock(2), which only our own processes take. One that hangs in a write holds it, so this waits a moment only.
+fn lock(file: &File) -> bool {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return true,
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                thread::sleep(LOCK_STEP)
+            }
+            // A file system without locks has one of our processes after the other, as it were: ask about the seam.
+            Err(TryLockError::Error(_)) => return true,
+            Err(TryLockError::WouldBlock) => return false,
         }
     }
 }

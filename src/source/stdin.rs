@@ -120,8 +120,12 @@ impl Stdin {
 
     fn scratch(size: usize) -> Option<Kind> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).ok()?;
-        // A scratch smaller than the pipe only means more rounds.
         fcntl(&write, FcntlArg::F_SETPIPE_SZ(i32::try_from(size).ok()?)).ok();
+        // Refused when the user's pipes are many (pipe-user-pages-soft). A line that does not fit into a smaller scratch
+        // would never be seen whole: better to read, and to lose what is in hand at a SIGKILL.
+        if pipe_size(write.as_fd())? < size {
+            return None;
+        }
         let null = File::options().write(true).open("/dev/null").ok()?;
         Some(Kind::Peeked {
             scratch: (read.into(), write),
@@ -181,7 +185,11 @@ impl Stdin {
         let seen = buffer.get(..got).unwrap_or_default();
         let lines = memchr::memrchr(b'\n', seen).map_or(0, |at| at + 1);
         // A line that fills the buffer or the pipe is passed on in pieces, or nobody could write the rest of it.
-        let stuffed = got == CHUNK_BYTES || got + MARGIN_BYTES >= self.enlarged / 2;
+        let stuffed = got == CHUNK_BYTES
+            || got + MARGIN_BYTES >= self.enlarged / 2
+            || (lines == 0
+                && self.is_kept_until_taken()
+                && waiting(&self.fd).is_ok_and(|all| all > got));
         let lines = if !more || (lines == 0 && stuffed) {
             got
         } else {
@@ -253,7 +261,7 @@ impl Stdin {
     }
 
     /// Whole, unless the pipe may have been full since it was read last. It only fills between two reads, so what it held
-    /// just now is the most it held.
+    /// just now is the most it held since then; [`take`](Self::take) looks at what comes between look and take.
     fn trust(&mut self, got: usize) -> Trust {
         if self.single_writer {
             return Trust::Whole;
@@ -287,6 +295,14 @@ impl Stdin {
         let Kind::Peeked { null, .. } = &self.kind else {
             return Ok(());
         };
+        // It went on filling since it was looked at: a slow disk may have taken half a second.
+        if waiting(&self.fd)
+            .unwrap_or(usize::MAX)
+            .saturating_add(MARGIN_BYTES)
+            >= self.capacity / 2
+        {
+            self.doubt_until = Some(Instant::now() + DOUBT);
+        }
         let mut left = bytes;
         while left > 0 {
             match splice(&self.fd, None, null, None, left, SpliceFFlags::empty()) {
@@ -379,6 +395,19 @@ mod tests {
         fcntl(&read, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)).unwrap();
         File::from(write).write_all(b"a\n").unwrap();
         let mut stdin = Stdin::new(read, true, false).unwrap();
+        assert_eq!(seen(&mut stdin).0.trust, Trust::Doubtful);
+    }
+
+    #[test]
+    fn a_pipe_that_fills_between_look_and_take_is_doubtful_afterwards() {
+        let (mut stdin, mut write) = pipe(true, false);
+        write.write_all(b"one\n").unwrap();
+        assert_eq!(seen(&mut stdin).0.trust, Trust::Whole);
+        let half = vec![b'\n'; stdin.enlarged / 2];
+        let behind = std::thread::spawn(move || write.write_all(&half).map(|()| write));
+        let mut write = behind.join().unwrap().unwrap();
+        stdin.take(4 + stdin.enlarged / 2).unwrap();
+        write.write_all(b"two\n").unwrap();
         assert_eq!(seen(&mut stdin).0.trust, Trust::Doubtful);
     }
 

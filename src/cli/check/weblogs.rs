@@ -370,7 +370,7 @@ fn lookups(pipe: &Pipe<'_>, httpd: &Httpd, config: &Config, report: &mut Report)
         report.fail(
             AREA,
             place,
-            format!("HostnameLookups puts host names where %h stands (the format of {}); a name bans nobody", pipe.log.place),
+            format!("HostnameLookups puts host names where %h stands (the format of {}); a client whose own DNS says 6.6.6.6 is 6.6.6.6 there", pipe.log.place),
             "write %a instead of %h in that LogFormat, or HostnameLookups Off",
         );
     }
