@@ -138,13 +138,7 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
              CustomLog \"|/usr/bin/f2b-pipe ...\" line, see f2b-pipe --help"
         );
     }
-    let tee = args.tee.as_ref().and_then(|path| {
-        let tee = Tee::start(path, true);
-        tee.inspect_err(|error| {
-            log::error!("tee: cannot start a thread: {error}; no line is written to the log")
-        })
-        .ok()
-    });
+    let tee = args.tee.as_ref().map(|path| Tee::start(path, true));
     let engine = match trouble {
         Some(_) => None,
         None => guarded(|| Engine::start(args)).flatten(),

@@ -206,7 +206,12 @@ impl Mouth {
             match messages.recv_timeout(self.syslog.patience().min(REPEAT / 4)) {
                 Ok(Message::Trouble { level, text }) => self.trouble(level, text),
                 Ok(Message::Notice(text)) => self.syslog.send(Level::Info, text),
-                Ok(Message::State(state)) => state.write(),
+                Ok(Message::State(mut file)) => {
+                    if let Some(state) = &mut file.state {
+                        state.messages_lost += self.syslog.lost();
+                    }
+                    file.write();
+                }
                 Ok(Message::Flush(done)) => {
                     self.repeats(Duration::ZERO);
                     self.syslog.flush();

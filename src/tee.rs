@@ -36,6 +36,8 @@ const FAREWELL: Duration = Duration::from_millis(1500);
 pub struct Tee {
     shared: Arc<Shared>,
     writer: Option<thread::JoinHandle<()>>,
+    /// Without a writer.
+    own: Option<Log>,
     lagging: bool,
 }
 
@@ -87,29 +89,45 @@ pub struct Stats {
 
 impl Tee {
     /// Starts the writer for `path`, which is opened (and created, 0640) with the first chunk. `resumed`: the first chunk
-    /// may have been written in part by a process that died on this pipe.
-    ///
-    /// # Errors
-    /// No thread could be started.
-    pub fn start(path: &Path, resumed: bool) -> io::Result<Self> {
+    /// may have been written in part by a process that died on this pipe. Where no thread can be had the caller's writes.
+    #[must_use]
+    pub fn start(path: &Path, resumed: bool) -> Self {
         let shared = Arc::new(Shared::default());
-        let log = Log::new(path, resumed);
         let writer = {
-            let shared = Arc::clone(&shared);
+            let (shared, log) = (Arc::clone(&shared), Log::new(path, resumed));
             thread::Builder::new()
                 .name("tee".into())
-                .spawn(move || write_all(&shared, log))?
+                .spawn(move || write_all(&shared, log))
         };
-        Ok(Self {
+        let own = writer.as_ref().err().map(|error| {
+            log::error!("tee: no thread to be had ({error}); a hanging disk would hold up httpd");
+            Log::new(path, resumed)
+        });
+        Self {
             shared,
-            writer: Some(writer),
+            writer: writer.ok(),
+            own,
             lagging: false,
-        })
+        }
     }
 
     /// Hands the first `len` bytes of `buffer` over.
     pub fn push(&mut self, buffer: Arc<Box<[u8]>>, len: usize) {
         let mut chunk = Batch { buffer, len };
+        if let Some(log) = &mut self.own {
+            let result = log.append(chunk.bytes());
+            let mut queue = self.shared.lock();
+            match result {
+                Ok(()) => queue.stats.written += u64::try_from(len).unwrap_or(u64::MAX),
+                Err(error) => {
+                    let lines = memchr::memchr_iter(b'\n', chunk.bytes()).count();
+                    queue.stats.dropped += u64::try_from(lines).unwrap_or(u64::MAX);
+                    log.ill(&error);
+                    log.offset = 0;
+                }
+            }
+            return;
+        }
         if self.lagging {
             // It may wait for long, and a large buffer must not be kept for one line.
             chunk.buffer = Arc::new(chunk.bytes().into());
@@ -576,7 +594,7 @@ mod tests {
     fn what_a_missing_directory_refuses_is_written_when_it_is_there() {
         let dir = Dir::new("missing");
         let path = dir.0.join("sub/log");
-        let mut tee = Tee::start(&path, false).unwrap();
+        let mut tee = Tee::start(&path, false);
         tee.push(Arc::new(Box::new(*b"1\n")), 2);
         tee.settle();
         assert_eq!(tee.stats().waiting, 2);
@@ -593,7 +611,7 @@ mod tests {
     #[test]
     fn beyond_the_buffer_lines_are_dropped_and_counted() {
         let dir = Dir::new("beyond");
-        let mut tee = Tee::start(&dir.0.join("none/log"), false).unwrap();
+        let mut tee = Tee::start(&dir.0.join("none/log"), false);
         let chunk = Arc::new(vec![b'\n'; 1 << 20].into_boxed_slice());
         for _ in 0..17 {
             tee.push(Arc::clone(&chunk), 1 << 20);

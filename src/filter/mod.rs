@@ -9,11 +9,11 @@ mod search;
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use memchr::memmem::Finder;
+use aho_corasick::AhoCorasick;
 
 use search::Search;
 
-use crate::config::{Conditions, Distinct, Field, Jail};
+use crate::config::{Conditions, Distinct, Field, Jail, Mode};
 use crate::hit::{Hit, JailId};
 use crate::parse::text::{percent_decode, unescape};
 use crate::parse::{Access, Format};
@@ -28,7 +28,7 @@ pub struct Filter {
     of_errors: Box<[JailId]>,
     searches: Vec<Search>,
     scratch: Scratch,
-    behind_script: Finder<'static>,
+    scripts: Option<AhoCorasick>,
     hasher: RandomState,
 }
 
@@ -113,7 +113,10 @@ impl Filter {
             by_status: by_status.into_iter().map(Vec::into_boxed_slice).collect(),
             searches: searches.searches,
             scratch: Scratch::default(),
-            behind_script: Finder::new(b".php/"),
+            scripts: AhoCorasick::builder()
+                .ascii_case_insensitive(true)
+                .build(SCRIPTS)
+                .ok(),
             hasher: RandomState::new(),
         })
     }
@@ -138,7 +141,7 @@ impl Filter {
                 access,
                 searches: &mut self.searches,
                 scratch: &mut self.scratch,
-                behind_script: &self.behind_script,
+                scripts: self.scripts.as_ref(),
             };
             if !rule.fits(&mut line) {
                 continue;
@@ -193,7 +196,7 @@ impl Filter {
             access,
             searches: &mut self.searches,
             scratch: &mut self.scratch,
-            behind_script: &self.behind_script,
+            scripts: self.scripts.as_ref(),
         };
         if let Some(test) = rule.all.iter().find(|test| !line.holds(test)) {
             return Some(format!("not so: {}", line.name(test)));
@@ -306,13 +309,15 @@ struct Judged<'f, 'a> {
     access: &'f Access<'a>,
     searches: &'f mut [Search],
     scratch: &'f mut Scratch,
-    behind_script: &'f Finder<'static>,
+    scripts: Option<&'f AhoCorasick>,
 }
 
 impl Judged<'_, '_> {
     fn holds(&mut self, test: &Test) -> bool {
         match test {
-            Test::Static(wanted) => is_static(self.access, self.behind_script) == *wanted,
+            Test::Static(wanted) => {
+                is_static(self.access, self.scripts, &mut self.scratch.decoded) == *wanted
+            }
             Test::Status(ranges) => within(ranges, self.access.status),
             Test::Bytes(ranges) => within(ranges, self.access.bytes),
             Test::Duration(ranges) => within(ranges, self.access.micros),
@@ -439,7 +444,7 @@ fn decode(field: Field, raw: &[u8], out: &mut Vec<u8>) {
 
 /// A GET or HEAD that costs next to nothing: "not modified", or a picture, style sheet, script, font, film by its ending.
 /// Not one whose path runs on behind a script (`/index.php/x.png`): that asks the script.
-fn is_static(access: &Access<'_>, behind_script: &Finder<'_>) -> bool {
+fn is_static(access: &Access<'_>, scripts: Option<&AhoCorasick>, room: &mut Vec<u8>) -> bool {
     if !matches!(access.method, b"GET" | b"HEAD" | b"") {
         return false;
     }
@@ -467,7 +472,21 @@ fn is_static(access: &Access<'_>, behind_script: &Finder<'_>) -> bool {
             // Readers ask for a document in dozens of ranges.
             | b"pdf"
     );
-    known && behind_script.find(access.path).is_none()
+    known && !runs_on_behind_a_script(access.path, scripts, room)
+}
+
+/// What marks a script in the folders of a path.
+const SCRIPTS: [&[u8]; 7] = [
+    b".php", b".cgi", b".fcgi", b".pl/", b".py/", b".asp", b".jsp",
+];
+
+fn runs_on_behind_a_script(path: &[u8], scripts: Option<&AhoCorasick>, room: &mut Vec<u8>) -> bool {
+    let folders = memchr::memrchr(b'/', path)
+        .and_then(|at| path.get(..=at))
+        .unwrap_or_default();
+    // Most folders have no dot, and nothing that could become one.
+    memchr::memchr3(b'.', b'%', b'\\', folders).is_some()
+        && scripts.is_some_and(|scripts| scripts.is_match(decoded(Field::Path, folders, room)))
 }
 
 /// Conditions of `jails` that no line of `format` can ever meet, for a warning: a jail, and the field it lacks.
@@ -475,33 +494,133 @@ fn is_static(access: &Access<'_>, behind_script: &Finder<'_>) -> bool {
 pub fn unmeetable(jails: &[Jail], format: &Format) -> Vec<(String, &'static str)> {
     let mut list = Vec::new();
     for jail in jails {
-        let Conditions {
-            status,
-            bytes,
-            duration,
-            is_static,
-            text,
-        } = &jail.rule.all;
-        let lacks = [
-            (!status.is_empty() && !format.has_status()).then_some("status (%>s)"),
-            (!bytes.is_empty() && !format.has_bytes()).then_some("bytes (%B)"),
-            (!duration.is_empty() && !format.has_duration()).then_some("duration (%D)"),
-            (is_static.is_some() && !format.has(Field::Path)).then_some("request (%r)"),
-        ];
-        let texts = text
-            .iter()
-            .map(|(field, _)| *field)
-            .chain(jail.rule.distinct_field());
-        let texts = texts
-            .filter(|field| *field != Field::Message && !format.has(*field))
+        let distinct = jail
+            .rule
+            .distinct_field()
+            .filter(|field| !format.has(*field))
             .map(Field::directive);
         list.extend(
-            lacks
+            lacks(&jail.rule.all, format)
                 .into_iter()
-                .flatten()
-                .chain(texts)
+                .chain(distinct)
                 .map(|lack| (jail.name.clone(), lack)),
         );
     }
     list
+}
+
+/// A jail whose exceptions `format` cannot show would ban those it means to leave out: it only observes. Which, and the
+/// field that is missing.
+pub fn observe_blind(jails: &mut [Jail], format: &Format) -> Vec<(String, &'static str)> {
+    let mut list = Vec::new();
+    for jail in jails {
+        if let Some(lack) = lacks(&jail.rule.not, format).first() {
+            jail.mode = Mode::Observe;
+            list.push((jail.name.clone(), *lack));
+        }
+    }
+    list
+}
+
+/// Fields of `conditions` that lines of `format` do not have.
+fn lacks(conditions: &Conditions, format: &Format) -> Vec<&'static str> {
+    let Conditions {
+        status,
+        bytes,
+        duration,
+        is_static,
+        text,
+    } = conditions;
+    let numbers = [
+        (!status.is_empty() && !format.has_status()).then_some("status (%>s)"),
+        (!bytes.is_empty() && !format.has_bytes()).then_some("bytes (%B)"),
+        (!duration.is_empty() && !format.has_duration()).then_some("duration (%D)"),
+        (is_static.is_some() && !format.has(Field::Path)).then_some("request (%r)"),
+    ];
+    let texts = text.iter().map(|(field, _)| *field);
+    let texts = texts
+        .filter(|field| *field != Field::Message && !format.has(*field))
+        .map(Field::directive);
+    numbers.into_iter().flatten().chain(texts).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn hits(path: &str, status: u16) -> Vec<String> {
+        let config = Config::default();
+        let mut filter = Filter::compile(&config.jails).unwrap();
+        let access = Access {
+            client: crate::client::Client::parse(b"192.0.2.7"),
+            status,
+            method: b"GET",
+            path: path.as_bytes(),
+            ..Access::default()
+        };
+        let mut hits = Vec::new();
+        filter.hits(&access, &mut hits);
+        hits.iter()
+            .map(|hit| config.jails[usize::from(hit.jail)].name.clone())
+            .collect()
+    }
+
+    #[test]
+    fn a_picture_behind_a_script_asks_the_script() {
+        for (path, dynamic) in [
+            ("/x.png", false),
+            ("/a.b/x.png", false),
+            ("/my%20photos/x.png", false),
+            ("/index.php", true),
+            ("/index.php/x.png", true),
+            ("/index%2ephp/x.png", true),
+            ("/index.PHP5/x.png", true),
+            ("/cgi-bin/a.cgi/x.css", true),
+        ] {
+            assert_eq!(
+                hits(path, 200).contains(&"apache-dos".to_owned()),
+                dynamic,
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_kept_in_step_is_left_out_but_not_what_is_reached_through_it() {
+        for (path, exploit) in [
+            ("/.env", true),
+            ("/dav/project/.git/config", false),
+            ("/remote.php/dav/files/a/.env", false),
+            ("/dav/../.env", true),
+            ("/dav/%2e%2e/.git/config", true),
+        ] {
+            assert_eq!(
+                hits(path, 404).contains(&"apache-exploit-path".to_owned()),
+                exploit,
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn exceptions_that_the_format_cannot_show_ban_nobody() {
+        let observing = |format: &str| {
+            let mut jails = Config::default().jails;
+            let list = observe_blind(&mut jails, &Format::compile(format).unwrap());
+            list.into_iter().map(|(jail, _)| jail).collect::<Vec<_>>()
+        };
+        assert_eq!(observing("f2b"), [""; 0]);
+        assert_eq!(observing("combined"), [""; 0]);
+        assert_eq!(observing("common"), ["apache-scan"]);
+        assert_eq!(
+            observing("%a %>s"),
+            [
+                "apache-dos",
+                "apache-auth",
+                "apache-scan",
+                "apache-exploit-path"
+            ]
+        );
+    }
 }

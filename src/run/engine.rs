@@ -81,6 +81,12 @@ impl Engine {
             }
         };
         if let Reader::Access(format) = &reader {
+            for (jail, lacks) in filter::observe_blind(&mut config.jails, format) {
+                log::warn!(
+                    "jail {jail} has exceptions by {lacks}, which is not in --format: so that nobody is banned who should \
+                     be excepted, it only observes"
+                );
+            }
             for (jail, lacks) in filter::unmeetable(&config.jails, format) {
                 log::warn!(
                     "jail {jail} needs {lacks}, which is not in --format; nothing will count for it"
