@@ -71,6 +71,16 @@ impl<'a> Iterator for Lines<'a> {
 }
 
 impl Framer {
+    /// A new beginning after chunks that were lost: if the last of them did not end in a newline, the rest of its line is
+    /// no line.
+    #[must_use]
+    pub fn after(lost: &[u8]) -> Self {
+        Self {
+            skipping: lost.last().is_some_and(|last| *last != b'\n'),
+            ..Self::default()
+        }
+    }
+
     /// Hands all lines that end in `chunk` to `take`, each with the least trust of the chunks it came in.
     pub fn feed(&mut self, chunk: &[u8], trust: Trust, mut take: impl FnMut(Lines<'_>, Trust)) {
         let mut rest = chunk;

@@ -74,6 +74,8 @@ pub struct Judge {
     /// Limits that the client at hand reached: which of the batch, the count.
     reached: Vec<(usize, u32, Verdict)>,
     misfit: Option<(Misfit, String)>,
+    /// Host names stand where addresses should: nothing is judged any more.
+    names: bool,
     tally: Tally,
 }
 
@@ -196,6 +198,7 @@ impl Judge {
             hits: Vec::new(),
             reached: Vec::new(),
             misfit: None,
+            names: false,
             tally,
         })
     }
@@ -266,6 +269,12 @@ impl Judge {
         self.misfit.as_ref()
     }
 
+    /// Do host names stand where addresses should (HostnameLookups)? Then nothing is judged.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.names
+    }
+
     /// Parse and filter.
     fn read<'l>(
         &mut self,
@@ -283,8 +292,15 @@ impl Judge {
             }
             Err(misfit) => {
                 self.tally.unparsed += 1;
+                if let (Reader::Access(format), false) = (&self.reader, self.names) {
+                    self.names = trust == Trust::Whole && format.has_name(framed.bytes(), misfit);
+                }
                 return Err(misfit);
             }
+        }
+        if self.names {
+            self.tally.doubtful += 1;
+            return Ok(());
         }
         self.hits.clear();
         self.filter.hits(&access, &mut self.hits);

@@ -182,11 +182,16 @@ struct Replay<'o> {
 
 impl<'o> Replay<'o> {
     fn new(
-        config: Config,
+        mut config: Config,
         format: Format,
         json: bool,
         out: &'o mut dyn Write,
     ) -> Result<Self, Failure> {
+        for (jail, lacks) in filter::observe_blind(&mut config.jails, &format) {
+            log::warn!(
+                "jail {jail} has exceptions by {lacks}, which is not in --format: it only observes"
+            );
+        }
         for (jail, lacks) in filter::unmeetable(&config.jails, &format) {
             log::warn!(
                 "jail {jail} needs {lacks}, which is not in --format; nothing will count for it"

@@ -7,7 +7,9 @@
 
 use std::fmt;
 
+use super::access::{Access, Misfit};
 use super::time::TimeShape;
+use crate::client::is_address_byte;
 use crate::config::Field;
 
 /// The format we recommend: the same token, which no client knows, at both ends; addresses first; all client text in quotes.
@@ -32,6 +34,7 @@ pub const NICKNAMES: [(&str, &str); 5] = [
 pub struct Format {
     pub(super) segments: Vec<Segment>,
     pub(super) sealed: bool,
+    by_name: bool,
     fields: Vec<Field>,
     text: String,
 }
@@ -209,6 +212,15 @@ impl Format {
         let sealed =
             seal && !first.contains('"') && text.rsplit(' ').next() == Some(first) && !bare_text;
 
+        // %h is a name where HostnameLookups are on, and the name of a client's address is what its owner's DNS says.
+        let by_name = items.iter().any(|item| match item {
+            Item::Directive {
+                kind: Kind::Fixed(Op::Client),
+                text,
+                ..
+            } => text.ends_with('h'),
+            Item::Directive { .. } | Item::Literal(_) => false,
+        });
         let mut fields = Vec::new();
         for segment in &segments {
             for op in segment.left.iter().chain(&segment.right) {
@@ -232,6 +244,7 @@ impl Format {
         Ok(Self {
             segments,
             sealed,
+            by_name,
             fields,
             text,
         })
@@ -273,6 +286,28 @@ impl Format {
         self.any(|op| matches!(op, Op::Time(_)))
     }
 
+    /// Is `line`, which does not fit at `misfit`, one in which `%h` became a host name (HostnameLookups On)? Then it is no
+    /// better where it looks like an address: whoever owns an address may call it 6.6.6.6.
+    #[must_use]
+    pub fn has_name(&self, line: &[u8], misfit: Misfit) -> bool {
+        let from_name = line.get(misfit.at..).unwrap_or_default();
+        let len = from_name
+            .iter()
+            .position(|b| !is_address_byte(*b))
+            .unwrap_or(from_name.len());
+        let (name, after) = from_name.split_at_checked(len).unwrap_or_default();
+        let looks = self.by_name && len <= 255 && name.iter().any(u8::is_ascii_alphabetic);
+        let with_address = || {
+            [
+                line.get(..misfit.at).unwrap_or_default(),
+                b"192.0.2.1",
+                after,
+            ]
+            .concat()
+        };
+        looks && self.read(&with_address(), &mut Access::default()).is_ok()
+    }
+
     /// Begins and ends with the same token, so that a torn line can be told from a whole one.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
@@ -306,6 +341,7 @@ impl Items {
         let mut items: Vec<Item> = Vec::new();
         let mut literal = Vec::new();
         let final_status = text.contains("%>s");
+        let has_address = text.contains("%a");
         let mut chars = text.chars().peekable();
         while let Some(c) = chars.next() {
             match c {
@@ -326,7 +362,7 @@ impl Items {
                     if !literal.is_empty() {
                         items.push(Item::Literal(std::mem::take(&mut literal)));
                     }
-                    items.push(Self::directive(&mut chars, final_status)?);
+                    items.push(Self::directive(&mut chars, final_status, has_address)?);
                 }
                 other => literal.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
             }
@@ -341,6 +377,7 @@ impl Items {
     fn directive(
         chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
         final_status: bool,
+        has_address: bool,
     ) -> Result<Item, FormatError> {
         let mut text = String::from("%");
         let mut argument = String::new();
@@ -377,6 +414,8 @@ impl Items {
         let (kind, by_client) = match (letter, argument.as_str()) {
             ('a' | 'h', _) if conditional => return Err(FormatError::AddressNotSure(text)),
             ('a' | 'h', "c") => (Kind::Fixed(Op::Peer), false),
+            // Beside %a the name says nothing more.
+            ('h', "") if has_address => (Kind::Token(Text::Ignored), false),
             ('a' | 'h', "") => (Kind::Fixed(Op::Client), false),
             (letter, _) if conditional => {
                 (Kind::Free(Text::Ignored), "iCenofuUqrfVm".contains(letter))
@@ -623,6 +662,26 @@ mod tests {
         );
         assert_eq!(refused("%t \"%r\" %>s"), FormatError::NoAddress);
         assert!(Format::compile("\"%{Host}i\" %h %>s").is_ok());
+    }
+
+    #[test]
+    fn a_host_name_where_the_address_belongs_is_recognised() {
+        let line = |host: &str| {
+            format!("{host} - - [22/Nov/2026:20:05:20 +0000] \"GET /x HTTP/1.1\" 404 416")
+        };
+        let named = |format: &str, line: &str| {
+            let format = Format::compile(format).unwrap();
+            let misfit = format
+                .read(line.as_bytes(), &mut Access::default())
+                .unwrap_err();
+            format.has_name(line.as_bytes(), misfit)
+        };
+        assert!(named("common", &line("localhost")));
+        assert!(named("common", &line("a-1.example.org")));
+        assert!(!named("common", &line("1.2.3.999")));
+        assert!(!named("common", "www.example.org 192.0.2.7 - - [x"));
+        let by_address = "%a %l %u %t \"%r\" %>s %b";
+        assert!(!named(by_address, &line("localhost")), "%a is never a name");
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub(super) struct Engine {
 struct Told {
     doubtful: bool,
     none_fits: bool,
+    names: bool,
 }
 
 impl Engine {
@@ -174,7 +175,7 @@ impl Engine {
         // Nobody knows what state the rooms are in; they begin anew.
         self.shed += u64::try_from(memchr::memchr_iter(b'\n', chunk).count()).unwrap_or(0);
         self.panics += 1;
-        self.framer = Framer::default();
+        self.framer = Framer::after(chunk);
         self.judge = None;
         if self.panics < PANICS_MAX {
             guarded(|| self.make_judge());
@@ -189,6 +190,7 @@ impl Engine {
         assert!(!self.panic_always, "asked for by F2B_PIPE_TEST_PANIC");
         let Self {
             config,
+            reader,
             framer,
             judge,
             keeper,
@@ -196,6 +198,7 @@ impl Engine {
             ..
         } = self;
         let Some(judge) = judge else { return };
+        let sealed = matches!(reader, Reader::Access(format) if format.is_sealed());
         let dry = config.firewall.backend == Backend::DryRun;
         framer.feed(chunk, trust, |lines, trust| {
             judge.lines(lines, trust, now, &mut |decision| {
@@ -216,7 +219,15 @@ impl Engine {
                 misfit.wants
             );
         }
-        if tally.doubtful > 0 && !told.doubtful {
+        if judge.has_names() && !told.names {
+            told.names = true;
+            log::error!(
+                "HostnameLookups are on, so %h is the name that a client's own DNS gives him, and that can be anybody's \
+                 address. Nobody is banned by these lines: write %a instead of %h in the LogFormat (and in --format), or \
+                 HostnameLookups Off, and reload httpd"
+            );
+        }
+        if tally.doubtful > 0 && !told.doubtful && !told.names && !sealed {
             told.doubtful = true;
             log::warn!(
                 "httpd's pipe was nearly full, so lines may be torn, and a client can choose where: lines are not judged for \

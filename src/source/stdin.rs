@@ -101,8 +101,9 @@ impl Stdin {
             if keep_until_written {
                 kind = Self::scratch(enlarged).unwrap_or(Kind::Read);
             }
-            // Found enlarged: an earlier process of ours died on this pipe, which may have been full since.
-            if asked.is_some() && before == enlarged {
+            // Found enlarged: an earlier process of ours died on this pipe, which may have been full since. Where it may
+            // not be enlarged nobody can tell.
+            if asked.is_none() || before == enlarged {
                 doubt_until = Some(Instant::now() + DOUBT);
             }
         }
@@ -246,7 +247,10 @@ impl Stdin {
                 out.read_exact(buffer.get_mut(..seen).unwrap_or_default())?;
                 // tee(2) says 0 at the end only when nothing is left; a last line without a newline is left.
                 let grown = seen > self.tail || seen == CHUNK_BYTES;
-                Ok((seen, grown || !self.is_hung_up()?))
+                // The last writer may have finished its line just before it went.
+                let more =
+                    grown || !self.is_hung_up()? || waiting(&self.fd).is_ok_and(|all| all > seen);
+                Ok((seen, more))
             }
         }
     }

@@ -349,6 +349,21 @@ fn missing_fields(place: &httpd::Place, format: &Format, config: &Config, report
     for (jail, field) in filter::unmeetable(&config.jails, format) {
         lacking.entry(field).or_default().push(jail);
     }
+    let mut blind: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (jail, field) in filter::observe_blind(&mut config.jails.clone(), format) {
+        blind.entry(field).or_default().push(jail);
+    }
+    for (field, jails) in blind {
+        report.warn(
+            AREA,
+            place,
+            format!(
+                "the format has no {field}, by which {} leaves clients out; it bans nobody without",
+                jails.join(", ")
+            ),
+            "add it to the LogFormat (and to --format), or use f2b, which has it",
+        );
+    }
     for (field, jails) in lacking {
         report.warn(
             AREA,
