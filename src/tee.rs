@@ -566,6 +566,35 @@ mod tests {
     }
 
     #[test]
+    fn several_processes_append_and_no_line_is_broken_or_added() {
+        let dir = Dir::new("several");
+        let path = dir.0.join("log");
+        thread::scope(|scope| {
+            for writer in 0..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    // Begun anew now and then, as at each graceful restart, and each time after a death, for all it knows.
+                    for start in 0..30 {
+                        let mut log = Log::new(path, true);
+                        for batch in 0..10 {
+                            let line = format!(
+                                "192.0.2.{writer} start {start} batch {batch} {}\n",
+                                "x".repeat(900)
+                            );
+                            log.append(line.repeat(40).as_bytes()).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        let text = text(&path);
+        assert_eq!(text.lines().count(), 4 * 30 * 10 * 40);
+        let whole =
+            |line: &str| line.starts_with("192.0.2.") && line.len() > 900 && line.ends_with("xxx");
+        assert_eq!(text.lines().find(|line| !whole(line)), None);
+    }
+
+    #[test]
     fn a_renamed_file_is_followed_when_the_new_one_is_there() {
         let dir = Dir::new("rename");
         let (path, old) = (dir.0.join("log"), dir.0.join("log.1"));
