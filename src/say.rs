@@ -56,9 +56,10 @@ struct Voice {
 /// Starts the thread. Before, and in commands that never call this, messages go straight to stderr.
 pub fn start() {
     let (queue, messages) = sync_channel(QUEUE);
-    let started = thread::Builder::new()
-        .name("voice".into())
-        .spawn(move || Mouth::new().speak(&messages));
+    let started = thread::Builder::new().name("voice".into()).spawn(move || {
+        crate::sys::stand_back();
+        Mouth::new().speak(&messages);
+    });
     if started.is_err() {
         // No thread to be had: everything is said at once, and may have to wait for whoever reads stderr.
         return direct();

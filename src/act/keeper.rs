@@ -141,6 +141,7 @@ impl Keeper {
         std::thread::Builder::new()
             .name("keeper".into())
             .spawn(move || {
+                crate::sys::stand_back();
                 let _ended = ended;
                 let (to, shared) = own;
                 loop {
@@ -437,7 +438,10 @@ impl<'a> Keep<'a> {
         let table = plan.place.table;
         let watching = std::thread::Builder::new()
             .name("rules".into())
-            .spawn(move || watch_rules(&shared, &to, table));
+            .spawn(move || {
+                crate::sys::stand_back();
+                watch_rules(&shared, &to, table);
+            });
         self.troubles.set("watching the rules", &watching);
     }
 

@@ -23,8 +23,9 @@ use crate::hit::JailId;
 
 /// How long bans are gathered before the sockets are looked at.
 const GATHER: Duration = Duration::from_millis(20);
-/// A host with very many sockets: looking at them takes at most one part in this many of a processor.
-const REST: u32 = 10;
+/// Looking at all sockets takes the kernel some milliseconds (an empty table of half a million places: 5), in which a small
+/// machine has no processor for a ban: at most one part in this many of the time.
+const REST: u32 = 100;
 /// Bans waiting; more are left to the packet filter alone.
 const WAITING_MAX: usize = 4_096;
 
@@ -49,7 +50,10 @@ pub fn start(config: Arc<Config>) -> std::io::Result<SyncSender<(JailId, Target)
     let (to, from) = sync_channel(WAITING_MAX);
     std::thread::Builder::new()
         .name("kill".into())
-        .spawn(move || run(&config, &from))?;
+        .spawn(move || {
+            crate::sys::stand_back();
+            run(&config, &from);
+        })?;
     Ok(to)
 }
 

@@ -282,6 +282,7 @@ impl Engine {
 /// Looks up who is logged in, own addresses and host names, for as long as the process lives.
 fn keep_fresh(mut refresher: Refresher) {
     let refresh = move || {
+        crate::sys::stand_back();
         loop {
             refresher.refresh();
             thread::sleep(FRESH);

@@ -19,3 +19,11 @@ pub fn waiting(fd: impl AsFd) -> io::Result<usize> {
     unsafe { raw::fionread(fd.as_fd().as_raw_fd(), &raw mut bytes) }?;
     usize::try_from(bytes).map_err(io::Error::other)
 }
+
+/// Makes the calling thread yield to those that have a line in hand. On a small machine a ban would otherwise wait until
+/// this thread's share of the processor is used up, some milliseconds.
+pub fn stand_back() {
+    // SAFETY: setpriority(2) takes three numbers; PRIO_PROCESS with 0 is the calling thread alone on Linux (pthreads(7),
+    // "Linux implementation").
+    unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, 10) };
+}
