@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::Serialize;
+
 use crate::act::{Act, ActError, Ban, Banned};
 use crate::client::Client;
 use crate::config::{Config, Jail};
@@ -115,14 +117,14 @@ pub struct Tally {
     pub jails: Vec<JailTally>,
 }
 
-/// What one jail counted.
-#[derive(Clone, Copy, Debug, Default)]
+/// What one jail counted; `status --json` shows it so.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct JailTally {
     /// Lines that count.
     pub hits: u64,
     /// Bans.
     pub bans: u64,
-    /// Limits reached that banned nobody.
+    /// Limits reached that banned nobody: mode observe, switched off, behind a proxy, no rights.
     pub not_banned: u64,
 }
 

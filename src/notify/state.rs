@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::judge::JailTally;
+
 /// What one process counted since it began.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct State {
@@ -40,18 +42,7 @@ pub struct State {
     /// The chain and the sets.
     pub act: crate::act::keeper::Health,
     /// By name.
-    pub jails: BTreeMap<String, JailState>,
-}
-
-/// What one jail counted.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct JailState {
-    /// Lines that count.
-    pub hits: u64,
-    /// Bans.
-    pub bans: u64,
-    /// Limits reached that banned nobody: mode observe, dry run, switched off, no rights.
-    pub not_banned: u64,
+    pub jails: BTreeMap<String, JailTally>,
 }
 
 /// A state, and where it goes.

@@ -20,7 +20,7 @@ use crate::frame::{Framer, Trust};
 use crate::hit::Arrival;
 use crate::judge::{Decision, Judge, Outcome, Reader};
 use crate::notify;
-use crate::notify::state::{JailState, State, StateFile};
+use crate::notify::state::{State, StateFile};
 use crate::parse::Format;
 use crate::say::{self, Message, send};
 use crate::tee;
@@ -253,12 +253,7 @@ impl Engine {
             self.state.clients = judge.counter().clients();
             self.state.evicted = judge.counter().evicted();
             for (jail, counts) in self.config.jails.iter().zip(&tally.jails) {
-                let counts = JailState {
-                    hits: counts.hits,
-                    bans: counts.bans,
-                    not_banned: counts.not_banned,
-                };
-                self.state.jails.insert(jail.name.clone(), counts);
+                self.state.jails.insert(jail.name.clone(), *counts);
             }
         }
         self.state.shed = self.shed;
