@@ -26,26 +26,32 @@
 
 pub mod run; // the loop: what happens to a line, and in which order
 
-pub mod filter;
+pub mod filter; // fields to hits
 pub mod frame; // bytes to lines
 pub mod parse; // lines to fields
-pub mod source; // where bytes come from: httpd's pipe
-pub mod tee; // the same bytes on to the access log // fields to hits
+pub mod source; // where bytes come from: httpd's pipe, log files, the journal
+pub mod tee; // the same bytes on to the access log
+
+// The same for lines of any log, as fail2ban's filters read them.
+pub mod date; // the date in a line, and what is left when it is cut out
+pub mod failregex; // lines to failures
+pub mod pattern; // Python's regular expressions, with fail2ban's tags
 
 pub mod judge; // from a line to a decision: the rooms above and below, joined
 
 pub mod client; // whom a hit belongs to
 pub mod hit; // the waist
 
-pub mod act;
+pub mod act; // the kernel's sets, the chain, open connections
 pub mod count; // how often, within findtime
 pub mod decide; // is that a ban, and for how long
-pub mod exempt; // who is never banned // the kernel's sets, the chain, open connections
+pub mod exempt; // who is never banned
 
 pub mod notify; // who is told of bans: syslog, the status file
 pub mod say; // all output to people
 
 pub mod cli; // the commands
 pub mod config; // f2b-pipe.toml to Config
+pub mod fail2ban; // the host's /etc/fail2ban to jails
 pub mod httpd; // what httpd's own configuration says about logs
 pub mod sys; // the few system calls that need `unsafe`

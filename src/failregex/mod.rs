@@ -1,0 +1,1 @@
+//! Lines of any log to failures, as fail2ban's filters judge them.

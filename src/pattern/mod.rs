@@ -1,0 +1,1 @@
+//! Python's regular expressions with fail2ban's tags, on the engines of Rust.
