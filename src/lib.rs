@@ -40,9 +40,11 @@ pub mod pattern; // Python's regular expressions, with fail2ban's tags
 pub mod judge; // from a line to a decision: the rooms above and below, joined
 
 pub mod client; // whom a hit belongs to
-pub mod hit; // the waist
+pub mod hit;
+pub mod key; // the same, where a filter may name more than addresses // the waist
 
 pub mod act; // the kernel's sets, the chain, open connections
+pub mod bans; // the same two by logged times, and when a ban ends: fail2ban's jails
 pub mod count; // how often, within findtime
 pub mod decide; // is that a ban, and for how long
 pub mod exempt; // who is never banned

@@ -4,6 +4,10 @@
 //! first hits stand in the table itself; longer windows in rings of their own. Both are bounded ([`Bounds`]); at a bound
 //! the client that was quiet longest is forgotten, and counted if he still had hits that mattered.
 
+pub mod estimate;
+pub mod keyed;
+pub mod logged;
+
 use lru::LruCache;
 
 use crate::client::Client;
