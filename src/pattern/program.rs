@@ -1,0 +1,469 @@
+//! The tree as a list of steps for the machine. Repetitions of groups are written out, so that a place in the program and a
+//! place in the text are all that a step depends on: that is what lets the machine remember where it has failed.
+
+use std::ops::Range;
+
+use super::ast::{At, Greed, Kind, Node, Set};
+use super::parse::Parsed;
+
+/// Most steps of a program. fail2ban's own filters need up to 700.
+pub(super) const STEPS_MAX: u32 = 30_000;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    /// These bytes of `literals`.
+    Literal {
+        from: u32,
+        to: u32,
+    },
+    /// One character of this set.
+    Set(u32),
+    /// Characters of one set, many times.
+    Run {
+        set: u32,
+        min: u32,
+        /// `u32::MAX`: no bound.
+        max: u32,
+        greed: Greed,
+        memo: u32,
+    },
+    At(At),
+    /// The first, and if that leads nowhere the second. `memo` is `NO_MEMO` where only one way leads here.
+    Split {
+        first: u32,
+        second: u32,
+        memo: u32,
+    },
+    Jump(u32),
+    /// The place in the text, into a slot.
+    Save(u32),
+    /// The same, where a turn of a loop begins.
+    Turn(u32),
+    /// A turn that matched nothing is the loop's last.
+    Turned {
+        register: u32,
+        out: u32,
+    },
+    Back {
+        group: u32,
+        fold: bool,
+    },
+    If {
+        group: u32,
+        no: u32,
+    },
+    /// The body follows, up to its `Accept`; then `next`. `behind`: characters to go back, `u32::MAX` is a look ahead.
+    Look {
+        not: bool,
+        behind: u32,
+        next: u32,
+    },
+    Atomic {
+        next: u32,
+    },
+    Accept,
+}
+
+pub(super) const NO_MEMO: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) steps: Vec<Step>,
+    /// Of each step, the part of the text it was made from.
+    pub(super) spans: Vec<Range<u32>>,
+    pub(super) literals: Vec<u8>,
+    pub(super) sets: Vec<Set>,
+    /// How many steps remember where they have been.
+    pub(super) memos: u32,
+    pub(super) registers: u32,
+    /// Groups that capture.
+    pub(super) groups: u32,
+    /// Groups that steps ask about; what is remembered holds for one content of these only.
+    pub(super) referenced: Vec<(u32, bool)>,
+    /// Matches at the start of the text only.
+    pub(super) anchored: bool,
+    pub(super) first: First,
+}
+
+/// The characters a match can begin with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First {
+    pub(super) ascii: u128,
+    /// Also others.
+    pub(super) wide: bool,
+    /// Can match nothing, so that the others do not matter.
+    pub(super) empty: bool,
+}
+
+/// How many steps a tree needs, without building them.
+pub(super) fn size(node: &Node) -> u64 {
+    let sum = |nodes: &[Node]| {
+        nodes
+            .iter()
+            .fold(0_u64, |sum, node| sum.saturating_add(size(node)))
+    };
+    match &node.kind {
+        Kind::Empty => 0,
+        Kind::Char(_) | Kind::Set(_) | Kind::At(_) | Kind::Back { .. } => 1,
+        Kind::Concat(nodes) => sum(nodes),
+        Kind::Either(nodes) => sum(nodes).saturating_add(2 * nodes.len() as u64),
+        Kind::Repeat { body, .. } if single(body).is_some() => 1,
+        Kind::Repeat { body, min, max, .. } => {
+            let times = u64::from(max.unwrap_or(min.saturating_add(1)));
+            size(body).saturating_add(6).saturating_mul(times)
+        }
+        Kind::Group(_, body) | Kind::Atomic(body) | Kind::Look { body, .. } => {
+            size(body).saturating_add(2)
+        }
+        Kind::If { yes, no, .. } => size(yes).saturating_add(size(no)).saturating_add(2),
+    }
+}
+
+pub(super) fn compile(parsed: &Parsed) -> Program {
+    let mut compiler = Compiler {
+        program: Program {
+            steps: Vec::new(),
+            spans: Vec::new(),
+            literals: Vec::new(),
+            sets: Vec::new(),
+            memos: 0,
+            registers: 0,
+            groups: parsed.groups,
+            referenced: parsed.referenced.clone(),
+            anchored: anchored(&parsed.root),
+            first: first(&parsed.root),
+        },
+    };
+    compiler.node(&parsed.root);
+    compiler.push(Step::Accept, &(parsed.root.span.end..parsed.root.span.end));
+    compiler.program
+}
+
+struct Compiler {
+    program: Program,
+}
+
+impl Compiler {
+    fn here(&self) -> u32 {
+        u32::try_from(self.program.steps.len()).unwrap_or(u32::MAX)
+    }
+
+    fn push(&mut self, step: Step, span: &Range<usize>) -> u32 {
+        let at = self.here();
+        let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.program.steps.push(step);
+        self.program.spans.push(short(span.start)..short(span.end));
+        at
+    }
+
+    fn set(&mut self, set: &Set) -> u32 {
+        let sets = &mut self.program.sets;
+        let at = sets
+            .iter()
+            .position(|known| known == set)
+            .unwrap_or_else(|| {
+                sets.push(set.clone());
+                sets.len() - 1
+            });
+        u32::try_from(at).unwrap_or(u32::MAX)
+    }
+
+    fn memo(&mut self) -> u32 {
+        self.program.memos += 1;
+        self.program.memos - 1
+    }
+
+    fn replace(&mut self, at: u32, step: Step) {
+        if let Some(old) = self.program.steps.get_mut(at as usize) {
+            *old = step;
+        }
+    }
+
+    fn literal(&mut self, nodes: &[Node]) {
+        let (Some(first), Some(last)) = (nodes.first(), nodes.last()) else {
+            return;
+        };
+        let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let from = short(self.program.literals.len());
+        for node in nodes {
+            if let Kind::Char(c) = node.kind {
+                self.program
+                    .literals
+                    .extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+        }
+        let to = short(self.program.literals.len());
+        self.push(
+            Step::Literal { from, to },
+            &(first.span.start..last.span.end),
+        );
+    }
+
+    fn node(&mut self, node: &Node) {
+        if self.here() > STEPS_MAX {
+            return; // refused when the pattern was read
+        }
+        let span = &node.span;
+        match &node.kind {
+            Kind::Empty => {}
+            Kind::Char(_) => self.literal(std::slice::from_ref(node)),
+            Kind::Set(set) => {
+                let set = self.set(set);
+                self.push(Step::Set(set), span);
+            }
+            Kind::At(at) => {
+                self.push(Step::At(*at), span);
+            }
+            Kind::Concat(nodes) => {
+                let char = |node: &Node| matches!(node.kind, Kind::Char(_));
+                for run in nodes.chunk_by(|a, b| char(a) && char(b)) {
+                    match run {
+                        [one] => self.node(one),
+                        many => self.literal(many),
+                    }
+                }
+            }
+            Kind::Either(nodes) => self.either(nodes, span),
+            Kind::Repeat {
+                body,
+                min,
+                max,
+                greed,
+            } => match single(body) {
+                Some(set) => {
+                    let (set, memo) = (self.set(&set), self.memo());
+                    let run = Step::Run {
+                        set,
+                        min: *min,
+                        max: max.unwrap_or(u32::MAX),
+                        greed: *greed,
+                        memo,
+                    };
+                    self.push(run, span);
+                }
+                None if *greed == Greed::Own => {
+                    let atomic = self.push(Step::Atomic { next: 0 }, span);
+                    self.repeat(body, *min, *max, Greed::Most, span);
+                    self.push(Step::Accept, span);
+                    let next = self.here();
+                    self.replace(atomic, Step::Atomic { next });
+                }
+                None => self.repeat(body, *min, *max, *greed, span),
+            },
+            Kind::Group(number, body) => {
+                self.push(Step::Save(number * 2), span);
+                self.node(body);
+                self.push(Step::Save(number * 2 + 1), span);
+            }
+            Kind::Look { not, behind, body } => {
+                let look = self.push(Step::Accept, span);
+                self.node(body);
+                self.push(Step::Accept, span);
+                let look_step = Step::Look {
+                    not: *not,
+                    behind: behind.unwrap_or(u32::MAX),
+                    next: self.here(),
+                };
+                self.replace(look, look_step);
+            }
+            Kind::Atomic(body) => {
+                let atomic = self.push(Step::Accept, span);
+                self.node(body);
+                self.push(Step::Accept, span);
+                let next = self.here();
+                self.replace(atomic, Step::Atomic { next });
+            }
+            Kind::Back { group, fold } => {
+                let back = Step::Back {
+                    group: *group,
+                    fold: *fold,
+                };
+                self.push(back, span);
+            }
+            Kind::If { group, yes, no } => {
+                let ask = self.push(Step::Accept, span);
+                self.node(yes);
+                let jump = self.push(Step::Accept, span);
+                let ask_step = Step::If {
+                    group: *group,
+                    no: self.here(),
+                };
+                self.replace(ask, ask_step);
+                self.node(no);
+                let end = self.here();
+                self.replace(jump, Step::Jump(end));
+            }
+        }
+    }
+
+    fn either(&mut self, nodes: &[Node], span: &Range<usize>) {
+        let mut memo = self.memo();
+        let mut jumps = Vec::new();
+        let last = nodes.len().saturating_sub(1);
+        for (i, node) in nodes.iter().enumerate() {
+            if i == last {
+                self.node(node);
+                break;
+            }
+            let split = self.push(Step::Accept, span);
+            self.node(node);
+            jumps.push(self.push(Step::Accept, span));
+            let step = Step::Split {
+                first: split + 1,
+                second: self.here(),
+                memo,
+            };
+            self.replace(split, step);
+            memo = NO_MEMO; // the further ones are reached through the first alone
+        }
+        let end = self.here();
+        for jump in jumps {
+            self.replace(jump, Step::Jump(end));
+        }
+    }
+
+    fn repeat(
+        &mut self,
+        body: &Node,
+        min: u32,
+        max: Option<u32>,
+        greed: Greed,
+        span: &Range<usize>,
+    ) {
+        if size(body) == 0 {
+            return;
+        }
+        for _ in 0..min {
+            self.node(body);
+            if self.here() > STEPS_MAX {
+                return;
+            }
+        }
+        let register = match first(body).empty {
+            true => {
+                self.program.registers += 1;
+                Some(self.program.registers - 1)
+            }
+            false => None,
+        };
+        let turns = max.map_or(1, |max| max.saturating_sub(min));
+        let mut splits = Vec::new();
+        let mut turned = Vec::new();
+        for _ in 0..turns {
+            let memo = self.memo();
+            splits.push((self.push(Step::Accept, span), memo));
+            if let Some(register) = register {
+                self.push(Step::Turn(register), span);
+            }
+            self.node(body);
+            if let Some(register) = register {
+                turned.push((self.push(Step::Accept, span), register));
+            }
+            if self.here() > STEPS_MAX {
+                return;
+            }
+        }
+        if let (None, Some(&(split, _))) = (max, splits.first()) {
+            self.push(Step::Jump(split), span);
+        }
+        let out = self.here();
+        for (split, memo) in splits {
+            let (first, second) = match greed {
+                Greed::Least => (out, split + 1),
+                Greed::Most | Greed::Own => (split + 1, out),
+            };
+            self.replace(
+                split,
+                Step::Split {
+                    first,
+                    second,
+                    memo,
+                },
+            );
+        }
+        for (at, register) in turned {
+            self.replace(at, Step::Turned { register, out });
+        }
+    }
+}
+
+/// A piece that is always one character.
+pub(super) fn single(node: &Node) -> Option<Set> {
+    match &node.kind {
+        Kind::Set(set) => Some((**set).clone()),
+        Kind::Char(c) => Some(Set::one(*c)),
+        _ => None,
+    }
+}
+
+/// Every way through it begins at the start of the text.
+fn anchored(node: &Node) -> bool {
+    match &node.kind {
+        Kind::At(At::Start) => true,
+        Kind::Concat(nodes) => nodes
+            .iter()
+            .find(|node| !matches!(node.kind, Kind::Empty))
+            .is_some_and(anchored),
+        Kind::Either(nodes) => nodes.iter().all(anchored),
+        Kind::Group(_, body) | Kind::Atomic(body) => anchored(body),
+        Kind::Repeat { body, min, .. } => *min > 0 && anchored(body),
+        _ => false,
+    }
+}
+
+fn first(node: &Node) -> First {
+    let nothing = First {
+        ascii: 0,
+        wide: false,
+        empty: true,
+    };
+    let anything = First {
+        ascii: u128::MAX,
+        wide: true,
+        empty: true,
+    };
+    match &node.kind {
+        Kind::Empty | Kind::At(_) | Kind::Look { .. } => nothing,
+        Kind::Char(c) => First {
+            ascii: if c.is_ascii() { 1 << u32::from(*c) } else { 0 },
+            wide: !c.is_ascii(),
+            empty: false,
+        },
+        Kind::Set(set) => First {
+            ascii: set.ascii(),
+            wide: set.any_wide(),
+            empty: false,
+        },
+        Kind::Concat(nodes) => {
+            let mut all = nothing;
+            for node in nodes {
+                let next = first(node);
+                all.ascii |= next.ascii;
+                all.wide |= next.wide;
+                if !next.empty {
+                    all.empty = false;
+                    break;
+                }
+            }
+            all
+        }
+        Kind::Either(nodes) => nodes
+            .iter()
+            .map(first)
+            .reduce(|a, b| First {
+                ascii: a.ascii | b.ascii,
+                wide: a.wide || b.wide,
+                empty: a.empty || b.empty,
+            })
+            .unwrap_or(nothing),
+        Kind::Repeat { body, min, .. } => {
+            let body = first(body);
+            First {
+                empty: body.empty || *min == 0,
+                ..body
+            }
+        }
+        Kind::Group(_, body) | Kind::Atomic(body) => first(body),
+        Kind::Back { .. } | Kind::If { .. } => anything,
+    }
+}
