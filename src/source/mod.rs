@@ -1,3 +1,4 @@
 //! Where bytes come from.
 
 pub mod stdin;
+pub mod tail;
