@@ -18,6 +18,7 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 pub mod replay;
+pub mod test;
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const CONFIG: &str = "/etc/f2b-pipe/f2b-pipe.toml";
@@ -90,6 +91,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// The decisions on old logs, by their own times
     Replay(ReplayArgs),
+    /// Which lines of a log does a filter of fail2ban's kind find, and where does it stop in the others?
+    Test(TestArgs),
     /// Watch attackers land in the kernel's sets, in a private network namespace (about 15 s, no root needed)
     Demo(DemoArgs),
     /// What `demo` starts inside its namespaces
@@ -270,6 +273,76 @@ pub struct ReplayArgs {
     pub json: bool,
 }
 
+/// `test`.
+#[derive(Args, Clone, Debug)]
+pub struct TestArgs {
+    /// A log file, - for stdin, systemd-journal, or one line as it stands in a log
+    pub log: String,
+    /// A filter (sshd, sshd[mode=aggressive], a file), a jail, or a regular expression with <HOST> in it
+    #[arg(value_name = "FILTER|REGEX")]
+    pub filter: String,
+    /// What is no failure after all: a regular expression
+    #[arg(value_name = "IGNOREREGEX")]
+    pub ignoreregex: Option<String>,
+    /// Which configuration.
+    #[command(flatten)]
+    pub place: WhereArgs,
+    /// fail2ban's configuration, in which filters and jails are looked for; as [fail2ban] config says if not given
+    #[arg(long, short = 'c', value_name = "DIR")]
+    pub config_dir: Option<PathBuf>,
+    /// Where the date stands, instead of what the filter says
+    #[arg(long, short = 'd', value_name = "PATTERN")]
+    pub datepattern: Option<String>,
+    /// The zone of dates that name none: UTC, UTC+0200, CET
+    #[arg(long, value_name = "ZONE", visible_alias = "TZ")]
+    pub timezone: Option<String>,
+    /// Encoding of the log
+    #[arg(long, short = 'e', value_name = "ENCODING", default_value = "auto")]
+    pub encoding: String,
+    /// Host names: raw (counted as they are), no (not found), yes and warn (looked up)
+    #[arg(long, value_name = "HOW")]
+    pub usedns: Option<String>,
+    /// The same as --usedns raw
+    #[arg(long, short = 'r')]
+    pub raw: bool,
+    /// Lines that an expression may span
+    #[arg(long, short = 'L', value_name = "N")]
+    pub maxlines: Option<usize>,
+    /// What of the journal is read, instead of what the filter says
+    #[arg(long, short = 'm', value_name = "MATCH")]
+    pub journalmatch: Option<String>,
+    /// The clock, seconds since the epoch: decides the year of dates that have none
+    #[arg(long, value_name = "EPOCH")]
+    pub now: Option<f64>,
+    /// Each line begins with its time, seconds since the epoch, and a tab; no date is looked for in its text
+    #[arg(long)]
+    pub stamped: bool,
+    /// Only this of each failure: id, ip, host, msg, row, user or another group, or a text with <ip> <time> <F-USER>
+    #[arg(long, short = 'o', value_name = "WHAT")]
+    pub out: Option<String>,
+    /// All expressions, and whom each found
+    #[arg(long, short = 'v')]
+    pub verbose: bool,
+    /// Do not print lines that were missed
+    #[arg(long)]
+    pub print_no_missed: bool,
+    /// Do not print lines that were ignored
+    #[arg(long)]
+    pub print_no_ignored: bool,
+    /// Print all lines that were missed, however many
+    #[arg(long)]
+    pub print_all_missed: bool,
+    /// Print all lines that were ignored, however many
+    #[arg(long)]
+    pub print_all_ignored: bool,
+    /// Print the lines that matched, too
+    #[arg(long)]
+    pub print_all_matched: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `demo`.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
@@ -331,6 +404,7 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::Reload(args) => bans::switch::reload(args, out),
         Command::Explain(args) => explain::explain(args, out),
         Command::Replay(args) => replay::replay(args, out),
+        Command::Test(args) => test::test(args, out),
         Command::Demo(args) => demo::demo(args, out),
         Command::DemoStage(args) => demo::stage(args, out),
     }

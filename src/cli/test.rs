@@ -1,0 +1,216 @@
+//! `test`: which lines of a log a filter finds, and how far it gets in the others.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::{Done, Failure, Outcome, TestArgs};
+use crate::fail2ban::UseDns;
+use crate::failregex::{self, Clock, Matcher, Phase, Stamp, Value};
+use crate::source::tail::Encoding;
+
+mod report; // for people
+mod sought; // what is looked for: a filter, a jail, or an expression
+
+use report::Report;
+
+/// How many addresses of one name count.
+const ADDRESSES_MAX: usize = 16;
+
+/// `f2b-pipe test LOG FILTER`. `--json`: one object for each input line, `{"match": true, "host": "192.0.2.7", "id":
+/// "192.0.2.7", "time": 1124013599.0, "regex": 3, "groups": {"user": "root"}, "more": []}`, or `{"match": false}`.
+///
+/// - `host`: the address or name as the line has it; `id`: its normal form, or what else is counted.
+/// - `time`: the line's own time, seconds since the epoch; of a line without one the last known if it is younger than 60 s
+///   by `--now`, else `null`.
+/// - `regex`: the failregex that was found, counted from 1 as in the report for people.
+/// - `groups`: named groups that took part, over all lines of a connection, and `users` as a sorted list.
+/// - `more`: further addresses of a host name, each as `{"host": ..., "id": ...}`.
+///
+/// Exit code 1: no line matched.
+///
+/// # Errors
+/// The filter, an option or the log cannot be used, or the output cannot be written.
+pub fn test(args: &TestArgs, out: &mut dyn Write) -> Done {
+    let sought = sought::sought(args)?;
+    let mut matcher = Matcher::new(&sought.rules).map_err(|error| Failure::Usage(error.to_string()))?;
+    let now = args.now.unwrap_or_else(now);
+    let encoding = Encoding::named(&args.encoding)
+        .map_err(|error| Failure::Usage(format!("--encoding: {error}")))?;
+    let mut report = Report::new(args, &sought);
+    let mut failures = Vec::new();
+    let mut any = false;
+    let mut judge = |line: &str, stamp: Stamp, out: &mut dyn Write| -> Result<(), Failure> {
+        failures.clear();
+        let clock = Clock { now, today: now };
+        let seen = matcher.line(line, stamp, Phase::Timeless, clock, &mut failures);
+        let found = failures.drain(..).filter(|failure| !failure.is_nofail());
+        let found: Vec<Match> = found.filter_map(|failure| matches_of(failure, sought.rules.usedns)).collect();
+        any |= !found.is_empty();
+        if args.json {
+            write_json(&found, out)?;
+            // Who asks line by line through a pipe waits for the answer.
+            return Ok(out.flush()?);
+        }
+        if let Some(what) = &args.out {
+            return Ok(report::write_out(what, &found, out)?);
+        }
+        if !line.is_empty() && !line.starts_with('#') {
+            report.line(line, seen, &found, &matcher);
+        }
+        Ok(())
+    };
+    let mut stamped = |line: &str, out: &mut dyn Write| {
+        if !args.stamped {
+            return judge(line, Stamp::InText, out);
+        }
+        let (stamp, text) = line.split_once('\t').unwrap_or((line, ""));
+        match stamp.parse() {
+            Ok(at) => judge(text, Stamp::Known(at), out),
+            Err(_) => Err(Failure::Usage(format!("--stamped: \"{}\" is no time; each line is seconds since the epoch, a tab, and the text", line.escape_debug()))),
+        }
+    };
+    match Log::of(&args.log) {
+        Log::Line => stamped(&args.log, out)?,
+        Log::File(path) => {
+            let unreadable = |error: io::Error| Failure::Usage(format!("{}: {error}", path.display()));
+            let file = File::open(path).map_err(unreadable)?;
+            each_line(BufReader::with_capacity(256 * 1024, file), encoding, out, &mut stamped, &unreadable)?;
+        }
+        Log::Stdin => {
+            let unreadable = |error: io::Error| Failure::Usage(format!("stdin: {error}"));
+            each_line(io::stdin().lock(), encoding, out, &mut stamped, &unreadable)?;
+        }
+        Log::Journal => sought::journal(&sought, &mut |at, line| judge(line, Stamp::Known(at), out))?,
+    }
+    if !args.json && args.out.is_none() {
+        report.write(&matcher, out)?;
+    }
+    Ok(if any { Outcome::Fine } else { Outcome::NotSo })
+}
+
+/// What LOG is.
+enum Log<'a> {
+    File(&'a Path),
+    Stdin,
+    Journal,
+    Line,
+}
+
+impl<'a> Log<'a> {
+    fn of(text: &'a str) -> Self {
+        match text {
+            "-" => Self::Stdin,
+            "systemd-journal" | "journal" => Self::Journal,
+            path if Path::new(path).is_file() => Self::File(Path::new(path)),
+            _ => Self::Line,
+        }
+    }
+}
+
+/// Longest line that is judged, bytes; more of it is left out, as in a log that is followed.
+const LINE_MAX: usize = 128 * 1024;
+
+fn each_line(
+    mut input: impl BufRead,
+    encoding: Encoding,
+    out: &mut dyn Write,
+    take: &mut dyn FnMut(&str, &mut dyn Write) -> Result<(), Failure>,
+    unreadable: &dyn Fn(io::Error) -> Failure,
+) -> Result<(), Failure> {
+    let (mut bytes, mut scratch) = (Vec::new(), String::new());
+    loop {
+        bytes.clear();
+        if input.read_until(b'\n', &mut bytes).map_err(unreadable)? == 0 {
+            return Ok(());
+        }
+        let mut end = bytes.len();
+        while end > 0 && bytes.get(end - 1).is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+            end -= 1;
+        }
+        bytes.truncate(end.min(LINE_MAX));
+        take(encoding.decode(&bytes, &mut scratch), out)?;
+    }
+}
+
+/// One object of `--json`.
+#[derive(Debug, Serialize)]
+struct Match {
+    #[serde(rename = "match")]
+    is_match: bool,
+    host: String,
+    id: String,
+    time: Option<f64>,
+    regex: usize,
+    groups: BTreeMap<String, serde_json::Value>,
+    more: Vec<More>,
+    #[serde(skip)]
+    lines: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct More {
+    host: String,
+    id: String,
+}
+
+fn matches_of(failure: failregex::Failure, usedns: UseDns) -> Option<Match> {
+    let mut ids = if failure.unresolved && matches!(usedns, UseDns::Yes | UseDns::Warn) {
+        addresses(&failure.id)
+    } else {
+        vec![failure.id]
+    };
+    if ids.is_empty() {
+        return None;
+    }
+    let rest = ids.split_off(1);
+    let mut groups: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+    for (name, value) in failure.groups {
+        let value = match value {
+            Value::Text(text) => text.into(),
+            Value::Tuple(parts) => parts.into(),
+        };
+        groups.insert(name.into(), value);
+    }
+    if !failure.users.is_empty() {
+        groups.insert("users".to_owned(), failure.users.into());
+    }
+    Some(Match {
+        is_match: true,
+        more: rest.into_iter().map(|id| More { host: failure.host.clone(), id }).collect(),
+        host: failure.host,
+        id: ids.pop()?,
+        time: failure.time,
+        regex: failure.regex + 1,
+        groups,
+        lines: failure.matches,
+    })
+}
+
+/// Looks a name up, IPv4 addresses first.
+fn addresses(name: &str) -> Vec<String> {
+    use std::net::ToSocketAddrs;
+    let found = (name, 0).to_socket_addrs().into_iter().flatten();
+    let mut addresses: Vec<_> = found.map(|addr| addr.ip().to_canonical()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(ADDRESSES_MAX);
+    addresses.iter().map(ToString::to_string).collect()
+}
+
+fn write_json(found: &[Match], out: &mut dyn Write) -> io::Result<()> {
+    match found.first() {
+        Some(found) => serde_json::to_writer(&mut *out, found)?,
+        None => out.write_all(b"{\"match\": false}")?,
+    }
+    out.write_all(b"\n")
+}
+
+/// Seconds since the epoch.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

@@ -1,0 +1,101 @@
+//! What `test` looks for: the expressions of a filter, of a jail, or one that was typed.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::{Failure, TestArgs};
+use crate::config;
+use crate::fail2ban::{UseDns, read_filter};
+use crate::failregex::Rules;
+
+/// What is looked for.
+#[derive(Debug)]
+pub(super) struct Sought {
+    pub(super) rules: Rules,
+    /// What of the journal is read.
+    pub(super) journalmatch: Vec<Vec<String>>,
+    /// For people, a line each.
+    pub(super) described: Vec<String>,
+}
+
+/// Finds it.
+///
+/// # Errors
+/// There is no such filter or jail, or it cannot be used.
+pub(super) fn sought(args: &TestArgs) -> Result<Sought, Failure> {
+    let loaded = config::load(&args.place.config);
+    let own = args.place.config.parent().unwrap_or(Path::new("/")).to_path_buf();
+    let theirs = args.config_dir.clone().or_else(|| Some(PathBuf::from("/etc/fail2ban")));
+    // Whoever names a folder means its filters and no others.
+    let folders: Vec<PathBuf> = match &args.config_dir {
+        Some(dir) => vec![dir.clone()],
+        None => std::iter::once(own).chain(theirs).collect(),
+    };
+    let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+    let journal = matches!(args.log.as_str(), "systemd-journal" | "journal") || args.stamped;
+    let mut sought = if is_name(&args.filter) {
+        let backend = if journal { "systemd" } else { "auto" };
+        match (read_filter(&folders, &args.filter, backend), None::<()>) {
+            (Ok(found), _) => Sought {
+                described: vec![format!("Use      failregex filter : {}", args.filter)],
+                journalmatch: found.journalmatch.clone(),
+                rules: Rules::of(&found, None),
+            },
+            (Err(_), Some(())) => unreachable!(),
+            (Err(problem), None) => return Err(Failure::Usage(problem.to_string())),
+        }
+    } else {
+        Sought {
+            described: vec!["Use        failregex line : as written".to_owned()],
+            journalmatch: Vec::new(),
+            rules: Rules {
+                failregex: vec![args.filter.clone()],
+                maxlines: 1,
+                ..Rules::default()
+            },
+        }
+    };
+    let rules = &mut sought.rules;
+    if let Some(ignore) = &args.ignoreregex {
+        rules.ignoreregex.push(ignore.clone());
+    }
+    if let Some(pattern) = &args.datepattern {
+        rules.datepattern = pattern.lines().map(str::to_owned).collect();
+    }
+    if let Some(zone) = &args.timezone {
+        rules.logtimezone = Some(zone.clone());
+    }
+    if let Some(lines) = args.maxlines {
+        rules.maxlines = lines.max(1);
+    }
+    if let Some(how) = &args.usedns {
+        rules.usedns = match how.as_str() {
+            "yes" => UseDns::Yes,
+            "warn" => UseDns::Warn,
+            "no" => UseDns::No,
+            "raw" => UseDns::Raw,
+            _ => return Err(Failure::Usage(format!("--usedns: \"{how}\" is none of yes, warn, no, raw"))),
+        };
+    }
+    if args.raw {
+        rules.usedns = UseDns::Raw;
+    }
+    if let Some(text) = &args.journalmatch {
+        sought.journalmatch = vec![text.split_ascii_whitespace().map(str::to_owned).collect()];
+    }
+    let described = &mut sought.described;
+    described.push(format!("Use              maxlines : {}", sought.rules.maxlines));
+    if !sought.rules.datepattern.is_empty() {
+        described.push(format!("Use           datepattern : {}", sought.rules.datepattern.join(" | ")));
+    }
+    Ok(sought)
+}
+
+/// `sshd`, `sshd[mode=aggressive]`, `./filter.d/own.conf`: the letters that a name has, and options behind it.
+fn is_name(text: &str) -> bool {
+    let (name, options) = text.split_once('[').map_or((text, None), |(name, rest)| (name, Some(rest)));
+    !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_.-".contains(&b))
+        && options.is_none_or(|rest| rest.trim_end().ends_with(']'))
+}
+
+pub(super) fn journal(_: &Sought, _: &mut dyn FnMut(f64, &str) -> Result<(), Failure>) -> Result<(), Failure> { Ok(()) }
