@@ -14,8 +14,9 @@
     reason = "a test that cannot go on should stop"
 )]
 
+use std::io::ErrorKind;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,7 +31,8 @@ use f2b_pipe::act::kill::{Victims, kill};
 use f2b_pipe::act::{Act, ActError, Ban, Banned, Kind, SetRef};
 use f2b_pipe::client::Client;
 use f2b_pipe::config::{
-    Backend, Blocktype, Config, Firewall, Jail, Mode, Ports, Rule, RuntimePaths,
+    Backend, Blocktype, Config, Firewall, Jail, Mode, PortRange, Ports, Protocol, Rule,
+    RuntimePaths,
 };
 use f2b_pipe::decide::BanFor;
 use f2b_pipe::exempt::{Bannable, Target};
@@ -61,16 +63,25 @@ fn jail(name: &str, ports: Ports) -> Jail {
         ignoreip_names: Vec::new(),
         ignoreself: false,
         ports,
+        protocols: Vec::new(),
+        blocktype: Blocktype::Drop,
         ipv6_prefix: 64,
     }
 }
 
 fn port(number: u16) -> Ports {
-    Ports::These(vec![(number.to_string(), number)])
+    Ports::These(vec![PortRange::one(&number.to_string(), number)])
 }
 
 fn config(blocktype: Blocktype) -> Config {
-    let web = Ports::These(vec![("http".into(), 80), ("https".into(), 443)]);
+    let web = Ports::These(vec![
+        PortRange::one("http", 80),
+        PortRange::one("https", 443),
+    ]);
+    let jail = |name: &str, ports| Jail {
+        blocktype,
+        ..jail(name, ports)
+    };
     let watched = Jail {
         mode: Mode::Observe,
         ..jail("watched", port(80))
@@ -486,10 +497,12 @@ fn rejecting_stands_in_input_and_leaves_nothing_in_raw() {
     assert!(!sh("iptables -w -t raw -S; ip6tables -w -t raw -S").contains("f2b-pipe"));
     drop(keeper);
     let config = config(Blocktype::Reject);
-    let plan = Plan::new(&config, &[]);
+    let [plan] = &Plan::all(&config, &[])[..] else {
+        panic!("one place is enough")
+    };
     for family in Family::ALL {
-        chain::remove(&plan, family).unwrap();
-        assert_eq!(chain::look(&plan, family).unwrap(), Found::Missing);
+        chain::remove_others(&config, &[], family).unwrap();
+        assert_eq!(chain::look(plan, family).unwrap(), Found::Missing);
     }
     assert!(!sh("iptables -w -S; ip6tables -w -S").contains("f2b-pipe"));
     std::fs::remove_dir_all(dir).unwrap();
@@ -600,7 +613,8 @@ fn open_connections_of_the_banned_are_reset() {
     let mut other_port = connected(&other, format!("192.0.2.7:{p_other}"));
     let mut other_peer = connected(&dual, format!("127.0.0.1:{p_dual}"));
     let mut config = config(Blocktype::Drop);
-    config.jails[0].ports = Ports::These(vec![("a".into(), p4), ("b".into(), p_dual)]);
+    config.jails[0].ports =
+        Ports::These(vec![PortRange::one("a", p4), PortRange::one("b", p_dual)]);
     let mut victims = Victims::default();
     for who in ["192.0.2.7", "2001:db8::"] {
         victims.add(&config, (0, target(who)));
@@ -653,6 +667,124 @@ fn the_banned_get_no_answer_on_the_jails_ports() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
+/// What becomes of a connection.
+fn tcp(to: &str) -> Option<ErrorKind> {
+    let patience = Duration::from_millis(300);
+    let connected = TcpStream::connect_timeout(&to.parse().unwrap(), patience);
+    connected.err().map(|error| error.kind())
+}
+
+/// What becomes of a packet to a port on which an echo waits.
+fn udp(to: &str) -> Option<ErrorKind> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    socket.connect(to).unwrap();
+    let answer = socket.send(b"x").and_then(|_| socket.recv(&mut [0; 1]));
+    answer.err().map(|error| error.kind())
+}
+
+/// Answers on `port` until the test ends.
+fn listen(port: u16) -> TcpListener {
+    let echo = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+    std::thread::spawn(move || {
+        let mut byte = [0; 1];
+        while let Ok((_, peer)) = echo.recv_from(&mut byte) {
+            let _ = echo.send_to(&byte, peer);
+        }
+    });
+    TcpListener::bind(("0.0.0.0", port)).unwrap()
+}
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn jails_that_drop_and_jails_that_reject_stand_side_by_side() {
+    own_network();
+    sh("ip addr add 192.0.2.7/32 dev lo; ip addr add 192.0.2.8/32 dev lo");
+    let (paths, dir) = runtime();
+    let mut config = config(Blocktype::Drop);
+    let range = PortRange {
+        written: "5060:5061".into(),
+        first: 5060,
+        last: 5061,
+    };
+    let both = vec![Protocol::Tcp, Protocol::Udp];
+    config.jails = vec![
+        Jail {
+            protocols: both.clone(),
+            ..jail("sip", Ports::These(vec![range]))
+        },
+        Jail {
+            protocols: both,
+            blocktype: Blocktype::Reject,
+            ..jail("dns", port(53))
+        },
+        Jail {
+            protocols: vec![Protocol::Udp],
+            ..jail("udp", port(69))
+        },
+    ];
+    let _answer = [53, 69, 5059, 5061].map(listen);
+    let keeper = Keeper::start(Arc::new(config.clone()), paths.clone()).unwrap();
+    let drops = || {
+        let rules = sh("iptables -w -t raw -S");
+        rules.contains("-A PREROUTING -j f2b-pipe\n") && rules.contains("f2bp-sip src -j DROP")
+    };
+    let rejects = || {
+        let rules = sh("iptables -w -S");
+        rules.contains("-A INPUT -j f2b-pipe\n")
+            && rules.contains("-p udp -m multiport --dports 53 -m set --match-set f2bp-dns src")
+    };
+    wait("both chains", || drops() && rejects());
+    wait("health", || keeper.health().chain && keeper.health().chain6);
+    let mut act = Act::new(&config);
+    for jail in 0..3 {
+        let ban = Ban {
+            jail,
+            ..ban("192.0.2.7", timed(600))
+        };
+        assert_eq!(act.ban(&ban, 0), Ok(Banned::New));
+    }
+    let dropped = Some(ErrorKind::TimedOut);
+    let unanswered = Some(ErrorKind::WouldBlock);
+    let refused = Some(ErrorKind::ConnectionRefused);
+    // A connection to an address of one's own comes from that address.
+    for (port, over_tcp, over_udp) in [
+        (53, refused, refused),
+        (69, None, unanswered),
+        (5059, None, None),
+        (5061, dropped, unanswered),
+    ] {
+        let banned = format!("192.0.2.7:{port}");
+        assert_eq!((tcp(&banned), udp(&banned)), (over_tcp, over_udp), "{port}");
+        let other = format!("192.0.2.8:{port}");
+        assert_eq!((tcp(&other), udp(&other)), (None, None), "{port}");
+    }
+    for wipe in [
+        "iptables -w -t raw -F",
+        "iptables -w -F INPUT",
+        "iptables -w -I INPUT 1 -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+        "iptables -w -F; iptables -w -X; iptables -w -t raw -F; iptables -w -t raw -X",
+    ] {
+        std::thread::sleep(Duration::from_millis(700));
+        let before = keeper.health().replaced;
+        sh(wipe);
+        wait(wipe, || keeper.health().replaced > before);
+        wait(wipe, || drops() && rejects());
+    }
+    drop(keeper);
+
+    // Once no jail rejects any more, nothing is left in INPUT.
+    config.jails.remove(1);
+    let keeper = Keeper::start(Arc::new(config.clone()), paths).unwrap();
+    let filter = || sh("iptables -w -S; ip6tables -w -S");
+    wait("only raw", || drops() && !filter().contains("f2b"));
+    wait("health", || keeper.health().chain6);
+    drop(keeper);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
 /// Commands, with a configuration and a runtime directory of their own.
 struct Commands {
     dir: PathBuf,
@@ -663,7 +795,8 @@ impl Commands {
     fn new() -> Self {
         own_network();
         let (paths, dir) = runtime();
-        let text = "[jail.web]\nstatus = [404]\nport = ['http']\nmaxretry = 3\n";
+        let text = "[jail.web]\nstatus = [404]\nport = ['http']\nmaxretry = 3\n\
+                    [jail.rude]\nstatus = [404]\nblocktype = 'reject'\n";
         std::fs::write(dir.join("f2b-pipe.toml"), text).unwrap();
         Self { dir, paths }
     }
@@ -710,6 +843,7 @@ fn a_ban_by_hand_holds_even_when_nothing_runs() {
     );
     assert!(!out.contains("but:"), "{out}");
     let rules = sh("iptables -w -t raw -S; ip6tables -w -t raw -S");
+    assert!(sh("iptables -w -S").contains("-A INPUT -j f2b-pipe"));
     for set in ["f2bp-manual", "f2bp-manual-n", "f2bp-manual6"] {
         assert!(rules.contains(&format!("--match-set {set} src")), "{rules}");
     }
@@ -829,7 +963,9 @@ fn off_and_back() {
     // For uninstalling; even while one runs, nothing comes back.
     commands.run("off --remove");
     std::thread::sleep(Duration::from_millis(1500));
-    let left = sh("iptables -w -t raw -S; ip6tables -w -t raw -S; ipset list -n");
+    let left = sh(
+        "iptables -w -t raw -S; ip6tables -w -t raw -S; iptables -w -S; ip6tables -w -S; ipset list -n",
+    );
     assert!(!left.contains("f2b"), "{left}");
     commands.run("reload");
     wait("all of it again", || {

@@ -1,4 +1,5 @@
-//! The rules that look into the sets: one chain, jumped to before anything else.
+//! The rules that look into the sets: a chain, jumped to before anything else. Jails that drop have theirs in raw
+//! PREROUTING, jails that reject in INPUT, as the kernel rejects nowhere earlier; either may be there without the other.
 //!
 //! The chain is written as a whole by one iptables-restore, so that there is no moment with half of it, and looked at by
 //! one `iptables -S`. Presence is not enough: a rule that accepts established connections, inserted above ours by
@@ -8,7 +9,7 @@ use std::fmt::Write as _;
 
 use super::tool::{self, ToolError};
 use super::{Kind, SetRef, jails};
-use crate::config::{Blocktype, Config, Ports};
+use crate::config::{Blocktype, Config, Jail, PortRange, Ports, Protocol};
 
 /// Its name, if the sets have their shipped prefix. Another prefix is another f2b-pipe, which has a chain of its own.
 const NAME: &str = "f2b-pipe";
@@ -16,6 +17,8 @@ const NAME: &str = "f2b-pipe";
 const SHIPPED_PREFIX: &str = "f2bp-";
 /// Longest name of a chain, bytes: XT_EXTENSION_MAXNAMELEN less NUL, and what iptables leaves of it.
 const NAME_MAX_BYTES: usize = 28;
+/// Ports that one rule takes, a range being two: XT_MULTI_PORTS of xt_multiport.h.
+const MULTIPORT_MAX: usize = 15;
 
 /// IPv4 or IPv6: each has its own iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +58,15 @@ impl Family {
         }
     }
 
+    /// `-p` of a protocol, with a blank behind; nothing for all of them.
+    fn match_protocol(self, protocol: Protocol) -> String {
+        match (protocol, self) {
+            (Protocol::All, _) => String::new(),
+            (Protocol::Icmp, Self::Inet6) => "-p ipv6-icmp ".to_owned(),
+            (protocol, _) => format!("-p {} ", protocol.name()),
+        }
+    }
+
     fn of(kind: Kind) -> Self {
         match kind {
             Kind::Ip4 | Kind::Net4 => Self::Inet,
@@ -63,7 +75,7 @@ impl Family {
     }
 }
 
-/// Where the chain stands.
+/// Where a chain stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// `raw`.
@@ -84,7 +96,10 @@ impl Place {
         hook: "INPUT",
     };
 
-    /// Where it belongs.
+    /// Wherever one may stand.
+    pub const ALL: [Self; 2] = [Self::DROP, Self::REJECT];
+
+    /// Where one belongs.
     #[must_use]
     pub fn of(blocktype: Blocktype) -> Self {
         match blocktype {
@@ -92,18 +107,9 @@ impl Place {
             Blocktype::Reject => Self::REJECT,
         }
     }
-
-    /// Where it may be left over from another configuration.
-    fn other(self) -> Self {
-        if self == Self::DROP {
-            Self::REJECT
-        } else {
-            Self::DROP
-        }
-    }
 }
 
-/// The chain as it should be.
+/// A chain as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Its name.
@@ -115,25 +121,49 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The rules for those sets of the configuration that are in `sets`; a rule cannot name a set that is not there.
+    /// One for `firewall.blocktype`, and one for the other type if a jail wants it; with rules for those sets of the
+    /// configuration that are in `sets`, since a rule cannot name a set that is not there.
     #[must_use]
-    pub fn new(config: &Config, sets: &[SetRef]) -> Self {
+    pub fn all(config: &Config, sets: &[SetRef]) -> Vec<Self> {
         let firewall = &config.firewall;
-        let mut rules = Vec::new();
-        for (_, jail) in jails(config) {
+        let mut plans: Vec<Self> = Vec::new();
+        let usual = (firewall.blocktype, None);
+        let of_jails = jails(config).map(|(_, jail)| (jail.blocktype, Some(jail)));
+        for (blocktype, jail) in std::iter::once(usual).chain(of_jails) {
+            let place = Place::of(blocktype);
+            let at = plans.iter().position(|plan| plan.place == place);
+            let at = at.unwrap_or_else(|| {
+                plans.push(Self {
+                    chain: chain_name(&firewall.set_prefix),
+                    place,
+                    rules: Vec::new(),
+                });
+                plans.len() - 1
+            });
+            let (Some(plan), Some(jail)) = (plans.get_mut(at), jail) else {
+                continue;
+            };
             for set in SetRef::of(&firewall.set_prefix, jail) {
                 if sets.contains(&set) {
-                    for rule in rules_for(&set, &jail.ports, firewall.blocktype) {
-                        rules.push((Family::of(set.kind), set.name.clone(), rule));
-                    }
+                    plan.add(&set, jail);
                 }
             }
         }
-        Self {
-            chain: chain_name(&firewall.set_prefix),
-            place: Place::of(firewall.blocktype),
-            rules,
-        }
+        plans
+    }
+
+    fn add(&mut self, set: &SetRef, jail: &Jail) {
+        let family = Family::of(set.kind);
+        let rules = rules_for(set, jail).into_iter();
+        self.rules
+            .extend(rules.map(|rule| (family, set.name.clone(), rule)));
+    }
+
+    /// For people: which chain it is.
+    #[must_use]
+    pub fn named(&self, family: Family) -> String {
+        let Self { chain, place, .. } = self;
+        format!("{} chain {chain} (table {})", family.name(), place.table)
     }
 
     /// What iptables-restore makes the chain from, when `jumps` old jumps to it are to go.
@@ -170,7 +200,7 @@ pub enum Found {
 }
 
 impl Found {
-    /// For people: "the chain f2b-pipe " ... .
+    /// For people: "the IPv4 chain f2b-pipe (table raw) " ... .
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
@@ -188,7 +218,7 @@ impl Found {
 /// # Errors
 /// iptables does not work.
 pub fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
-    Ok(seen(plan, family, &listing(plan.place, family)?).0)
+    Ok(seen(plan, family, &listing(plan.place, family)?))
 }
 
 /// Puts the chain in place, whatever is there now. Only under the lock: two at once make two jumps.
@@ -196,44 +226,32 @@ pub fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
 /// # Errors
 /// iptables does not work; what was there stays.
 pub fn place(plan: &Plan, family: Family) -> Result<(), ToolError> {
-    let (_, jumps) = seen(plan, family, &listing(plan.place, family)?);
+    let jumps = jumps(&listing(plan.place, family)?, plan.place, &plan.chain);
     restore(family, &plan.text(family, jumps))
 }
 
-/// Takes away a chain that is left over where it does not belong with this blocktype.
+/// Takes away what stands, of our name or left over from another configuration, in a place that none of `plans` is for.
 ///
 /// # Errors
-/// iptables does not work.
-pub fn remove_from_other_place(plan: &Plan, family: Family) -> Result<(), ToolError> {
-    remove_from(plan, plan.place.other(), family)
+/// iptables does not work; the first of several.
+pub fn remove_others(config: &Config, plans: &[Plan], family: Family) -> Result<(), ToolError> {
+    let unwanted = |place: &Place| plans.iter().all(|plan| plan.place != *place);
+    let chain = chain_name(&config.firewall.set_prefix);
+    let mut done = Ok(());
+    for place in Place::ALL.into_iter().filter(unwanted) {
+        done = done.and(remove_from(&chain, place, family));
+    }
+    done
 }
 
-/// Takes the chain away, wherever it is.
-///
-/// # Errors
-/// iptables does not work.
-pub fn remove(plan: &Plan, family: Family) -> Result<(), ToolError> {
-    remove_from(plan, plan.place, family)?;
-    remove_from(plan, plan.place.other(), family)
-}
-
-fn remove_from(plan: &Plan, place: Place, family: Family) -> Result<(), ToolError> {
+fn remove_from(chain: &str, place: Place, family: Family) -> Result<(), ToolError> {
     let Place { table, hook } = place;
-    let chain = &plan.chain;
     let listing = listing(place, family)?;
-    let (_, jumps) = seen(
-        &Plan {
-            place,
-            ..plan.clone()
-        },
-        family,
-        &listing,
-    );
     if !listing.lines().any(|line| line == format!("-N {chain}")) {
         return Ok(());
     }
     let mut text = format!("*{table}\n:{chain} - [0:0]\n");
-    for _ in 0..jumps {
+    for _ in 0..jumps(&listing, place, chain) {
         writeln!(text, "-D {hook} -j {chain}").unwrap_or_default();
     }
     writeln!(text, "-X {chain}\nCOMMIT").unwrap_or_default();
@@ -248,13 +266,19 @@ fn restore(family: Family, text: &str) -> Result<(), ToolError> {
     tool::succeed(family.restore(), &["--noflush", "-w", "5"], text).map(drop)
 }
 
-/// What a listing says, and how many jumps to the chain it has. A rule is compared by the set it looks into: the rest of
-/// it is written differently by every version of iptables, and nobody changes it by accident.
-fn seen(plan: &Plan, family: Family, listing: &str) -> (Found, usize) {
+/// How many jumps to `chain` a listing has.
+fn jumps(listing: &str, place: Place, chain: &str) -> usize {
+    let jump = format!("-A {} -j {chain}", place.hook);
+    listing.lines().filter(|line| *line == jump).count()
+}
+
+/// What a listing says. A rule is compared by the set it looks into: the rest of it is written differently by every
+/// version of iptables, and nobody changes it by accident.
+fn seen(plan: &Plan, family: Family, listing: &str) -> Found {
     let jump = format!("-A {} -j {}", plan.place.hook, plan.chain);
     let from_hook = format!("-A {} ", plan.place.hook);
     let own = format!("-A {} ", plan.chain);
-    let jumps = listing.lines().filter(|line| *line == jump).count();
+    let jumps = jumps(listing, plan.place, &plan.chain);
     // Another f2b-pipe with another prefix wants to be first, too; between the two it does not matter who is.
     let first = listing
         .lines()
@@ -269,7 +293,7 @@ fn seen(plan: &Plan, family: Family, listing: &str) -> (Found, usize) {
         .iter()
         .filter(|rule| rule.0 == family)
         .map(|rule| Some(rule.1.as_str()));
-    let found = if jumps == 0 {
+    if jumps == 0 {
         Found::Missing
     } else if first != Some(&jump) {
         Found::Overtaken
@@ -279,8 +303,7 @@ fn seen(plan: &Plan, family: Family, listing: &str) -> (Found, usize) {
         Found::Changed
     } else {
         Found::InPlace
-    };
-    (found, jumps)
+    }
 }
 
 /// The set that a listed rule looks into.
@@ -290,30 +313,81 @@ fn set_in(rule: &str) -> Option<&str> {
 }
 
 /// The rules of one set.
-fn rules_for(set: &SetRef, ports: &Ports, blocktype: Blocktype) -> Vec<String> {
-    let source = format!("-m set --match-set {} src", set.name);
-    let tcp = match ports {
-        Ports::All => "-p tcp".to_owned(),
-        Ports::These(ports) => {
-            let mut numbers: Vec<u16> = ports.iter().map(|(_, number)| *number).collect();
-            numbers.sort_unstable();
-            numbers.dedup();
-            let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
-            format!("-p tcp -m multiport --dports {}", numbers.join(","))
-        }
-    };
-    match (blocktype, ports) {
-        (Blocktype::Drop, Ports::All) => vec![format!("{source} -j DROP")],
-        (Blocktype::Drop, Ports::These(_)) => vec![format!("{tcp} {source} -j DROP")],
-        (Blocktype::Reject, _) => {
+fn rules_for(set: &SetRef, jail: &Jail) -> Vec<String> {
+    let family = Family::of(set.kind);
+    let mut rules = Vec::new();
+    for protocol in protocols(jail) {
+        let target = match (jail.blocktype, protocol) {
+            (Blocktype::Drop, _) => "DROP",
             // A reset is only for TCP.
-            let mut rules = vec![format!("{tcp} {source} -j REJECT --reject-with tcp-reset")];
-            if *ports == Ports::All {
-                rules.push(format!("{source} -j REJECT"));
+            (Blocktype::Reject, Protocol::Tcp) => "REJECT --reject-with tcp-reset",
+            (Blocktype::Reject, _) => "REJECT",
+        };
+        let to = match (&jail.ports, protocol) {
+            (Ports::All, _) | (_, Protocol::Icmp | Protocol::All) => vec![String::new()],
+            (Ports::These(ports), _) => match_ports(ports),
+        };
+        let protocol = family.match_protocol(protocol);
+        rules.extend(to.iter().map(|ports| {
+            format!(
+                "{protocol}{ports}-m set --match-set {} src -j {target}",
+                set.name
+            )
+        }));
+    }
+    rules
+}
+
+/// The protocols that a jail's rules are for, each in rules of its own.
+fn protocols(jail: &Jail) -> Vec<Protocol> {
+    use Protocol::{All, Dccp, Sctp, Tcp, Udp, Udplite};
+    let written = &jail.protocols;
+    match (&jail.ports, jail.blocktype) {
+        (Ports::These(_), _) if written.is_empty() => vec![Tcp],
+        (Ports::These(_), _) if written.contains(&All) => vec![Tcp, Udp, Sctp, Dccp, Udplite],
+        (Ports::All, blocktype) if written.is_empty() || written.contains(&All) => {
+            match blocktype {
+                Blocktype::Drop => vec![All],
+                Blocktype::Reject => vec![Tcp, All],
             }
-            rules
+        }
+        _ => written.clone(),
+    }
+}
+
+/// `-m multiport`, with a blank behind, as often as it takes.
+fn match_ports(ports: &[PortRange]) -> Vec<String> {
+    let mut ranges: Vec<(u16, u16)> = ports.iter().map(|p| (p.first, p.last)).collect();
+    ranges.sort_unstable();
+    // A range takes in the next one if that begins within it.
+    ranges.dedup_by(|next, range| {
+        let within = next.0 <= range.1;
+        if within {
+            range.1 = range.1.max(next.1);
+        }
+        within
+    });
+    let mut matches = Vec::new();
+    let (mut list, mut taken) = (String::new(), 0);
+    for (first, last) in ranges {
+        let takes = if first == last { 1 } else { 2 };
+        if taken + takes > MULTIPORT_MAX {
+            matches.push(std::mem::take(&mut list));
+            taken = 0;
+        }
+        taken += takes;
+        let comma = if list.is_empty() { "" } else { "," };
+        // Writing to a String cannot fail.
+        match first == last {
+            true => write!(list, "{comma}{first}").unwrap_or_default(),
+            false => write!(list, "{comma}{first}:{last}").unwrap_or_default(),
         }
     }
+    matches.push(list);
+    matches
+        .iter()
+        .map(|list| format!("-m multiport --dports {list} "))
+        .collect()
 }
 
 fn chain_name(set_prefix: &str) -> String {
@@ -328,20 +402,39 @@ fn chain_name(set_prefix: &str) -> String {
 mod tests {
     use super::*;
 
-    fn plan() -> Plan {
-        let web = Ports::These(vec![("http".into(), 80), ("https".into(), 443)]);
-        let mut rules = Vec::new();
-        for (jail, ports) in [("web", &web), ("all", &Ports::All)] {
-            let set = SetRef::new("f2bp-", jail, Kind::Ip4, 64);
-            for rule in rules_for(&set, ports, Blocktype::Drop) {
-                rules.push((Family::Inet, set.name.clone(), rule));
-            }
+    fn jail(name: &str, ports: Ports, protocols: &[Protocol], blocktype: Blocktype) -> Jail {
+        Jail {
+            name: name.into(),
+            ports,
+            protocols: protocols.to_vec(),
+            blocktype,
+            ..Config::default().manual
         }
-        Plan {
+    }
+
+    fn ports(words: &[&str]) -> Ports {
+        crate::config::place::ports_of(words).unwrap()
+    }
+
+    fn plan() -> Plan {
+        let mut plan = Plan {
             chain: NAME.into(),
             place: Place::DROP,
-            rules,
+            rules: Vec::new(),
+        };
+        for (name, ports) in [("web", ports(&["http", "https"])), ("all", Ports::All)] {
+            let jail = jail(name, ports, &[], Blocktype::Drop);
+            plan.add(&SetRef::new("f2bp-", name, Kind::Ip4, 64), &jail);
         }
+        plan
+    }
+
+    /// The rules of a jail called x, without the part that all of them have.
+    fn rules(kind: Kind, words: &[&str], protocols: &[Protocol], blocktype: Blocktype) -> String {
+        let jail = jail("x", ports(words), protocols, blocktype);
+        let set = SetRef::new("f2bp-", "x", kind, 64);
+        let same = format!("-m set --match-set {} src -j ", set.name);
+        rules_for(&set, &jail).join("; ").replace(&same, "")
     }
 
     #[test]
@@ -356,15 +449,79 @@ mod tests {
     }
 
     #[test]
-    fn rejecting_everything_takes_two_rules() {
-        let set = SetRef::new("f2bp-", "all", Kind::Ip6, 64);
+    fn each_protocol_has_a_rule_of_its_own() {
+        use Blocktype::{Drop, Reject};
+        use Protocol::{All, Icmp, Tcp, Udp};
+        let dns = &["53"];
         assert_eq!(
-            rules_for(&set, &Ports::All, Blocktype::Reject),
-            [
-                "-p tcp -m set --match-set f2bp-all6 src -j REJECT --reject-with tcp-reset",
-                "-m set --match-set f2bp-all6 src -j REJECT"
-            ]
+            rules(Kind::Ip4, dns, &[Tcp, Udp], Drop),
+            "-p tcp -m multiport --dports 53 DROP; -p udp -m multiport --dports 53 DROP"
         );
+        assert_eq!(
+            rules(Kind::Ip6, dns, &[Tcp, Udp], Reject),
+            "-p tcp -m multiport --dports 53 REJECT --reject-with tcp-reset; -p udp -m multiport --dports 53 REJECT"
+        );
+        assert_eq!(
+            rules(Kind::Ip4, dns, &[Icmp], Drop),
+            "-p icmp DROP",
+            "it has no ports"
+        );
+        assert_eq!(rules(Kind::Ip6, dns, &[Icmp], Drop), "-p ipv6-icmp DROP");
+        assert_eq!(
+            rules(Kind::Ip4, dns, &[All], Drop).matches("DROP").count(),
+            5
+        );
+        assert_eq!(rules(Kind::Ip4, &["all"], &[Tcp], Drop), "-p tcp DROP");
+        assert_eq!(rules(Kind::Ip4, &["all"], &[All], Drop), "DROP");
+        assert_eq!(
+            rules(Kind::Ip4, &["all"], &[], Reject),
+            "-p tcp REJECT --reject-with tcp-reset; REJECT"
+        );
+    }
+
+    #[test]
+    fn a_rule_takes_fifteen_ports_and_a_range_is_two() {
+        let numbers: Vec<String> = (1..=32).map(|n| (2 * n).to_string()).collect();
+        let words: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        let rules = |words| rules(Kind::Ip4, words, &[], Blocktype::Drop);
+        assert_eq!(
+            rules(&words),
+            "-p tcp -m multiport --dports 2,4,6,8,10,12,14,16,18,20,22,24,26,28,30 DROP; \
+             -p tcp -m multiport --dports 32,34,36,38,40,42,44,46,48,50,52,54,56,58,60 DROP; \
+             -p tcp -m multiport --dports 62,64 DROP"
+        );
+        let ranges = "1:2 11:12 21:22 31:32 41:42 51:52 61:62 71:72 80:90 85:99 80";
+        let words: Vec<&str> = ranges.split(' ').collect();
+        assert_eq!(
+            rules(&words),
+            "-p tcp -m multiport --dports 1:2,11:12,21:22,31:32,41:42,51:52,61:62 DROP; \
+             -p tcp -m multiport --dports 71:72,80:99 DROP"
+        );
+    }
+
+    #[test]
+    fn jails_that_reject_have_a_chain_of_their_own() {
+        let mut config = Config::default();
+        let places = |config: &Config| {
+            let sets = keeper_sets(config);
+            let plans = Plan::all(config, &sets);
+            let shown = |plan: &Plan| (plan.place.table, plan.rules.len());
+            plans.iter().map(shown).collect::<Vec<_>>()
+        };
+        let [all] = places(&config)[..] else { panic!() };
+        config.jails[0].blocktype = Blocktype::Reject;
+        assert_eq!(places(&config), [("raw", all.1 - 2), ("filter", 2)]);
+        config.firewall.blocktype = Blocktype::Reject;
+        assert_eq!(places(&config), [("filter", 2), ("raw", all.1 - 2)]);
+        for jail in config.jails.iter_mut().chain([&mut config.manual]) {
+            jail.blocktype = Blocktype::Reject;
+        }
+        assert_eq!(places(&config), [("filter", all.1)]);
+    }
+
+    /// Those that a keeper makes at once.
+    fn keeper_sets(config: &Config) -> Vec<SetRef> {
+        super::super::keeper::wanted(config, &[])
     }
 
     #[test]
@@ -376,24 +533,17 @@ mod tests {
         let other = "-A PREROUTING -m conntrack --ctstate ESTABLISHED -j ACCEPT\n";
         let neighbour = "-A PREROUTING -j f2b-pipe-x\n";
         let seen = |listing: &str| seen(&plan(), Family::Inet, listing);
-        assert_eq!(seen(head), (Found::Missing, 0));
-        assert_eq!(
-            seen(&format!("{head}{jump}{other}{own}")),
-            (Found::InPlace, 1)
-        );
+        assert_eq!(seen(head), Found::Missing);
+        assert_eq!(seen(&format!("{head}{jump}{other}{own}")), Found::InPlace);
         assert_eq!(
             seen(&format!("{head}{neighbour}{jump}{own}")),
-            (Found::InPlace, 1)
+            Found::InPlace
         );
-        assert_eq!(
-            seen(&format!("{head}{other}{jump}{own}")),
-            (Found::Overtaken, 1)
-        );
-        assert_eq!(
-            seen(&format!("{head}{jump}{jump}{own}")),
-            (Found::Doubled, 2)
-        );
-        assert_eq!(seen(&format!("{head}{jump}")), (Found::Changed, 1));
+        assert_eq!(seen(&format!("{head}{other}{jump}{own}")), Found::Overtaken);
+        assert_eq!(seen(&format!("{head}{jump}{jump}{own}")), Found::Doubled);
+        assert_eq!(seen(&format!("{head}{jump}")), Found::Changed);
+        let twice = format!("{head}{jump}{jump}");
+        assert_eq!(jumps(&twice, Place::DROP, NAME), 2);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::notify;
 
 /// How often the off switch, the lock and the names of the sets are looked at.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
-/// How often the chain is looked at without a reason: legacy iptables does not tell of its changes.
+/// How often the chains are looked at without a reason: legacy iptables does not tell of its changes.
 const LOOK: Duration = Duration::from_secs(60);
 /// From the news of a deleted rule to the look: whoever reloads a firewall deletes many.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -72,9 +72,9 @@ pub struct Health {
     pub owner: bool,
     /// Nobody is banned (`f2b-pipe off`).
     pub off: bool,
-    /// The IPv4 chain was in place at the last look.
+    /// The IPv4 chains were in place at the last look.
     pub chain: bool,
-    /// The IPv6 chain was.
+    /// The IPv6 chains were.
     pub chain6: bool,
     /// How many sets are in use.
     pub sets: usize,
@@ -427,20 +427,20 @@ impl<'a> Keep<'a> {
         self.learnt = false;
         self.learn_at = now;
         self.place_at = Some(now);
-        let plan = Plan::new(self.config, &[]);
+        let plans = Plan::all(self.config, &[]);
         for family in Family::ALL {
-            if let Err(error) = chain::remove_from_other_place(&plan, family) {
+            if let Err(error) = chain::remove_others(self.config, &plans, family) {
                 // The other table may not even exist; what is wrong with ours is said when it is written.
                 log::debug!("{}: {error}", family.name());
             }
         }
         let (shared, to) = (Arc::clone(self.shared), self.to.clone());
-        let table = plan.place.table;
+        let tables: Vec<&str> = plans.iter().map(|plan| plan.place.table).collect();
         let watching = std::thread::Builder::new()
             .name("rules".into())
             .spawn(move || {
                 crate::sys::stand_back();
-                watch_rules(&shared, &to, table);
+                watch_rules(&shared, &to, &tables);
             });
         self.troubles.set("watching the rules", &watching);
     }
@@ -510,7 +510,7 @@ impl<'a> Keep<'a> {
         }
     }
 
-    /// Writes the chain if that is due; else looks at it if that is due.
+    /// Writes the chains if that is due; else looks at them if that is due.
     fn keep_chain(&mut self, now: Instant) {
         let place = self.place_at.is_some_and(|at| now >= at);
         let look = now >= self.look_at;
@@ -521,53 +521,59 @@ impl<'a> Keep<'a> {
             }
             return;
         }
-        let plan = Plan::new(self.config, &self.sets);
+        let plans = Plan::all(self.config, &self.sets);
         let mut failed = false;
-        let mut fought = false;
-        for (family, in_place) in Family::ALL.into_iter().zip(&mut self.in_place) {
+        let mut fought = None;
+        self.in_place = [true; 2];
+        for (plan, family) in plans
+            .iter()
+            .flat_map(|plan| Family::ALL.map(|family| (plan, family)))
+        {
             let found = if place {
-                chain::place(&plan, family).map(|()| Found::InPlace)
+                chain::place(plan, family).map(|()| Found::InPlace)
             } else {
-                chain::look(&plan, family).and_then(|found| match found {
+                chain::look(plan, family).and_then(|found| match found {
                     Found::InPlace => Ok(found),
                     Found::Missing | Found::Overtaken | Found::Doubled | Found::Changed => {
-                        chain::place(&plan, family).map(|()| found)
+                        chain::place(plan, family).map(|()| found)
                     }
                 })
             };
             if let Ok(found) = found
                 && found != Found::InPlace
             {
-                fought = true;
+                fought = Some(plan);
                 self.replaced += 1;
                 log::warn!(
-                    "the {} chain {} {}; it is back in place",
-                    family.name(),
-                    plan.chain,
+                    "the {} {}; it is back in place",
+                    plan.named(family),
                     found.words()
                 );
             }
-            *in_place = found.is_ok();
+            let [inet, inet6] = &mut self.in_place;
+            match family {
+                Family::Inet => *inet &= found.is_ok(),
+                Family::Inet6 => *inet6 &= found.is_ok(),
+            }
             failed |= found.is_err();
-            self.troubles
-                .set(&format!("{} chain {}", family.name(), plan.chain), &found);
+            self.troubles.set(&plan.named(family), &found);
         }
         let now = Instant::now();
         self.last_look = now;
         self.look_at = now + LOOK;
         self.place_at = failed.then(|| now + RETRY);
-        if !fought {
+        let Some(plan) = fought else {
             self.fights = if look { 0 } else { self.fights };
-        } else {
-            self.fights += 1;
-            if self.fights == FIGHTS {
-                log::warn!(
-                    "another program changes the rules again and again (see `iptables -t {} -S`); the chain {} is put back once \
-                     a minute from now on",
-                    plan.place.table,
-                    plan.chain
-                );
-            }
+            return;
+        };
+        self.fights += 1;
+        if self.fights == FIGHTS {
+            log::warn!(
+                "another program changes the rules again and again (see `iptables -t {} -S`); the chain {} is put back once \
+                 a minute from now on",
+                plan.place.table,
+                plan.chain
+            );
         }
     }
 
@@ -739,8 +745,8 @@ fn renewal(member: &Member) -> Option<BanFor> {
     }
 }
 
-/// Listens for rules that are deleted or inserted in our table, and passes it on.
-fn watch_rules(shared: &Shared, to: &SyncSender<Event>, table: &str) {
+/// Listens for rules that are deleted or inserted in our tables, and passes it on.
+fn watch_rules(shared: &Shared, to: &SyncSender<Event>, tables: &[&str]) {
     /// NFNLGRP_NFTABLES (7) as a bit of nl_groups.
     const GROUP: u32 = 1 << 6;
     let stopped = || shared.stop.load(Ordering::Relaxed);
@@ -752,7 +758,7 @@ fn watch_rules(shared: &Shared, to: &SyncSender<Event>, table: &str) {
         let mut listening = true;
         while listening && !stopped() {
             let mut ours = false;
-            match socket.news(|kind, payload| ours |= concerns(table, kind, payload)) {
+            match socket.news(|kind, payload| ours |= concerns(tables, kind, payload)) {
                 Ok(()) | Err(WireError::Malformed) => {}
                 // News were lost (ENOBUFS): perhaps ours.
                 Err(_) => (ours, listening) = (true, false),
@@ -764,12 +770,12 @@ fn watch_rules(shared: &Shared, to: &SyncSender<Event>, table: &str) {
     }
 }
 
-/// Whether a message of nf_tables is about a rule, chain or table of `table` that can have moved us: linux/netfilter/nf_tables.h
+/// Whether a message of nf_tables is about one of `tables`, a chain or rule in it, and can have moved us: linux/netfilter/nf_tables.h
 /// NFT_MSG_DELTABLE, DELCHAIN, NEWRULE, DELRULE; the table's name is attribute 1 in each.
-fn concerns(table: &str, kind: u16, payload: &[u8]) -> bool {
+fn concerns(tables: &[&str], kind: u16, payload: &[u8]) -> bool {
     const NFNL_SUBSYS_NFTABLES: u16 = 10;
     kind >> 8 == NFNL_SUBSYS_NFTABLES
         && matches!(kind & 0xff, 2 | 5 | 6 | 8)
         && netlink::attrs(payload.get(4..).unwrap_or_default())
-            .any(|(attr, value)| attr == 1 && netlink::text(value) == table)
+            .any(|(attr, value)| attr == 1 && tables.contains(&netlink::text(value).as_str()))
 }

@@ -111,7 +111,8 @@ pub struct Victims {
 impl Victims {
     /// One more.
     pub fn add(&mut self, config: &Config, (id, who): (JailId, Target)) {
-        let Some(jail) = jail(config, id) else {
+        // Only TCP has connections that can be reset.
+        let Some(jail) = jail(config, id).filter(|jail| jail.closes_tcp()) else {
             return;
         };
         let (kind, who) = place_of(who, jail.ipv6_prefix);
@@ -131,10 +132,7 @@ impl Victims {
     /// Whether a connection from `peer` to `port` is to be reset.
     fn has(&self, peer: IpAddr, port: u16) -> bool {
         let peer = Client::new(peer);
-        let closed = |ports: &Ports| match ports {
-            Ports::All => true,
-            Ports::These(ports) => ports.iter().any(|(_, number)| *number == port),
-        };
+        let closed = |ports: &Ports| ports.closes(port);
         self.prefixes.iter().any(|prefix| {
             self.clients
                 .get(&(peer.counted(*prefix), *prefix))
@@ -214,6 +212,7 @@ fn connection(message: &[u8]) -> Option<(IpAddr, u16, [u8; SOCKID_BYTES])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PortRange;
 
     #[test]
     fn a_dumped_socket_is_read_where_the_kernel_puts_it() {
@@ -235,7 +234,7 @@ mod tests {
 
     #[test]
     fn only_the_jails_ports_and_the_clients_prefix() {
-        let web = Ports::These(vec![("http".into(), 80)]);
+        let web = Ports::These(vec![PortRange::one("http", 80)]);
         let mut victims = Victims::default();
         let client = |text: &str| Client::new(text.parse().unwrap());
         victims.prefixes.insert(64);

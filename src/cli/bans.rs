@@ -386,25 +386,21 @@ fn sets(config: &Config, ipset: &mut Ipset) -> Result<Vec<SetRef>, ActError> {
     Ok(sets)
 }
 
-/// What is wrong with the chain, for each family. With `repair`, and if nobody else holds the lock, it is put in place first.
+/// What is wrong with the chains, for each family. With `repair`, and if nobody else holds the lock, they are put in place first.
 fn chain_troubles(config: &Config, sets: &[SetRef], repair: bool, lock: &Path) -> Vec<String> {
-    let plan = Plan::new(config, sets);
+    let plans = Plan::all(config, sets);
     let lock = match repair {
         true => try_lock(lock).ok().flatten(),
         false => None,
     };
     let mut troubles = Vec::new();
-    for family in Family::ALL {
-        let mut found = chain::look(&plan, family);
+    let each = |plan| Family::ALL.map(|family| (plan, family));
+    for (plan, family) in plans.iter().flat_map(each) {
+        let mut found = chain::look(plan, family);
         if lock.is_some() && !matches!(found, Ok(Found::InPlace)) {
-            found = chain::place(&plan, family).map(|()| Found::InPlace);
+            found = chain::place(plan, family).map(|()| Found::InPlace);
         }
-        let about = format!(
-            "{} chain {} (table {})",
-            family.name(),
-            plan.chain,
-            plan.place.table
-        );
+        let about = plan.named(family);
         troubles.extend(match found {
             Ok(Found::InPlace) => None,
             Ok(Found::Missing) => Some(format!("{about} is not there, so nobody is kept out")),

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use self::report::{Area, Finding, Level, Report};
 use super::{CheckArgs, Done, Failure, Outcome};
-use crate::config::{self, Config, Loaded, Mode, Ports, Severity};
+use crate::config::{self, Config, Loaded, Mode, Severity};
 use crate::decide::BanFor;
 use crate::httpd;
 
@@ -179,10 +179,7 @@ impl<'a> Jail<'a> {
                 BanFor::Timed(seconds) => i64::from(seconds.get()),
                 BanFor::Forever => -1,
             },
-            port: match &jail.ports {
-                Ports::All => vec!["all"],
-                Ports::These(ports) => ports.iter().map(|(written, _)| written.as_str()).collect(),
-            },
+            port: jail.ports.written(),
         }
     }
 }

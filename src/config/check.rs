@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::decide::BanFor;
 
-use super::place::{Services, Who};
+use super::place::Who;
 use super::problem::{Place, Problems, Wrong};
 use super::suggest::nearest;
 use super::text::{Node, Table, Value, join};
@@ -35,13 +35,14 @@ const SETTINGS: &[&str] = &[
     "ignoreip",
     "ignoreself",
     "port",
+    "protocol",
     "ipv6_prefix",
     "mode",
     "enabled",
 ];
 
 /// Keys of a jail beside [`SETTINGS`] and [`CONDITIONS`].
-const RULE: &[&str] = &["any", "not", "weight", "distinct", "count"];
+const RULE: &[&str] = &["any", "not", "weight", "distinct", "count", "blocktype"];
 
 /// Keys of a jail, of its `any` and of its `not`.
 const CONDITIONS: &[&str] = &[
@@ -86,16 +87,15 @@ fn bare_jail(name: &str) -> Jail {
         ignoreip_names: Vec::new(),
         ignoreself: true,
         ports: Ports::All,
+        protocols: Vec::new(),
+        blocktype: Blocktype::Drop,
         ipv6_prefix: 64,
     }
 }
 
 /// Checks a whole tree. Jails of which a key stands in `doubtful` are left out: that part of them could not be read.
 pub(super) fn check(tree: &Table, doubtful: &[String], problems: &mut Problems) -> Config {
-    let mut check = Check {
-        problems,
-        services: Services::default(),
-    };
+    let mut check = Check { problems };
     let mut config = Config {
         path: None,
         firewall: Firewall {
@@ -132,6 +132,7 @@ pub(super) fn check(tree: &Table, doubtful: &[String], problems: &mut Problems) 
             _ => check.unknown_section(key, node),
         }
     }
+    config.manual.blocktype = config.firewall.blocktype;
     let jails = check.section(tree, "jail");
     for (name, node) in jails.iter().flat_map(|jails| &jails.0) {
         let path = join("jail", name);
@@ -177,7 +178,6 @@ fn share_sets(a: &str, b: &str) -> bool {
 
 struct Check<'a> {
     problems: &'a mut Problems,
-    services: Services,
 }
 
 impl Check<'_> {
@@ -295,9 +295,7 @@ impl Check<'_> {
                     value::word(v, &[("ipset", Backend::Ipset), ("dry-run", Backend::DryRun)])
                 }),
                 "set_prefix" => self.set(&mut firewall.set_prefix, node, &path, set_prefix),
-                "blocktype" => self.set(&mut firewall.blocktype, node, &path, |v| {
-                    value::word(v, &[("drop", Blocktype::Drop), ("reject", Blocktype::Reject)])
-                }),
+                "blocktype" => self.set(&mut firewall.blocktype, node, &path, blocktype),
                 "kill_connections" => self.set(&mut firewall.kill_connections, node, &path, value::boolean),
                 _ => self.unknown(key, node, "firewall", &["backend", "set_prefix", "blocktype", "kill_connections"]),
             }
@@ -324,9 +322,17 @@ impl Check<'_> {
             "port" => {
                 let entries = node.entries();
                 let values: Vec<&Value> = entries.iter().map(|entry| &entry.value).collect();
-                let ports = place::ports(&values, &mut self.services);
+                let ports = place::ports(&values);
                 if let Some(ports) = self.told(&node.place, path, ports) {
                     jail.ports = ports;
+                }
+            }
+            "protocol" => {
+                let entries = node.entries();
+                let values: Vec<&Value> = entries.iter().map(|entry| &entry.value).collect();
+                let protocols = place::protocols(&values);
+                if let Some(protocols) = self.told(&node.place, path, protocols) {
+                    jail.protocols = protocols;
                 }
             }
             "ipv6_prefix" => {
@@ -387,6 +393,7 @@ impl Check<'_> {
                     distinct(v).map(Some)
                 }),
                 "count" => self.count(node, &path),
+                "blocktype" => self.set(&mut jail.blocktype, node, &path, blocktype),
                 later_jail if LATER_JAIL.contains(&later_jail) => {
                     later = later.or(Some((key, node)))
                 }
@@ -483,7 +490,7 @@ impl Check<'_> {
             format!("write {meant}")
         } else if matches!(
             key,
-            "action" | "banaction" | "chain" | "protocol" | "blocktype" | "backend"
+            "action" | "banaction" | "chain" | "blocktype" | "backend"
         ) {
             "[firewall] says how bans are put".to_owned()
         } else {
@@ -541,6 +548,13 @@ fn jail_name(name: &str) -> Result<(), Wrong> {
         return Err(format!("not a name the kernel's sets can have; {form}").into());
     }
     Ok(())
+}
+
+fn blocktype(value: &Value) -> Result<Blocktype, Wrong> {
+    value::word(
+        value,
+        &[("drop", Blocktype::Drop), ("reject", Blocktype::Reject)],
+    )
 }
 
 fn set_prefix(value: &Value) -> Result<String, Wrong> {

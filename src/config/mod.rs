@@ -16,7 +16,7 @@ use crate::decide::BanFor;
 use ipnet::IpNet;
 
 mod check; // entries to Config
-mod place; // addresses and ports
+pub(crate) mod place; // addresses, ports, protocols
 mod problem; // where, which key, what is wrong, what to write
 pub(crate) mod suggest; // the key that was meant
 mod text; // text to entries with their lines
@@ -195,7 +195,7 @@ pub struct Firewall {
     pub backend: Backend,
     /// What the names of our sets begin with: `f2bp-`.
     pub set_prefix: String,
-    /// What happens to a packet from a banned address.
+    /// What happens to a packet from a banned address, where the jail does not say.
     pub blocktype: Blocktype,
     /// Reset the banned client's open connections to the jail's ports (SOCK_DESTROY).
     pub kill_connections: bool,
@@ -210,7 +210,7 @@ pub enum Backend {
     DryRun,
 }
 
-/// `firewall.blocktype`.
+/// `blocktype`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocktype {
     /// Raw PREROUTING, DROP.
@@ -246,8 +246,12 @@ pub struct Jail {
     pub ignoreip_names: Vec<String>,
     /// Never ban own addresses, nor those administrators are logged in from.
     pub ignoreself: bool,
-    /// TCP ports that are closed to the banned.
+    /// Ports that are closed to the banned.
     pub ports: Ports,
+    /// Of these protocols. None: of TCP, and with [`Ports::All`] everything is closed.
+    pub protocols: Vec<Protocol>,
+    /// What happens to a packet from a banned address.
+    pub blocktype: Blocktype,
     /// Bits by which IPv6 clients are counted and banned, 32 to 128.
     pub ipv6_prefix: u8,
 }
@@ -266,8 +270,106 @@ pub enum Mode {
 pub enum Ports {
     /// `port = "all"`.
     All,
-    /// As written (`"http"`, `"8080"`), and the number each stands for; 1 to 15 of them (iptables' multiport).
-    These(Vec<(String, u16)>),
+    /// 1 to 256 of them.
+    These(Vec<PortRange>),
+}
+
+/// Ports that stand together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// As written: `http`, `8080`, `6000:6010`.
+    pub written: String,
+    /// The first.
+    pub first: u16,
+    /// The last, which may be the first; never below it.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// A single port.
+    #[must_use]
+    pub fn one(written: &str, port: u16) -> Self {
+        Self {
+            written: written.to_owned(),
+            first: port,
+            last: port,
+        }
+    }
+}
+
+impl Ports {
+    /// Whether `port` is among them.
+    #[must_use]
+    pub fn closes(&self, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(ports) => ports.iter().any(|p| (p.first..=p.last).contains(&port)),
+        }
+    }
+
+    /// As written; `all` for all of them.
+    #[must_use]
+    pub fn written(&self) -> Vec<&str> {
+        match self {
+            Self::All => vec!["all"],
+            Self::These(ports) => ports.iter().map(|p| p.written.as_str()).collect(),
+        }
+    }
+}
+
+/// `protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+    /// DCCP.
+    Dccp,
+    /// UDP-Lite.
+    Udplite,
+    /// ICMP, of IPv6 that one's. It has no ports: all of it.
+    Icmp,
+    /// Everything; beside ports, every protocol that has ports.
+    All,
+}
+
+impl Protocol {
+    /// Each of them.
+    pub const EACH: [Self; 7] = [
+        Self::Tcp,
+        Self::Udp,
+        Self::Sctp,
+        Self::Dccp,
+        Self::Udplite,
+        Self::Icmp,
+        Self::All,
+    ];
+
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+            Self::Dccp => "dccp",
+            Self::Udplite => "udplite",
+            Self::Icmp => "icmp",
+            Self::All => "all",
+        }
+    }
+}
+
+impl Jail {
+    /// Whether the banned are kept from TCP.
+    #[must_use]
+    pub fn closes_tcp(&self) -> bool {
+        let tcp = |protocol: &Protocol| [Protocol::Tcp, Protocol::All].contains(protocol);
+        self.protocols.is_empty() || self.protocols.iter().any(tcp)
+    }
 }
 
 /// The conditions of a native jail: all of `all` must hold, one of `any` if there is an `any`, and no single one of `not`.

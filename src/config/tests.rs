@@ -134,13 +134,38 @@ fn defaults_of_mine_reach_every_jail_that_does_not_say_otherwise() {
         "86400s"
     );
     assert_eq!(config.manual.bantime, BanFor::Forever);
-    let ports = Ports::These(vec![("8080".to_owned(), 8080), ("ssh".to_owned(), 22)]);
+    let ports = Ports::These(vec![
+        PortRange::one("8080", 8080),
+        PortRange::one("ssh", 22),
+    ]);
     assert_eq!(
         (&jail(&config, "apache-dos").ports, &config.manual.ports),
         (&ports, &ports)
     );
     assert_eq!(config.manual.ignoreip, ["192.0.2.0/24".parse().unwrap()]);
     assert_eq!(config.manual.ignoreip_names, ["monitor.example.org"]);
+}
+
+#[test]
+fn a_jail_may_reject_while_the_others_drop_and_close_other_protocols() {
+    let text = "[defaults]\nprotocol = 'tcp,udp'\n[jail.a]\nblocktype = 'reject'\nport = '53, 6000:6010'\n\
+                [jail.b]\nprotocol = 'all'\n";
+    let config = loaded(text).config;
+    let (a, b) = (jail(&config, "a"), jail(&config, "b"));
+    assert_eq!(
+        (a.blocktype, b.blocktype),
+        (Blocktype::Reject, Blocktype::Drop)
+    );
+    assert_eq!(a.protocols, [Protocol::Tcp, Protocol::Udp]);
+    assert_eq!(b.protocols, [Protocol::All]);
+    assert_eq!(a.ports.written(), ["53", "6000:6010"]);
+    assert!(a.ports.closes(6001) && !a.ports.closes(6011));
+    assert!(a.closes_tcp() && b.closes_tcp());
+    let config =
+        loaded("[firewall]\nblocktype = 'reject'\n[jail.a]\n[jail.b]\nblocktype = 'drop'").config;
+    assert_eq!(config.manual.blocktype, Blocktype::Reject);
+    assert_eq!(jail(&config, "a").blocktype, Blocktype::Reject);
+    assert_eq!(jail(&config, "b").blocktype, Blocktype::Drop);
 }
 
 #[test]

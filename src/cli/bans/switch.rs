@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use super::super::{Done, Failure, OffArgs, Outcome, WhereArgs};
 use super::{empty, failed, ipset_names, load, open, paths};
 use crate::act::ActError;
-use crate::act::chain::{self, Family, Plan};
+use crate::act::chain::{self, Family};
 use crate::act::ipset::Ipset;
 use crate::act::lock::try_lock;
 use crate::config::{Backend, Config};
@@ -51,12 +51,11 @@ pub fn off(args: &OffArgs, out: &mut dyn Write) -> Done {
     Ok(Outcome::Fine)
 }
 
-/// Takes away chain and sets. What could not be done is returned.
+/// Takes away chains and sets. What could not be done is returned.
 fn remove(config: &Config, ipset: &mut Ipset) -> Vec<String> {
     let mut problems = Vec::new();
-    let plan = Plan::new(config, &[]);
     for family in Family::ALL {
-        if let Err(error) = chain::remove(&plan, family) {
+        if let Err(error) = chain::remove_others(config, &[], family) {
             problems.push(error.to_string());
         }
     }

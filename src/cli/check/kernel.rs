@@ -144,12 +144,13 @@ fn sets(config: &Config, report: &mut Report) -> Option<Vec<SetRef>> {
     Some(there)
 }
 
-/// The chain, for each family. It is made by the first f2b-pipe that runs; without one it may well be missing.
+/// The chains, for each family. They are made by the first f2b-pipe that runs; without one they may well be missing.
 fn rules(config: &Config, sets: &[SetRef], running: bool, report: &mut Report) {
-    let plan = Plan::new(config, sets);
-    for family in Family::ALL {
+    let plans = Plan::all(config, sets);
+    let each = |plan| Family::ALL.map(|family| (plan, family));
+    for (plan, family) in plans.iter().flat_map(each) {
         let place = format!("{} {} {}", family.tool(), plan.place.table, plan.place.hook);
-        let found = match chain::look(&plan, family) {
+        let found = match chain::look(plan, family) {
             Ok(found) => found,
             Err(error) => {
                 report.fail(

@@ -597,8 +597,11 @@ fn ports(httpd: &Httpd, config: &Config, report: &mut Report) {
         let numbers: Vec<String> = left.iter().map(u16::to_string).collect();
         let numbers = numbers.join(", ");
         let closed: String = match jails.first().map(|jail| &jail.ports) {
-            Some(Ports::These(ports)) => ports.iter().map(|(p, _)| format!("\"{p}\", ")).collect(),
-            _ => String::new(),
+            Some(ports @ Ports::These(_)) => {
+                let quoted = |port| format!("\"{port}\", ");
+                ports.written().into_iter().map(quoted).collect()
+            }
+            Some(Ports::All) | None => String::new(),
         };
         report.warn(
             AREA,
@@ -610,8 +613,5 @@ fn ports(httpd: &Httpd, config: &Config, report: &mut Report) {
 }
 
 fn closes(jail: &Jail, port: u16) -> bool {
-    match &jail.ports {
-        Ports::All => true,
-        Ports::These(ports) => ports.iter().any(|(_, closed)| *closed == port),
-    }
+    jail.closes_tcp() && jail.ports.closes(port)
 }
