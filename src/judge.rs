@@ -179,7 +179,7 @@ impl Judge {
         act: Act,
         off: Arc<AtomicBool>,
     ) -> Result<Self, regex::Error> {
-        let filter = Filter::compile(&config.jails)?;
+        let filter = Filter::compile(config.native())?;
         let findtimes = config
             .jails
             .iter()

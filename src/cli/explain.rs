@@ -162,7 +162,7 @@ struct DistinctShown {
 
 impl Rooms {
     fn new(config: Config, reader: Reader) -> Result<Self, Failure> {
-        let filter = Filter::compile(&config.jails).map_err(|error| {
+        let filter = Filter::compile(config.native()).map_err(|error| {
             Failure::Usage(format!("the patterns of all jails together: {error}"))
         })?;
         let exempt = Exempt::new(&config);
@@ -212,7 +212,7 @@ impl Rooms {
             exempt,
             ..
         } = self;
-        let jails = (0..).zip(&config.jails);
+        let jails = (0..).zip(config.native());
         explained.jails = jails
             .map(|(id, jail)| {
                 let hit = hits.iter().find(|hit| hit.jail == id);

@@ -37,7 +37,8 @@ const ADDRESSES_MAX: usize = 16;
 /// The filter, an option or the log cannot be used, or the output cannot be written.
 pub fn test(args: &TestArgs, out: &mut dyn Write) -> Done {
     let sought = sought::sought(args)?;
-    let mut matcher = Matcher::new(&sought.rules).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut matcher =
+        Matcher::new(&sought.rules).map_err(|error| Failure::Usage(error.to_string()))?;
     let now = args.now.unwrap_or_else(now);
     let encoding = Encoding::named(&args.encoding)
         .map_err(|error| Failure::Usage(format!("--encoding: {error}")))?;
@@ -49,7 +50,9 @@ pub fn test(args: &TestArgs, out: &mut dyn Write) -> Done {
         let clock = Clock { now, today: now };
         let seen = matcher.line(line, stamp, Phase::Timeless, clock, &mut failures);
         let found = failures.drain(..).filter(|failure| !failure.is_nofail());
-        let found: Vec<Match> = found.filter_map(|failure| matches_of(failure, sought.rules.usedns)).collect();
+        let found: Vec<Match> = found
+            .filter_map(|failure| matches_of(failure, sought.rules.usedns))
+            .collect();
         any |= !found.is_empty();
         if args.json {
             write_json(&found, out)?;
@@ -71,21 +74,33 @@ pub fn test(args: &TestArgs, out: &mut dyn Write) -> Done {
         let (stamp, text) = line.split_once('\t').unwrap_or((line, ""));
         match stamp.parse() {
             Ok(at) => judge(text, Stamp::Known(at), out),
-            Err(_) => Err(Failure::Usage(format!("--stamped: \"{}\" is no time; each line is seconds since the epoch, a tab, and the text", line.escape_debug()))),
+            Err(_) => Err(Failure::Usage(format!(
+                "--stamped: \"{}\" is no time; each line is seconds since the epoch, a tab, and the text",
+                line.escape_debug()
+            ))),
         }
     };
     match Log::of(&args.log) {
         Log::Line => stamped(&args.log, out)?,
         Log::File(path) => {
-            let unreadable = |error: io::Error| Failure::Usage(format!("{}: {error}", path.display()));
+            let unreadable =
+                |error: io::Error| Failure::Usage(format!("{}: {error}", path.display()));
             let file = File::open(path).map_err(unreadable)?;
-            each_line(BufReader::with_capacity(256 * 1024, file), encoding, out, &mut stamped, &unreadable)?;
+            each_line(
+                BufReader::with_capacity(256 * 1024, file),
+                encoding,
+                out,
+                &mut stamped,
+                &unreadable,
+            )?;
         }
         Log::Stdin => {
             let unreadable = |error: io::Error| Failure::Usage(format!("stdin: {error}"));
             each_line(io::stdin().lock(), encoding, out, &mut stamped, &unreadable)?;
         }
-        Log::Journal => sought::journal(&sought, &mut |at, line| judge(line, Stamp::Known(at), out))?,
+        Log::Journal => {
+            sought::journal(&sought, &mut |at, line| judge(line, Stamp::Known(at), out))?
+        }
     }
     if !args.json && args.out.is_none() {
         report.write(&matcher, out)?;
@@ -129,7 +144,11 @@ fn each_line(
             return Ok(());
         }
         let mut end = bytes.len();
-        while end > 0 && bytes.get(end - 1).is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+        while end > 0
+            && bytes
+                .get(end - 1)
+                .is_some_and(|b| matches!(b, b'\n' | b'\r'))
+        {
             end -= 1;
         }
         bytes.truncate(end.min(LINE_MAX));
@@ -181,7 +200,13 @@ fn matches_of(failure: failregex::Failure, usedns: UseDns) -> Option<Match> {
     }
     Some(Match {
         is_match: true,
-        more: rest.into_iter().map(|id| More { host: failure.host.clone(), id }).collect(),
+        more: rest
+            .into_iter()
+            .map(|id| More {
+                host: failure.host.clone(),
+                id,
+            })
+            .collect(),
         host: failure.host,
         id: ids.pop()?,
         time: failure.time,
@@ -212,5 +237,7 @@ fn write_json(found: &[Match], out: &mut dyn Write) -> io::Result<()> {
 
 /// Seconds since the epoch.
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -1,5 +1,6 @@
 //! The tree of entries to a `Config`; every mistake is told, and costs the jail it stands in.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,7 +15,7 @@ use super::{
     Backend, Blocktype, Conditions, Config, Distinct, Field, Firewall, Jail, Mode, Ports, Rule,
     Weight,
 };
-use super::{place, value};
+use super::{place, raw, value};
 
 /// `[firewall] set_prefix`: with the longest name of a jail (20) and the longest ending (`-n6`) the kernel's 31 bytes.
 const SET_PREFIX_MAX: usize = 8;
@@ -50,28 +51,8 @@ const CONDITIONS: &[&str] = &[
     "referer", "user", "vhost", "message",
 ];
 
-/// Known, but not in this version: a jail that is about these cannot run.
-const LATER_JAIL: &[&str] = &[
-    "failregex",
-    "ignoreregex",
-    "filter",
-    "prefregex",
-    "datepattern",
-    "maxlines",
-    "logtimezone",
-    "logpath",
-];
-
-/// Known, but not in this version: a jail runs without these.
-const LATER_KEY: &[&str] = &[
-    "bantime_increment",
-    "bantime_factor",
-    "bantime_formula",
-    "bantime_multipliers",
-    "bantime_maxtime",
-    "bantime_rndtime",
-    "bantime_overalljails",
-];
+/// Keys of `[fail2ban]`.
+const FAIL2BAN: &[&str] = &["config", "socket", "logfile"];
 
 /// Everything that is not said anywhere; the shipped `[defaults]` say all of it.
 fn bare_jail(name: &str) -> Jail {
@@ -90,14 +71,28 @@ fn bare_jail(name: &str) -> Jail {
         protocols: Vec::new(),
         blocktype: Blocktype::Drop,
         ipv6_prefix: 64,
+        raw: None,
     }
 }
 
 /// Checks a whole tree. Jails of which a key stands in `doubtful` are left out: that part of them could not be read.
-pub(super) fn check(tree: &Table, doubtful: &[String], problems: &mut Problems) -> Config {
-    let mut check = Check { problems };
+///
+/// `dir` is the folder of the configuration: filters of its `filter.d` are ours.
+pub(super) fn check(
+    tree: &Table,
+    doubtful: &[String],
+    dir: &Path,
+    problems: &mut Problems,
+) -> Config {
+    let mut check = Check {
+        problems,
+        folders: vec![dir.to_path_buf()],
+    };
     let mut config = Config {
         path: None,
+        fail2ban: None,
+        fail2ban_files: Vec::new(),
+        broken: Vec::new(),
         firewall: Firewall {
             backend: Backend::Ipset,
             set_prefix: "f2bp-".to_owned(),
@@ -123,16 +118,12 @@ pub(super) fn check(tree: &Table, doubtful: &[String], problems: &mut Problems) 
             "firewall" => check.firewall(&mut config.firewall, node),
             "proxies" => config.proxies = check.proxies(node),
             "jail" => {}
-            "fail2ban" => check.problems.warn(
-                &node.place,
-                key,
-                "fail2ban's jails are not run by this version; leave fail2ban running for them"
-                    .to_owned(),
-            ),
+            "fail2ban" => config.fail2ban = check.fail2ban(node),
             _ => check.unknown_section(key, node),
         }
     }
     config.manual.blocktype = config.firewall.blocktype;
+    check.folders.extend(config.fail2ban.clone());
     let jails = check.section(tree, "jail");
     for (name, node) in jails.iter().flat_map(|jails| &jails.0) {
         let path = join("jail", name);
@@ -159,6 +150,11 @@ pub(super) fn check(tree: &Table, doubtful: &[String], problems: &mut Problems) 
         }
         config.jails.extend(jail);
     }
+    if let Some(dir) = config.fail2ban.clone() {
+        raw::import(&mut config, &dir, check.problems);
+    }
+    // Those that judge httpd's lines come first, so that they have the same numbers whatever is imported.
+    config.jails.sort_by_key(|jail| jail.raw.is_some());
     config.jails.truncate(JAILS_MAX);
     // What stands under [defaults] for the jails is not for bans by hand: these are always meant.
     config.manual.mode = Mode::Ban;
@@ -176,18 +172,25 @@ fn share_sets(a: &str, b: &str) -> bool {
     is(a, b) || is(b, a)
 }
 
-struct Check<'a> {
-    problems: &'a mut Problems,
+pub(super) struct Check<'a> {
+    pub(super) problems: &'a mut Problems,
+    /// Where filters are looked for, ours first.
+    pub(super) folders: Vec<PathBuf>,
 }
 
 impl Check<'_> {
     /// A value, or its problem told.
-    fn told<T>(&mut self, place: &Place, path: &str, read: Result<T, Wrong>) -> Option<T> {
+    pub(super) fn told<T>(
+        &mut self,
+        place: &Place,
+        path: &str,
+        read: Result<T, Wrong>,
+    ) -> Option<T> {
         read.map_err(|wrong| self.problems.error(place, path, wrong))
             .ok()
     }
 
-    fn set<T>(
+    pub(super) fn set<T>(
         &mut self,
         slot: &mut T,
         node: &Node,
@@ -277,6 +280,29 @@ impl Check<'_> {
             self.problems.error(&node.place, "proxies", wrong);
         }
         nets
+    }
+
+    /// `[fail2ban]`: the folder whose jails run, too.
+    fn fail2ban(&mut self, node: &Node) -> Option<PathBuf> {
+        let mut dir = None;
+        for (key, node) in &self.table(node, "fail2ban")?.0 {
+            let path = join("fail2ban", key);
+            match key.as_str() {
+                "config" => {
+                    let text = self.told(&node.place, &path, value::text(&node.value));
+                    dir = text.filter(|text| !text.is_empty()).map(PathBuf::from);
+                }
+                "socket" | "logfile" => {
+                    let text = self.told(&node.place, &path, value::text(&node.value));
+                    if text.is_some_and(|text| !text.is_empty()) {
+                        let text = "not in this version; leave the key out".to_owned();
+                        self.problems.warn(&node.place, &path, text);
+                    }
+                }
+                _ => self.unknown(key, node, "fail2ban", FAIL2BAN),
+            }
+        }
+        dir
     }
 
     fn firewall(&mut self, firewall: &mut Firewall, node: &Node) {
@@ -375,10 +401,11 @@ impl Check<'_> {
             written: written(&node.place),
             ..defaults.clone()
         };
-        let mut later = None;
+        let mut raw = raw::Keys::default();
         for (key, node) in &table.0 {
             let path = join(&section, key);
-            if self.setting(&mut jail, &mut enabled, key, node, &path)
+            if self.raw_key(&mut raw, key, node, &path)
+                || self.setting(&mut jail, &mut enabled, key, node, &path)
                 || self.condition(&mut jail.rule.all, key, node, &path)
             {
                 continue;
@@ -392,29 +419,18 @@ impl Check<'_> {
                 "distinct" => self.set(&mut jail.rule.distinct, node, &path, |v| {
                     distinct(v).map(Some)
                 }),
-                "count" => self.count(node, &path),
-                "blocktype" => self.set(&mut jail.blocktype, node, &path, blocktype),
-                later_jail if LATER_JAIL.contains(&later_jail) => {
-                    later = later.or(Some((key, node)))
+                "count" => {
+                    let words = [("window", true), ("fail2ban", false)];
+                    raw.window = self.told(&node.place, &path, value::word(&node.value, &words));
                 }
-                later_key if LATER_KEY.contains(&later_key) => self.problems.warn(
-                    &node.place,
-                    &path,
-                    "not in this version, every ban lasts bantime; leave the key out".to_owned(),
-                ),
+                "blocktype" => self.set(&mut jail.blocktype, node, &path, blocktype),
                 _ => {
-                    let known: Vec<&str> = [SETTINGS, RULE, CONDITIONS].concat();
+                    let known: Vec<&str> = [SETTINGS, RULE, CONDITIONS, raw::KEYS].concat();
                     self.unknown(key, node, &section, &known);
                 }
             }
         }
         if !enabled {
-            return None;
-        }
-        if let Some((key, node)) = later {
-            let text = "not in this version, the jail does not run; leave fail2ban running for it, or write conditions (status, path, ...)";
-            self.problems
-                .warn(&node.place, &join(&section, key), text.to_owned());
             return None;
         }
         if let (Some(Distinct::Any), None, Some(node)) =
@@ -424,15 +440,8 @@ impl Check<'_> {
             self.problems
                 .error(&node.place, &join(&section, "distinct"), text.to_owned());
         }
-        Some(jail)
-    }
-
-    fn count(&mut self, node: &Node, path: &str) {
-        let window = value::word(&node.value, &[("window", true), ("fail2ban", false)]);
-        if self.told(&node.place, path, window) == Some(false) {
-            let text = "\"fail2ban\" is not in this version, an exact sliding window is used; leave the key out";
-            self.problems.warn(&node.place, path, text.to_owned());
-        }
+        self.raw(&mut jail, raw, &section, &node.place)
+            .then_some(jail)
     }
 
     /// The table of `any` or `not`.

@@ -18,12 +18,14 @@ use ipnet::IpNet;
 mod check; // entries to Config
 pub(crate) mod place; // addresses, ports, protocols
 mod problem; // where, which key, what is wrong, what to write
+mod raw; // jails that judge by expressions
 pub(crate) mod suggest; // the key that was meant
 mod text; // text to entries with their lines
 mod value; // durations, statuses, expressions
 
 use problem::Problems;
 pub use problem::{Place, Problem, Severity};
+pub use raw::{Backend as LineSource, Origin, Raw};
 
 /// The shipped file, as installed.
 pub const SHIPPED: &str = include_str!("../../conf/f2b-pipe.toml");
@@ -60,7 +62,8 @@ pub fn load(path: &Path) -> Loaded {
     for file in drop_ins(path, &mut problems) {
         layers.add(&file, &mut problems);
     }
-    let mut config = layers.check(&mut problems);
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let mut config = layers.check(dir, &mut problems);
     config.path = found.then(|| path.to_path_buf());
     Loaded {
         config,
@@ -74,7 +77,8 @@ pub fn from_text(path: &Path, text: &str) -> Loaded {
     let mut problems = Problems::default();
     let mut layers = Layers::shipped(&mut problems);
     layers.add_text(path, text.as_bytes(), &mut problems);
-    let mut config = layers.check(&mut problems);
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let mut config = layers.check(dir, &mut problems);
     config.path = Some(path.to_path_buf());
     Loaded {
         config,
@@ -99,7 +103,7 @@ impl Default for Config {
     /// The shipped file. That it has no problem is a test's business.
     fn default() -> Self {
         let mut problems = Problems::default();
-        Layers::shipped(&mut problems).check(&mut problems)
+        Layers::shipped(&mut problems).check(Path::new("/"), &mut problems)
     }
 }
 
@@ -143,8 +147,8 @@ impl Layers {
             .lay_over(read.tree, LAYERS_MERGE_DEPTH, "", problems);
     }
 
-    fn check(&self, problems: &mut Problems) -> Config {
-        check::check(&self.tree, &self.doubtful, problems)
+    fn check(&self, dir: &Path, problems: &mut Problems) -> Config {
+        check::check(&self.tree, &self.doubtful, dir, problems)
     }
 }
 
@@ -184,8 +188,24 @@ pub struct Config {
     pub proxies: Vec<IpNet>,
     /// What bans by hand stand on, named `manual`: ports, bantime, ignoreip of `[defaults]`. Its rule is not for lines.
     pub manual: Jail,
-    /// Jails that run (`enabled = false` and broken ones are not here), in the order of the file; at most 65,535.
+    /// Jails that run (`enabled = false` and broken ones are not here): first those that judge httpd's lines, in the order
+    /// of the file, then those that judge by expressions; at most 65,535.
     pub jails: Vec<Jail>,
+    /// The folder of fail2ban's configuration whose jails run, too.
+    pub fail2ban: Option<PathBuf>,
+    /// Files of it that were read, in their order.
+    pub fail2ban_files: Vec<PathBuf>,
+    /// Jails of it that are enabled and cannot run.
+    pub broken: Vec<String>,
+}
+
+impl Config {
+    /// The jails that judge httpd's lines; their numbers begin at 0.
+    #[must_use]
+    pub fn native(&self) -> &[Jail] {
+        let many = self.jails.partition_point(|jail| jail.raw.is_none());
+        self.jails.get(..many).unwrap_or_default()
+    }
 }
 
 /// `[firewall]`.
@@ -254,6 +274,8 @@ pub struct Jail {
     pub blocktype: Blocktype,
     /// Bits by which IPv6 clients are counted and banned, 32 to 128.
     pub ipv6_prefix: u8,
+    /// Of a jail that judges lines of any log by expressions; its `rule` has no conditions.
+    pub raw: Option<Box<Raw>>,
 }
 
 /// `mode`.

@@ -56,8 +56,13 @@ pub(super) fn normal(text: &str, form: Form) -> Option<String> {
 
 /// The normal form of a text that is an address and nothing else, perhaps in brackets.
 pub(super) fn address(text: &str) -> Option<String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok().map(|addr: IpAddr| shown(addr.to_canonical()))
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse()
+        .ok()
+        .map(|addr: IpAddr| shown(addr.to_canonical()))
 }
 
 /// `192.0.2.7` and 24 bits: `192.0.2.0/24`. No bits at all are written without a length, as fail2ban does.
@@ -82,7 +87,11 @@ fn cut(addr: IpAddr, bits: u32) -> String {
 /// `255.255.255.0` is 24; `None`: a mask with a gap.
 fn mask_bits(mask: IpAddr) -> Option<u32> {
     let (ones, zeros, all) = match mask {
-        IpAddr::V4(v4) => (v4.to_bits().leading_ones(), v4.to_bits().trailing_zeros(), 32),
+        IpAddr::V4(v4) => (
+            v4.to_bits().leading_ones(),
+            v4.to_bits().trailing_zeros(),
+            32,
+        ),
         IpAddr::V6(v6) => (
             v6.to_bits().leading_ones(),
             v6.to_bits().trailing_zeros(),

@@ -92,8 +92,15 @@ pub enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("failregex: there is none; write one with <HOST> in it, or a filter"),
-            Self::Pattern { key, number, source, error } => {
+            Self::Empty => {
+                f.write_str("failregex: there is none; write one with <HOST> in it, or a filter")
+            }
+            Self::Pattern {
+                key,
+                number,
+                source,
+                error,
+            } => {
                 write!(f, "{key} {number}: {error}: {source}")
             }
             Self::Nobody { number, source } => write!(
@@ -165,8 +172,12 @@ impl fmt::Display for Value {
                     f.write_str(if n == 0 { "(" } else { ", " })?;
                     match part {
                         None => f.write_str("None")?,
-                        Some(text) if text.contains('\'') && !text.contains('"') => write!(f, "\"{text}\"")?,
-                        Some(text) => write!(f, "'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))?,
+                        Some(text) if text.contains('\'') && !text.contains('"') => {
+                            write!(f, "\"{text}\"")?
+                        }
+                        Some(text) => {
+                            write!(f, "'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))?
+                        }
                     }
                 }
                 f.write_str(")")
@@ -204,7 +215,9 @@ impl Failure {
     /// belong: fail2ban counts it, and leaves it out when a filter is tested.
     #[must_use]
     pub fn is_nofail(&self) -> bool {
-        self.groups.get("nofail").is_some_and(|value| !value.is_empty())
+        self.groups
+            .get("nofail")
+            .is_some_and(|value| !value.is_empty())
     }
 }
 
@@ -284,7 +297,10 @@ impl Matcher {
                 .map(|(n, source)| compile(key, n + 1, source, multiline))
                 .collect::<Result<Vec<_>, _>>()
         };
-        let pre = rules.prefregex.as_deref().map(|source| compile("prefregex", 1, source, false));
+        let pre = rules
+            .prefregex
+            .as_deref()
+            .map(|source| compile("prefregex", 1, source, false));
         let pre = pre.transpose()?;
         let fail = all("failregex", &rules.failregex, multiline)?;
         let ignore = all("ignoreregex", &rules.ignoreregex, false)?;
@@ -292,14 +308,20 @@ impl Matcher {
             return Err(Refused::Empty);
         }
         let names_somebody = |pattern: &Pattern| {
-            pattern.groups().iter().any(|group| IDENTITIES.contains(&&**group))
+            pattern
+                .groups()
+                .iter()
+                .any(|group| IDENTITIES.contains(&&**group))
         };
         if !pre.as_ref().is_some_and(names_somebody)
             && let Some(at) = fail.iter().position(|pattern| !names_somebody(pattern))
         {
             return Err(Refused::Nobody {
                 number: at + 1,
-                source: fail.get(at).map(|pattern| pattern.source().to_owned()).unwrap_or_default(),
+                source: fail
+                    .get(at)
+                    .map(|pattern| pattern.source().to_owned())
+                    .unwrap_or_default(),
             });
         }
         Ok(Self {
@@ -308,7 +330,8 @@ impl Matcher {
             ignore: Patterns::new(ignore),
             maxlines: rules.maxlines.clamp(1, MAXLINES_MAX),
             usedns: rules.usedns,
-            detector: Detector::new(&rules.datepattern, rules.logtimezone.as_deref()).map_err(Refused::Date)?,
+            detector: Detector::new(&rules.datepattern, rules.logtimezone.as_deref())
+                .map_err(Refused::Date)?,
             last_date: None,
             last_date_text: String::new(),
             lines: Vec::new(),
@@ -358,9 +381,12 @@ impl Matcher {
             let mut groups = pattern::Groups::default();
             let at = pre.groups().iter().position(|name| &**name == "content")?;
             let found = pre.find(&self.text, &mut groups) == Found::Yes;
-            self.text.get(groups.get(at).filter(|span| found && !span.is_empty())?)
+            self.text
+                .get(groups.get(at).filter(|span| found && !span.is_empty())?)
         });
-        content.map_or(Cow::Borrowed(&self.text), |content| Cow::Owned(format!("{content}\n")))
+        content.map_or(Cow::Borrowed(&self.text), |content| {
+            Cow::Owned(format!("{content}\n"))
+        })
     }
 
     /// Is the prefregex, if there is one, found in that line?
@@ -397,7 +423,8 @@ impl Matcher {
                 Find::At { cut, time } => {
                     self.last_date = Some(time);
                     self.last_date_text.clear();
-                    self.last_date_text.push_str(line.get(cut.clone()).unwrap_or_default());
+                    self.last_date_text
+                        .push_str(line.get(cut.clone()).unwrap_or_default());
                     (Some(time), Dated::Here(cut))
                 }
                 // 30 February: no time, but cut out all the same (53).
@@ -537,8 +564,7 @@ impl Matcher {
             }
             let mut groups = groups_of(pattern, &self.groups, searched);
             let span = self.groups.whole();
-            let covered = (self.maxlines > 1)
-                .then(|| Covered::by(span, &groups, searched, &lines));
+            let covered = (self.maxlines > 1).then(|| Covered::by(span, &groups, searched, &lines));
             let joined = covered.as_ref().map(|covered| {
                 let mut text = String::new();
                 join(&mut text, &covered.matched);
@@ -563,7 +589,10 @@ impl Matcher {
                 groups.entry(name).or_insert(value);
             }
             // All of these took no part: fail2ban goes on to the next one, too.
-            if IDENTITIES.iter().all(|name| value_of(&groups, name).is_none()) {
+            if IDENTITIES
+                .iter()
+                .all(|name| value_of(&groups, name).is_none())
+            {
                 continue;
             }
             seen = self.fail(*regex, groups, &matched, date, failures);
@@ -611,10 +640,15 @@ impl Matcher {
             return self.told(regex, &fail, time, failures);
         };
         let moment = Instant::now();
-        let mut merged = self.sessions.merge(&connection, fail, &mut || matched(), moment);
+        let mut merged = self
+            .sessions
+            .merge(&connection, fail, &mut || matched(), moment);
         let seen = if merged.fail.is_nofail() {
             Seen::Noted(regex)
-        } else if ["ip4", "ip6", "dns", "fid"].iter().all(|name| value_of(&merged.fail.groups, name).is_none()) {
+        } else if ["ip4", "ip6", "dns", "fid"]
+            .iter()
+            .all(|name| value_of(&merged.fail.groups, name).is_none())
+        {
             merged.fail.pending = true;
             Seen::Noted(regex)
         } else {
@@ -632,15 +666,27 @@ impl Matcher {
         time: Option<f64>,
         failures: &mut Vec<Failure>,
     ) -> Seen {
-        let any = if self.usedns == UseDns::Raw { Form::Raw } else { Form::Any };
+        let any = if self.usedns == UseDns::Raw {
+            Form::Raw
+        } else {
+            Form::Any
+        };
         let bits = || {
-            text_of(&fail.groups, "cidr").filter(|bits| !bits.is_empty()).map(|bits| bits.parse().ok())
+            text_of(&fail.groups, "cidr")
+                .filter(|bits| !bits.is_empty())
+                .map(|bits| bits.parse().ok())
         };
         let fid = value_of(&fail.groups, "fid");
         let (host, form) = if let Some(ip4) = text_of(&fail.groups, "ip4") {
-            (Some(ip4), bits().map_or(Some(Form::V4), |bits| bits.map(Form::Cidr)))
+            (
+                Some(ip4),
+                bits().map_or(Some(Form::V4), |bits| bits.map(Form::Cidr)),
+            )
         } else if let Some(ip6) = text_of(&fail.groups, "ip6") {
-            (Some(ip6), bits().map_or(Some(Form::V6), |bits| bits.map(Form::Cidr)))
+            (
+                Some(ip6),
+                bits().map_or(Some(Form::V6), |bits| bits.map(Form::Cidr)),
+            )
         } else {
             (text_of(&fail.groups, "dns"), Some(any))
         };
@@ -653,7 +699,9 @@ impl Matcher {
                 (None, UseDns::No | UseDns::Raw) => (None, false),
             },
             (None, _, Some(fid @ Value::Tuple(_))) => (Some(fid.to_string()), false),
-            (None, Some(host), Some(Value::Text(fid))) if fid != host => (id::normal(fid, any), false),
+            (None, Some(host), Some(Value::Text(fid))) if fid != host => {
+                (id::normal(fid, any), false)
+            }
             (None, Some(host), _) => (form.and_then(|form| id::normal(host, form)), false),
             (None, None, Some(Value::Text(fid))) => (id::normal(fid, any), false),
             (None, None, None) => (None, false),
@@ -661,7 +709,10 @@ impl Matcher {
         let Some(id) = id else {
             return Seen::Dropped;
         };
-        let groups = fail.groups.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+        let groups = fail
+            .groups
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
         let groups: BTreeMap<Box<str>, Value> = groups.collect();
         failures.push(Failure {
             regex,
@@ -705,12 +756,16 @@ impl Covered {
         }
         let bytes = text.as_bytes();
         // The newline that an expression begins with belongs to the line before it.
-        let from = bytes.get(..=span.start).map_or(0, |head| memchr::memrchr(b'\n', head).map_or(0, |at| at + 1));
-        let to = span.end.checked_sub(1).and_then(|last| {
-            memchr::memchr(b'\n', bytes.get(last..)?).map(|at| last + at + 1)
+        let from = bytes.get(..=span.start).map_or(0, |head| {
+            memchr::memrchr(b'\n', head).map_or(0, |at| at + 1)
         });
+        let to = span
+            .end
+            .checked_sub(1)
+            .and_then(|last| memchr::memchr(b'\n', bytes.get(last..)?).map(|at| last + at + 1));
         let to = to.unwrap_or(text.len());
-        let count = |end: usize| memchr::memchr_iter(b'\n', bytes.get(..end).unwrap_or_default()).count();
+        let count =
+            |end: usize| memchr::memchr_iter(b'\n', bytes.get(..end).unwrap_or_default()).count();
         let (first, behind) = (count(from).min(lines.len()), count(to).min(lines.len()));
         let mut matched: Vec<Cut> = lines.get(first..behind).unwrap_or_default().to_vec();
         let mut left: Vec<Cut> = lines.get(..first).unwrap_or_default().to_vec();
@@ -725,7 +780,8 @@ impl Covered {
         let mut from = 0;
         for line in skipped.lines() {
             let found = matched.iter().skip(from).position(|cut| {
-                line.strip_prefix(cut.before.as_str()).is_some_and(|rest| rest == cut.after)
+                line.strip_prefix(cut.before.as_str())
+                    .is_some_and(|rest| rest == cut.after)
             });
             if let Some(at) = found {
                 left.push(matched.remove(from + at));
@@ -749,7 +805,10 @@ fn groups_of(pattern: &Pattern, found: &pattern::Groups, text: &str) -> Groups {
             let rest = name.strip_prefix(prefix)?;
             // `user_1` is another `user`; `user1` is `user1`.
             let bare = rest.trim_end_matches(|c: char| c.is_ascii_digit());
-            let target = bare.strip_suffix('_').filter(|_| bare.len() < rest.len()).unwrap_or(rest);
+            let target = bare
+                .strip_suffix('_')
+                .filter(|_| bare.len() < rest.len())
+                .unwrap_or(rest);
             let target = match target {
                 "id" => "fid",
                 "port" => "fport",
@@ -761,8 +820,14 @@ fn groups_of(pattern: &Pattern, found: &pattern::Groups, text: &str) -> Groups {
     };
     let (alternatives, tuples) = (composed("alt_"), composed("tuple_"));
     for (name, target) in alternatives {
-        let value = groups.get(&name).cloned().flatten().filter(|value| !value.is_empty());
-        let open = !groups.get(&target).is_some_and(|value| value.as_ref().is_some_and(|value| !value.is_empty()));
+        let value = groups
+            .get(&name)
+            .cloned()
+            .flatten()
+            .filter(|value| !value.is_empty());
+        let open = !groups
+            .get(&target)
+            .is_some_and(|value| value.as_ref().is_some_and(|value| !value.is_empty()));
         if open && value.is_some() {
             groups.insert(target, value);
         }

@@ -78,14 +78,31 @@ impl Sessions {
         }
         let mut nofail = gained || fail.has("nofail");
         let mut gained = gained;
-        let forget = fail.groups.remove("mlfforget").flatten().is_some_and(|v| !v.is_empty());
-        let user = fail.groups.get("user").cloned().flatten().map(|user| user.to_string());
+        let forget = fail
+            .groups
+            .remove("mlfforget")
+            .flatten()
+            .is_some_and(|v| !v.is_empty());
+        let user = fail
+            .groups
+            .get("user")
+            .cloned()
+            .flatten()
+            .map(|user| user.to_string());
         let mut keep = None;
         if let Some((since, mut known)) = self.take(id, moment) {
             known.add_user(user);
             // Only what this line says of these two counts.
-            let was_nofail = known.groups.remove("nofail").flatten().is_some_and(|v| !v.is_empty());
-            let was_gained = known.groups.remove("mlfgained").flatten().is_some_and(|v| !v.is_empty());
+            let was_nofail = known
+                .groups
+                .remove("nofail")
+                .flatten()
+                .is_some_and(|v| !v.is_empty());
+            let was_gained = known
+                .groups
+                .remove("mlfgained")
+                .flatten()
+                .is_some_and(|v| !v.is_empty());
             if gained {
                 known.pending = false;
             }
@@ -93,7 +110,9 @@ impl Sessions {
             if !was_nofail && !was_gained && !known.pending {
                 known.matches.clear();
             }
-            known.groups.extend(fail.groups.into_iter().filter(|(_, value)| value.is_some()));
+            known
+                .groups
+                .extend(fail.groups.into_iter().filter(|(_, value)| value.is_some()));
             fail = known;
             if !forget {
                 keep = Some((id.to_owned(), since));
@@ -133,7 +152,11 @@ impl Sessions {
         if self.known.len() >= SESSIONS_MAX {
             // The oldest makes room, and what is too old with it.
             self.known.pop_front();
-            while self.known.front().is_some_and(|(_, since, _)| moment.duration_since(*since) >= REMEMBERED) {
+            while self
+                .known
+                .front()
+                .is_some_and(|(_, since, _)| moment.duration_since(*since) >= REMEMBERED)
+            {
                 self.known.pop_front();
             }
         }

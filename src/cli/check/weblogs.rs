@@ -573,7 +573,7 @@ fn switches(httpd: &Httpd, pipes: &[&Pipe<'_>], config: &Config, report: &mut Re
 /// Does httpd listen on ports that a ban does not close?
 fn ports(httpd: &Httpd, config: &Config, report: &mut Report) {
     let mut open: BTreeMap<Vec<u16>, Vec<&Jail>> = BTreeMap::new();
-    for jail in &config.jails {
+    for jail in config.native() {
         let left: BTreeSet<u16> = httpd
             .listen
             .iter()
@@ -588,7 +588,7 @@ fn ports(httpd: &Httpd, config: &Config, report: &mut Report) {
     }
     for (left, jails) in open {
         let place = httpd.listen.iter().find(|(_, port)| left.contains(port));
-        let whose = if jails.len() == config.jails.len() {
+        let whose = if jails.len() == config.native().len() {
             "every jail".to_owned()
         } else {
             let names: Vec<&str> = jails.iter().map(|jail| jail.name.as_str()).collect();

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use chrono::{DateTime, Local};
 
-use super::sought::Sought;
 use super::Match;
+use super::sought::Sought;
 use crate::cli::TestArgs;
 use crate::failregex::{Matcher, Seen};
 use crate::pattern::{Pattern, Reach};
@@ -75,26 +75,48 @@ impl<'a> Report<'a> {
         let hit = |hits: Option<&mut Hits>| {
             if let Some(hits) = hits {
                 hits.count += 1;
-                let whom = found.iter().map(|found| format!("{}  {}", found.id, at(found.time)));
-                hits.whom.extend(whom.take(if args.verbose { 1 } else { 0 }));
+                let whom = found
+                    .iter()
+                    .map(|found| format!("{}  {}", found.id, at(found.time)));
+                hits.whom
+                    .extend(whom.take(if args.verbose { 1 } else { 0 }));
             }
         };
         match seen {
             Seen::Failed if !found.is_empty() => {
-                hit(found.first().and_then(|found| self.failregex.get_mut(found.regex - 1)));
-                self.matched.add(line, || None, args.print_all_matched, true);
+                hit(found
+                    .first()
+                    .and_then(|found| self.failregex.get_mut(found.regex - 1)));
+                self.matched
+                    .add(line, || None, args.print_all_matched, true);
             }
             Seen::Ignored(regex) => {
                 hit(self.ignoreregex.get_mut(regex));
-                self.ignored.add(line, || None, !args.print_no_ignored, args.print_all_ignored);
+                self.ignored.add(
+                    line,
+                    || None,
+                    !args.print_no_ignored,
+                    args.print_all_ignored,
+                );
             }
             Seen::Noted(regex) => {
                 hit(self.failregex.get_mut(regex));
-                let why = || Some("no failure by itself: it counts with other lines of its connection".to_owned());
-                self.ignored.add(line, why, !args.print_no_ignored, args.print_all_ignored);
+                let why = || {
+                    Some(
+                        "no failure by itself: it counts with other lines of its connection"
+                            .to_owned(),
+                    )
+                };
+                self.ignored
+                    .add(line, why, !args.print_no_ignored, args.print_all_ignored);
             }
             Seen::Missed | Seen::Dropped | Seen::Failed => {
-                self.missed.add(line, || stopped(matcher), !args.print_no_missed, args.print_all_missed);
+                self.missed.add(
+                    line,
+                    || stopped(matcher),
+                    !args.print_no_missed,
+                    args.print_all_missed,
+                );
             }
         }
     }
@@ -106,7 +128,12 @@ impl<'a> Report<'a> {
         }
         writeln!(out, "\n\nResults\n=======")?;
         if let Some(pre) = matcher.prefregex() {
-            writeln!(out, "\nPrefregex: {} total\n|  {}\n`-", self.prefregex, pre.expanded())?;
+            writeln!(
+                out,
+                "\nPrefregex: {} total\n|  {}\n`-",
+                self.prefregex,
+                pre.expanded()
+            )?;
         }
         let fail = matcher.failregexes().iter().map(Pattern::source);
         self.expressions("Failregex", &self.failregex, fail, out)?;
@@ -122,7 +149,12 @@ impl<'a> Report<'a> {
             }
             writeln!(out, "`-")?;
         }
-        let Self { matched, ignored, missed, .. } = self;
+        let Self {
+            matched,
+            ignored,
+            missed,
+            ..
+        } = self;
         writeln!(
             out,
             "\nLines: {} lines, {} ignored, {} matched, {} missed",
@@ -131,7 +163,11 @@ impl<'a> Report<'a> {
             matched.count,
             missed.count
         )?;
-        writeln!(out, "[processed in {:.2} sec]\n", self.started.elapsed().as_secs_f64())?;
+        writeln!(
+            out,
+            "[processed in {:.2} sec]\n",
+            self.started.elapsed().as_secs_f64()
+        )?;
         for (name, lines, option) in [
             ("Matched", matched, "--print-all-matched"),
             ("Ignored", ignored, "--print-all-ignored"),
@@ -205,14 +241,29 @@ fn stopped(matcher: &Matcher) -> Option<String> {
     if let Some(pre) = matcher.prefregex()
         && !matcher.passes()
     {
-        return Some(told("prefregex", None, pre, pre.reach(matcher.text()), text));
+        return Some(told(
+            "prefregex",
+            None,
+            pre,
+            pre.reach(matcher.text()),
+            text,
+        ));
     }
     let searched = matcher.searched();
-    let reached = matcher.failregexes().iter().map(|pattern| (pattern, pattern.reach(&searched)));
+    let reached = matcher
+        .failregexes()
+        .iter()
+        .map(|pattern| (pattern, pattern.reach(&searched)));
     let (n, (pattern, reach)) = reached
         .enumerate()
         .max_by_key(|(n, (_, reach))| (reach.at, std::cmp::Reverse(*n)))?;
-    Some(told("failregex", Some(n), pattern, reach, searched.trim_end_matches('\n')))
+    Some(told(
+        "failregex",
+        Some(n),
+        pattern,
+        reach,
+        searched.trim_end_matches('\n'),
+    ))
 }
 
 /// `--out`.
@@ -247,7 +298,10 @@ fn filled(text: &str, found: &Match) -> String {
     let mut rest = text;
     while let Some((before, tail)) = rest.split_once('<') {
         filled.push_str(before);
-        match tail.split_once('>').and_then(|(tag, behind)| Some((value(tag, found)?, behind))) {
+        match tail
+            .split_once('>')
+            .and_then(|(tag, behind)| Some((value(tag, found)?, behind)))
+        {
             Some((value, behind)) => {
                 filled.push_str(&value);
                 rest = behind;
@@ -278,9 +332,19 @@ fn value(tag: &str, found: &Match) -> Option<String> {
 }
 
 fn at(time: Option<f64>) -> String {
-    #[allow(clippy::cast_possible_truncation, reason = "whole seconds; a time out of range is not a time")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "whole seconds; a time out of range is not a time"
+    )]
     let time = time.and_then(|time| DateTime::from_timestamp(time as i64, 0));
-    time.map_or_else(|| "no date".to_owned(), |time| time.with_timezone(&Local).format("%a %b %d %H:%M:%S %Y").to_string())
+    time.map_or_else(
+        || "no date".to_owned(),
+        |time| {
+            time.with_timezone(&Local)
+                .format("%a %b %d %H:%M:%S %Y")
+                .to_string()
+        },
+    )
 }
 
 /// What strangers wrote, safe for a terminal.

@@ -23,8 +23,16 @@ pub(super) struct Sought {
 /// There is no such filter or jail, or it cannot be used.
 pub(super) fn sought(args: &TestArgs) -> Result<Sought, Failure> {
     let loaded = config::load(&args.place.config);
-    let own = args.place.config.parent().unwrap_or(Path::new("/")).to_path_buf();
-    let theirs = args.config_dir.clone().or_else(|| Some(PathBuf::from("/etc/fail2ban")));
+    let own = args
+        .place
+        .config
+        .parent()
+        .unwrap_or(Path::new("/"))
+        .to_path_buf();
+    let theirs = args
+        .config_dir
+        .clone()
+        .or_else(|| loaded.config.fail2ban.clone());
     // Whoever names a folder means its filters and no others.
     let folders: Vec<PathBuf> = match &args.config_dir {
         Some(dir) => vec![dir.clone()],
@@ -33,14 +41,29 @@ pub(super) fn sought(args: &TestArgs) -> Result<Sought, Failure> {
     let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
     let journal = matches!(args.log.as_str(), "systemd-journal" | "journal") || args.stamped;
     let mut sought = if is_name(&args.filter) {
+        let jail = loaded
+            .config
+            .jails
+            .iter()
+            .find(|jail| jail.name == args.filter);
         let backend = if journal { "systemd" } else { "auto" };
-        match (read_filter(&folders, &args.filter, backend), None::<()>) {
+        match (
+            read_filter(&folders, &args.filter, backend),
+            jail.and_then(|jail| jail.raw.as_ref().map(|raw| (jail, raw))),
+        ) {
             (Ok(found), _) => Sought {
                 described: vec![format!("Use      failregex filter : {}", args.filter)],
                 journalmatch: found.journalmatch.clone(),
                 rules: Rules::of(&found, None),
             },
-            (Err(_), Some(())) => unreachable!(),
+            (Err(_), Some((jail, raw))) => Sought {
+                described: vec![format!(
+                    "Use        failregex jail : {} ({})",
+                    jail.name, jail.written
+                )],
+                journalmatch: raw.journalmatch.clone(),
+                rules: raw.rules.clone(),
+            },
             (Err(problem), None) => return Err(Failure::Usage(problem.to_string())),
         }
     } else {
@@ -73,7 +96,10 @@ pub(super) fn sought(args: &TestArgs) -> Result<Sought, Failure> {
             "warn" => UseDns::Warn,
             "no" => UseDns::No,
             "raw" => UseDns::Raw,
-            _ => return Err(Failure::Usage(format!("--usedns: \"{how}\" is none of yes, warn, no, raw"))),
+            _ => {
+                let text = format!("--usedns: \"{how}\" is none of yes, warn, no, raw");
+                return Err(Failure::Usage(text));
+            }
         };
     }
     if args.raw {
@@ -83,19 +109,34 @@ pub(super) fn sought(args: &TestArgs) -> Result<Sought, Failure> {
         sought.journalmatch = vec![text.split_ascii_whitespace().map(str::to_owned).collect()];
     }
     let described = &mut sought.described;
-    described.push(format!("Use              maxlines : {}", sought.rules.maxlines));
+    described.push(format!(
+        "Use              maxlines : {}",
+        sought.rules.maxlines
+    ));
     if !sought.rules.datepattern.is_empty() {
-        described.push(format!("Use           datepattern : {}", sought.rules.datepattern.join(" | ")));
+        described.push(format!(
+            "Use           datepattern : {}",
+            sought.rules.datepattern.join(" | ")
+        ));
     }
     Ok(sought)
 }
 
 /// `sshd`, `sshd[mode=aggressive]`, `./filter.d/own.conf`: the letters that a name has, and options behind it.
 fn is_name(text: &str) -> bool {
-    let (name, options) = text.split_once('[').map_or((text, None), |(name, rest)| (name, Some(rest)));
+    let (name, options) = text
+        .split_once('[')
+        .map_or((text, None), |(name, rest)| (name, Some(rest)));
     !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_.-".contains(&b))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"/_.-".contains(&b))
         && options.is_none_or(|rest| rest.trim_end().ends_with(']'))
 }
 
-pub(super) fn journal(_: &Sought, _: &mut dyn FnMut(f64, &str) -> Result<(), Failure>) -> Result<(), Failure> { Ok(()) }
+pub(super) fn journal(
+    _: &Sought,
+    _: &mut dyn FnMut(f64, &str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    Ok(())
+}
