@@ -32,7 +32,7 @@ use f2b_pipe::act::{Act, ActError, Ban, Banned, Kind, SetRef};
 use f2b_pipe::client::Client;
 use f2b_pipe::config::{
     Backend, Blocktype, Config, Firewall, Jail, Mode, PortRange, Ports, Protocol, Rule,
-    RuntimePaths,
+    RuntimePaths, sets_of,
 };
 use f2b_pipe::decide::BanFor;
 use f2b_pipe::exempt::{Bannable, Target};
@@ -53,6 +53,8 @@ fn sh(command: &str) -> String {
 fn jail(name: &str, ports: Ports) -> Jail {
     Jail {
         name: name.into(),
+        sets: sets_of(name),
+        small_sets: false,
         written: "test".into(),
         rule: Rule::default(),
         mode: Mode::Ban,
@@ -718,7 +720,8 @@ fn jails_that_drop_and_jails_that_reject_stand_side_by_side() {
         Jail {
             protocols: both,
             blocktype: Blocktype::Reject,
-            ..jail("dns", port(53))
+            small_sets: true,
+            ..jail("a name that is too long for a set", port(53))
         },
         Jail {
             protocols: vec![Protocol::Udp],
@@ -734,7 +737,8 @@ fn jails_that_drop_and_jails_that_reject_stand_side_by_side() {
     let rejects = || {
         let rules = sh("iptables -w -S");
         rules.contains("-A INPUT -j f2b-pipe\n")
-            && rules.contains("-p udp -m multiport --dports 53 -m set --match-set f2bp-dns src")
+            && rules
+                .contains("-p udp -m multiport --dports 53 -m set --match-set f2bp-anamethatis-")
     };
     wait("both chains", || drops() && rejects());
     wait("health", || keeper.health().chain && keeper.health().chain6);
@@ -761,6 +765,14 @@ fn jails_that_drop_and_jails_that_reject_stand_side_by_side() {
         let other = format!("192.0.2.8:{port}");
         assert_eq!((tcp(&other), udp(&other)), (None, None), "{port}");
     }
+    let sets = sh("ipset list");
+    let of = |name: &str| sets.split("\n\n").find(|set| set.contains(name)).unwrap();
+    assert!(
+        of("Name: f2bp-anamethatis-").contains("hashsize 1024 "),
+        "{sets}"
+    );
+    assert!(of("Name: f2bp-sip").contains("hashsize 65536 "), "{sets}");
+
     for wipe in [
         "iptables -w -t raw -F",
         "iptables -w -F INPUT",

@@ -405,6 +405,7 @@ mod tests {
     fn jail(name: &str, ports: Ports, protocols: &[Protocol], blocktype: Blocktype) -> Jail {
         Jail {
             name: name.into(),
+            sets: name.into(),
             ports,
             protocols: protocols.to_vec(),
             blocktype,
@@ -424,7 +425,7 @@ mod tests {
         };
         for (name, ports) in [("web", ports(&["http", "https"])), ("all", Ports::All)] {
             let jail = jail(name, ports, &[], Blocktype::Drop);
-            plan.add(&SetRef::new("f2bp-", name, Kind::Ip4, 64), &jail);
+            plan.add(&SetRef::one("f2bp-", &jail, Kind::Ip4), &jail);
         }
         plan
     }
@@ -432,7 +433,7 @@ mod tests {
     /// The rules of a jail called x, without the part that all of them have.
     fn rules(kind: Kind, words: &[&str], protocols: &[Protocol], blocktype: Blocktype) -> String {
         let jail = jail("x", ports(words), protocols, blocktype);
-        let set = SetRef::new("f2bp-", "x", kind, 64);
+        let set = SetRef::one("f2bp-", &jail, kind);
         let same = format!("-m set --match-set {} src -j ", set.name);
         rules_for(&set, &jail).join("; ").replace(&same, "")
     }

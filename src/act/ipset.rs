@@ -27,8 +27,9 @@ const DEFAULT_TIMEOUT_SECS: u32 = 600;
 pub const MAX_ELEMENTS: u32 = 1_048_576;
 /// Buckets at first: growing 1,024 to a million stalls the adder for up to 190 ms each time. 8 bytes each.
 const HASHSIZE_IP: u32 = 65_536;
-/// Networks are banned by hand, a few.
-const HASHSIZE_NET: u32 = 1_024;
+/// The same of networks, which are banned by hand, a few, and of [`SetRef::small`] ones: of a hundred jails whose sets
+/// take 512 KiB each nearly all ban a few, and who bans a million has his stalls.
+const HASHSIZE_SMALL: u32 = 1_024;
 /// Longest comment, bytes: IPSET_MAX_COMMENT_SIZE.
 const COMMENT_MAX_BYTES: usize = 255;
 /// The newest revision asked for: it has timeout, counters and comment, and every kernel since 4.18 has it.
@@ -271,8 +272,9 @@ impl Ipset {
     /// Makes a set called `name` with the parameters of `set`.
     fn create(&mut self, name: &str, set: &SetRef) -> Result<(), WireError> {
         let (revision, hashsize) = match set.kind {
-            Kind::Ip4 | Kind::Ip6 => (self.revisions.0, HASHSIZE_IP),
-            Kind::Net4 | Kind::Net6 => (self.revisions.1, HASHSIZE_NET),
+            Kind::Ip4 | Kind::Ip6 if !set.small => (self.revisions.0, HASHSIZE_IP),
+            Kind::Ip4 | Kind::Ip6 => (self.revisions.0, HASHSIZE_SMALL),
+            Kind::Net4 | Kind::Net6 => (self.revisions.1, HASHSIZE_SMALL),
         };
         self.wire.exchange(
             CMD_CREATE,

@@ -684,12 +684,7 @@ impl<'a> Keep<'a> {
                 continue;
             };
             let (kind, who) = place_of(key.1, jail.ipv6_prefix);
-            let set = SetRef::new(
-                &self.config.firewall.set_prefix,
-                &jail.name,
-                kind,
-                jail.ipv6_prefix,
-            );
+            let set = SetRef::one(&self.config.firewall.set_prefix, jail, kind);
             match ipset.test(&set, who) {
                 Ok(false) => {
                     self.ends.remove(&key);

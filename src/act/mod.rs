@@ -83,23 +83,35 @@ pub struct SetRef {
     pub kind: Kind,
     /// Length of the prefixes in a [`Kind::Ip6`] set.
     pub ipv6_prefix: u8,
+    /// It begins with few buckets.
+    pub small: bool,
 }
 
 impl SetRef {
-    /// The set of jail `jail`.
+    /// A set named after `sets` ([`Jail::sets`]).
     #[must_use]
-    pub fn new(set_prefix: &str, jail: &str, kind: Kind, ipv6_prefix: u8) -> Self {
+    pub fn new(set_prefix: &str, sets: &str, kind: Kind, ipv6_prefix: u8) -> Self {
         Self {
-            name: format!("{set_prefix}{jail}{}", kind.suffix()),
+            name: format!("{set_prefix}{sets}{}", kind.suffix()),
             kind,
             ipv6_prefix,
+            small: false,
+        }
+    }
+
+    /// The one of a jail that is of this kind.
+    #[must_use]
+    pub fn one(set_prefix: &str, jail: &Jail, kind: Kind) -> Self {
+        Self {
+            small: jail.small_sets,
+            ..Self::new(set_prefix, &jail.sets, kind, jail.ipv6_prefix)
         }
     }
 
     /// All four of a jail, in the order of [`Kind::ALL`].
     #[must_use]
     pub fn of(set_prefix: &str, jail: &Jail) -> [Self; 4] {
-        Kind::ALL.map(|kind| Self::new(set_prefix, &jail.name, kind, jail.ipv6_prefix))
+        Kind::ALL.map(|kind| Self::one(set_prefix, jail, kind))
     }
 }
 
@@ -493,7 +505,10 @@ mod tests {
 
     #[test]
     fn the_longest_names_fit_the_kernel() {
-        let set = SetRef::new("f2bp-", &"j".repeat(20), Kind::Net6, 64);
-        assert!(set.name.len() <= 31);
+        for name in ["j".repeat(20), "j".repeat(21), "Ä".repeat(999)] {
+            let sets = crate::config::sets_of(&name);
+            let set = SetRef::new("prefix8-", &sets, Kind::Net6, 64);
+            assert!(set.name.len() <= 31, "{}", set.name);
+        }
     }
 }

@@ -13,15 +13,12 @@ use super::suggest::nearest;
 use super::text::{Node, Table, Value, join};
 use super::{
     Backend, Blocktype, Conditions, Config, Distinct, Field, Firewall, Jail, Mode, Ports, Rule,
-    Weight,
+    Weight, name_byte, names_sets, sets_of,
 };
 use super::{place, raw, value};
 
 /// `[firewall] set_prefix`: with the longest name of a jail (20) and the longest ending (`-n6`) the kernel's 31 bytes.
 const SET_PREFIX_MAX: usize = 8;
-
-/// Longest name of a jail, bytes.
-const NAME_MAX: usize = 20;
 
 /// Jails are numbered with 16 bits.
 const JAILS_MAX: usize = u16::MAX as usize;
@@ -58,6 +55,8 @@ const FAIL2BAN: &[&str] = &["config", "socket", "logfile"];
 fn bare_jail(name: &str) -> Jail {
     Jail {
         name: name.to_owned(),
+        sets: sets_of(name),
+        small_sets: false,
         written: super::SHIPPED_NAME.to_owned(),
         rule: Rule::default(),
         mode: Mode::Ban,
@@ -134,12 +133,10 @@ pub(super) fn check(
         if doubtful.iter().any(unread) || check.problems.errors() > before {
             continue;
         }
-        let taken = jail.as_ref().and_then(|jail| {
-            config
-                .jails
-                .iter()
-                .find(|other| share_sets(&jail.name, &other.name))
-        });
+        let others = || config.jails.iter().chain([&config.manual]);
+        let taken = jail
+            .as_ref()
+            .and_then(|jail| others().find(|other| jail.shares_sets(other)));
         if let Some(other) = taken {
             let text = format!(
                 "its sets would have the names of those of jail {}; write another name",
@@ -159,17 +156,6 @@ pub(super) fn check(
     // What stands under [defaults] for the jails is not for bans by hand: these are always meant.
     config.manual.mode = Mode::Ban;
     config
-}
-
-/// Would the sets of two jails have the same name (`web6` is the IPv6 set of `web`, and `web-n` its set of networks)?
-fn share_sets(a: &str, b: &str) -> bool {
-    let endings = ["6", "-n", "-n6"];
-    let is = |long: &str, short: &str| {
-        long.strip_prefix(short)
-            .is_some_and(|rest| endings.contains(&rest))
-    };
-    // `x-n` and `x` share `x-n6` and `x-n`; `x6` and `x-n` share nothing.
-    is(a, b) || is(b, a)
 }
 
 pub(super) struct Check<'a> {
@@ -398,6 +384,7 @@ impl Check<'_> {
         }
         let mut jail = Jail {
             name: name.to_owned(),
+            sets: sets_of(name),
             written: written(&node.place),
             ..defaults.clone()
         };
@@ -537,23 +524,19 @@ fn written(place: &Place) -> String {
     place.to_string()
 }
 
-fn name_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"_.-".contains(&b)
-}
-
 fn jail_name(name: &str) -> Result<(), Wrong> {
     let form = "write 1 to 20 of A-Z a-z 0-9 _ . -, a letter or digit first";
     if name == "manual" {
         return Err("the name of bans by hand; write another".to_owned().into());
     }
-    if name.len() > NAME_MAX {
+    if name.len() > super::SETS_MAX_BYTES {
         return Err(format!(
             "a name of {} bytes, the kernel's sets are named after it; {form}",
             name.len()
         )
         .into());
     }
-    if !name.bytes().all(name_byte) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+    if !names_sets(name) {
         return Err(format!("not a name the kernel's sets can have; {form}").into());
     }
     Ok(())

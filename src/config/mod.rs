@@ -239,8 +239,8 @@ pub enum Blocktype {
     Reject,
 }
 
-/// A jail's name: 1 to 20 bytes of `[A-Za-z0-9_.-]`, beginning with a letter or digit, so that every set name made of
-/// it (`f2bp-` name `-n6`) fits the kernel's 31 bytes; checked where the line of the configuration is known.
+/// A jail's name. In our own file it is one that sets can be named after: 1 to 20 bytes of `[A-Za-z0-9_.-]`, beginning
+/// with a letter or digit; fail2ban's may be any text, and their sets are named by [`sets_of`].
 pub type JailName = String;
 
 /// One `[jail.NAME]`.
@@ -248,6 +248,10 @@ pub type JailName = String;
 pub struct Jail {
     /// Its name.
     pub name: JailName,
+    /// What its sets are named after: [`sets_of`] its name.
+    pub sets: String,
+    /// Its sets begin with few buckets: a configuration may hold a hundred such jails, of which most ban a few.
+    pub small_sets: bool,
     /// Where it is written, for people: `conf/f2b-pipe.toml:31`, or `shipped`.
     pub written: String,
     /// What a line must be to count.
@@ -392,6 +396,54 @@ impl Jail {
         let tcp = |protocol: &Protocol| [Protocol::Tcp, Protocol::All].contains(protocol);
         self.protocols.is_empty() || self.protocols.iter().any(tcp)
     }
+
+    /// Whether a set of this jail would have the name of one of the other's: `web6` is the IPv6 set of `web`, and `web-n`
+    /// its set of networks.
+    #[must_use]
+    pub fn shares_sets(&self, other: &Self) -> bool {
+        let endings = ["", "6", "-n", "-n6"];
+        let is = |long: &str, short: &str| {
+            long.strip_prefix(short)
+                .is_some_and(|rest| endings.contains(&rest))
+        };
+        // `x-n` and `x` share `x-n6` and `x-n`; `x6` and `x-n` share nothing.
+        is(&self.sets, &other.sets) || is(&other.sets, &self.sets)
+    }
+}
+
+/// Longest name that the sets of a jail can have as it is, bytes: with the prefix (8) and the longest ending (`-n6`) the
+/// kernel's 31.
+const SETS_MAX_BYTES: usize = 20;
+
+/// Whether sets can be named so: 1 to 20 bytes of `[A-Za-z0-9_.-]`, a letter or digit first.
+fn names_sets(name: &str) -> bool {
+    (1..=SETS_MAX_BYTES).contains(&name.len())
+        && name.bytes().all(name_byte)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+fn name_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"_.-".contains(&b)
+}
+
+/// What the sets of the jail `name` are named after: the name if that can be; else what can stand of its beginning, and
+/// a hash of the whole, which is the same in every process and version.
+#[must_use]
+pub fn sets_of(name: &str) -> String {
+    if names_sets(name) {
+        return name.to_owned();
+    }
+    // FNV-1a, 32 bits.
+    let number = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    let fit = name.bytes().filter(|b| name_byte(*b)).map(char::from);
+    let head: String = fit
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(SETS_MAX_BYTES - "-12345678".len())
+        .collect();
+    let head = if head.is_empty() { "jail" } else { &head };
+    format!("{head}-{number:08x}")
 }
 
 /// The conditions of a native jail: all of `all` must hold, one of `any` if there is an `any`, and no single one of `not`.

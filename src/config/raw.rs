@@ -423,6 +423,11 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
             config.jails.remove(at);
         }
         match imported(&found, &config.manual, &config.firewall) {
+            Ok((jail, _)) if config.jails.iter().chain([&config.manual]).any(|other| jail.shares_sets(other)) => {
+                config.broken.push(found.name.clone());
+                let text = "its sets would have the names of those of another jail; rename it".to_owned();
+                problems.0.push(say(Severity::Error, text));
+            }
             Ok((jail, notes)) => {
                 problems
                     .0

@@ -169,6 +169,32 @@ fn a_jail_may_reject_while_the_others_drop_and_close_other_protocols() {
 }
 
 #[test]
+fn any_name_gives_one_that_sets_can_have() {
+    for name in ["sshd", "apache-dos", "a", "12345678901234567890"] {
+        assert_eq!(sets_of(name), name);
+    }
+    // Fixed: the bans of an earlier version are found under it.
+    assert_eq!(
+        sets_of("nextcloud-and-friends-long"),
+        "nextcloud-a-a7e21ec2"
+    );
+    let odd = [
+        "",
+        "jail",
+        "Ä",
+        "-x",
+        "my jail",
+        "my  jail",
+        "123456789012345678901",
+        "123456789012345678902",
+        "123456789012~",
+    ];
+    let sets: std::collections::BTreeSet<String> = odd.iter().map(|name| sets_of(name)).collect();
+    assert_eq!(sets.len(), odd.len(), "{sets:?}");
+    assert!(sets.iter().all(|name| names_sets(name)), "{sets:?}");
+}
+
+#[test]
 fn drop_ins_lie_over_the_file_in_the_order_of_their_names() {
     let dir = Dir::new("drop-ins");
     let file = dir.write(
