@@ -209,11 +209,11 @@ impl Warden {
         let maxretry = self.terms.rule.maxretry;
         let mut count = self.counters.add(key, at, now, line);
         if count < maxretry {
-            let weight = self.extra_weight(key, at, now, history);
+            let (weight, bans) = self.extra_weight(key, at, now, history);
             if weight > 0 {
                 count = self
                     .counters
-                    .add_weight(key, at, now, weight)
+                    .add_weight(key, at, now, weight, bans)
                     .unwrap_or(count);
             }
         }
@@ -224,17 +224,18 @@ impl Warden {
         }
     }
 
-    /// How many times more a failure counts, because of the bans before.
-    fn extra_weight(&self, key: &Key, at: f64, now: f64, history: &mut History) -> u32 {
+    /// How many times more a failure counts, and because of how many bans before.
+    fn extra_weight(&self, key: &Key, at: f64, now: f64, history: &mut History) -> (u32, u32) {
         if self.terms.increment.is_none() {
-            return 0;
+            return (0, 0);
         }
         match history.of(key, self.jail, now) {
             // A failure from before the last ban was counted for that one.
-            Some(bad) if at > bad.last => increment::weight(bad.count)
-                .min(self.terms.rule.maxretry)
-                .saturating_sub(1),
-            Some(_) | None => 0,
+            Some(bad) if at > bad.last => {
+                let weight = increment::weight(bad.count).min(self.terms.rule.maxretry);
+                (weight.saturating_sub(1), bad.count)
+            }
+            Some(_) | None => (0, 0),
         }
     }
 
@@ -274,6 +275,7 @@ impl Warden {
             count: 0,
             failures: 0,
             last: now,
+            bans_before: 0,
             lines: Vec::new(),
         };
         self.convict(key, by_hand, now, history, sink);
@@ -385,7 +387,7 @@ impl Warden {
             self.prolong(key, old, ban, counted.count, sink);
             return;
         }
-        let (bans, noted) = self.lengthen(key, &mut ban, now, history);
+        let (bans, noted) = self.lengthen(key, counted.bans_before, &mut ban, now, history);
         if ban.is_over(now) {
             // Terms that make a ban shorter.
             return;
@@ -446,10 +448,14 @@ impl Warden {
         });
     }
 
-    /// Gives a new ban the length that the bans before ask for. The number of this ban, and whether it is to be noted.
+    /// Gives a new ban the length that the bans before ask for. Its number, and whether it is to be noted.
+    ///
+    /// `bans_before` were known when counting began. The history may have forgotten them since; then the ban is not longer,
+    /// but has its number.
     fn lengthen(
         &mut self,
         key: &Key,
+        bans_before: u32,
         ban: &mut Standing,
         now: f64,
         history: &mut History,
@@ -463,12 +469,13 @@ impl Warden {
             history.of(key, self.jail, now)
         };
         let (Some(before), Some(bantime)) = (before, ban.bantime.filter(|b| *b > 0.0)) else {
-            return (1, true);
+            return (bans_before.saturating_add(1), true);
         };
+        let number = before.count.max(bans_before).saturating_add(1);
         match increment.bantime(bantime, before.count, &mut self.random) {
             Ok(longer) => {
                 ban.bantime = longer;
-                (before.count.saturating_add(1), ban.start > before.last)
+                (number, ban.start > before.last)
             }
             Err(error) => {
                 if !self.complained {
@@ -478,7 +485,7 @@ impl Warden {
                         increment.jail()
                     );
                 }
-                (before.count.saturating_add(1), true)
+                (number, true)
             }
         }
     }
