@@ -286,6 +286,10 @@ impl Run {
         assert_eq!(ours.len(), fail2ban.len());
         let number = |what| ours.iter().filter(|line| line.starts_with(what)).count();
         let (bans, prolonged, unbans) = (number("ban"), number("prolong"), number("unban"));
+        #[allow(
+            clippy::print_stderr,
+            reason = "how much was compared, for who runs it with --nocapture"
+        )]
         eprintln!(
             "{} failures: {bans} bans, {prolonged} prolonged, {unbans} unbans",
             events.len()
@@ -305,7 +309,9 @@ fn line(jail: usize, Decision { key, what }: &Decision) -> String {
             ban.noted,
             ban.count
         ),
-        What::Prolong { until, count } => format!("prolong {whose} {until:?} of {count}"),
+        What::Prolong { standing, count } => {
+            format!("prolong {whose} {:?} of {count}", standing.end())
+        }
         What::Unban { at } => format!("unban {whose} {:?}", Some(*at)),
     }
 }

@@ -85,8 +85,8 @@ pub enum What {
     Ban(Ban),
     /// Its standing ban ends later.
     Prolong {
-        /// The new end, seconds since the epoch; `None`: never.
-        until: Option<f64>,
+        /// From when to when now.
+        standing: Standing,
         /// What was counted, at least maxretry; 0 when it was done by hand.
         count: u32,
     },
@@ -303,7 +303,13 @@ impl Warden {
 
     /// Bans who was banned before a restart, with the old start and end, if by the present terms it would still stand:
     /// without increment only if it began less than the present bantime ago, and none is longer than the terms let it be.
-    pub fn restore(&mut self, remembered: Remembered, now: f64, sink: &mut dyn FnMut(Decision)) {
+    /// Whether it stands: if not, it has ended for the ledger too.
+    pub fn restore(
+        &mut self,
+        remembered: Remembered,
+        now: f64,
+        sink: &mut dyn FnMut(Decision),
+    ) -> bool {
         let Remembered {
             key,
             mut standing,
@@ -316,12 +322,15 @@ impl Warden {
         if let Some(longest) = longest {
             let began_too_early = self.terms.increment.is_none() && standing.start <= now - longest;
             if began_too_early {
-                return;
+                return false;
             }
             standing.bantime = Some(standing.bantime.map_or(longest, |b| b.min(longest)));
         }
-        if standing.end().is_some_and(|end| end <= now) || self.bans.get(&key).is_some() {
-            return;
+        if standing.end().is_some_and(|end| end <= now) {
+            return false;
+        }
+        if self.bans.get(&key).is_some() {
+            return true;
         }
         self.make_room(sink);
         self.bans.put(&key, standing);
@@ -337,6 +346,7 @@ impl Warden {
                 restored: true,
             }),
         });
+        true
     }
 
     /// The ban of `key`, if one stands.
@@ -442,7 +452,7 @@ impl Warden {
         sink(Decision {
             key: key.clone(),
             what: What::Prolong {
-                until: prolonged.end(),
+                standing: prolonged,
                 count,
             },
         });
