@@ -49,6 +49,7 @@ pub mod count; // how often, within findtime
 pub mod decide; // is that a ban, and for how long
 pub mod exempt; // who is never banned
 
+pub mod ledger; // what is remembered over a restart
 pub mod notify; // who is told of bans: syslog, the status file
 pub mod say; // all output to people
 

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::parse::text::Escaped;
+
 /// Longest expression, in words and signs; also the bound of how deep it can nest.
 const TOKENS_MAX: usize = 500;
 /// Deepest nesting that is read.
@@ -64,7 +66,14 @@ pub enum EvalError {
 impl fmt::Display for FormulaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unexpected(word) => write!(f, "\"{}\" has no place here", word.escape_debug())?,
+            Self::Unexpected(word) => write!(
+                f,
+                "\"{}\" has no place here",
+                Escaped {
+                    bytes: word.as_bytes(),
+                    max: 40
+                }
+            )?,
             Self::Ends => f.write_str("it ends too early")?,
             Self::Arguments(name) => write!(f, "{name}() has other arguments")?,
             Self::TooLong => write!(f, "it is too long, or nests too deep")?,
@@ -221,7 +230,28 @@ impl Formula {
         }
     }
 
-    pub(super) fn eval(&self, scope: &mut Scope<'_>) -> Result<Value, EvalError> {
+    /// Its value where `ban.Time` is `time`, `ban.Count` is `count` and `banFactor` is `factor`; numbers without a fraction
+    /// are whole. `random` gives numbers from 0 to 1.
+    ///
+    /// # Errors
+    /// It has no value there.
+    pub fn eval(
+        &self,
+        time: f64,
+        count: u32,
+        factor: f64,
+        random: &mut dyn FnMut() -> f64,
+    ) -> Result<f64, EvalError> {
+        let value = self.value(&mut Scope {
+            time: Some(Value::whole(time)),
+            count: Some(Value::Int(count.into())),
+            factor: Some(Value::whole(factor)),
+            random,
+        })?;
+        Ok(value.to_float())
+    }
+
+    pub(super) fn value(&self, scope: &mut Scope<'_>) -> Result<Value, EvalError> {
         eval(&self.0, scope)
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::formula::{EvalError, Formula, FormulaError, Scope, Value};
+use crate::parse::text::Escaped;
 
 /// Bans beyond which neither grows any more by itself.
 const COUNT_MAX: u32 = 20;
@@ -68,7 +69,11 @@ impl fmt::Display for IncrementError {
             text,
             why,
         } = self;
-        write!(f, "jail {jail}: {key}: \"{}\": ", text.escape_debug())?;
+        let text = Escaped {
+            bytes: text.as_bytes(),
+            max: 120,
+        };
+        write!(f, "jail {jail}: {key}: \"{text}\": ")?;
         match why {
             Some(why) => why.fmt(f),
             None => f.write_str("write whole numbers with blanks between them, as in 1 2 4 8 16"),
@@ -98,7 +103,7 @@ impl Increment {
             None => Value::Int(1),
             Some(text) => Formula::new(&text)
                 .and_then(|formula| {
-                    Ok(formula.eval(&mut Scope {
+                    Ok(formula.value(&mut Scope {
                         time: None,
                         count: None,
                         factor: None,
@@ -120,7 +125,7 @@ impl Increment {
                 // A wrong type shows at any ban; better now than at the first one.
                 for count in 1..=2 {
                     formula
-                        .eval(&mut Scope {
+                        .value(&mut Scope {
                             time: Some(Value::Int(600)),
                             count: Some(Value::Int(count)),
                             factor: Some(factor),
@@ -166,7 +171,7 @@ impl Increment {
                 time.times(self.factor).times(multiplier).to_float()
             }
             Growth::Formula(formula) => {
-                let value = formula.eval(&mut Scope {
+                let value = formula.value(&mut Scope {
                     time: Some(time),
                     count: Some(Value::Int(count.into())),
                     factor: Some(self.factor),

@@ -85,8 +85,8 @@ pub enum What {
     Ban(Ban),
     /// Its standing ban ends later.
     Prolong {
-        /// The new end, seconds since the epoch; `None`: never.
-        until: Option<f64>,
+        /// From when to when now.
+        standing: Standing,
         /// What was counted, at least maxretry; 0 when it was done by hand.
         count: u32,
     },
@@ -209,11 +209,11 @@ impl Warden {
         let maxretry = self.terms.rule.maxretry;
         let mut count = self.counters.add(key, at, now, line);
         if count < maxretry {
-            let weight = self.extra_weight(key, at, now, history);
+            let (weight, bans) = self.extra_weight(key, at, now, history);
             if weight > 0 {
                 count = self
                     .counters
-                    .add_weight(key, at, now, weight)
+                    .add_weight(key, at, now, weight, bans)
                     .unwrap_or(count);
             }
         }
@@ -224,17 +224,18 @@ impl Warden {
         }
     }
 
-    /// How many times more a failure counts, because of the bans before.
-    fn extra_weight(&self, key: &Key, at: f64, now: f64, history: &mut History) -> u32 {
+    /// How many times more a failure counts, and because of how many bans before.
+    fn extra_weight(&self, key: &Key, at: f64, now: f64, history: &mut History) -> (u32, u32) {
         if self.terms.increment.is_none() {
-            return 0;
+            return (0, 0);
         }
         match history.of(key, self.jail, now) {
             // A failure from before the last ban was counted for that one.
-            Some(bad) if at > bad.last => increment::weight(bad.count)
-                .min(self.terms.rule.maxretry)
-                .saturating_sub(1),
-            Some(_) | None => 0,
+            Some(bad) if at > bad.last => {
+                let weight = increment::weight(bad.count).min(self.terms.rule.maxretry);
+                (weight.saturating_sub(1), bad.count)
+            }
+            Some(_) | None => (0, 0),
         }
     }
 
@@ -274,6 +275,7 @@ impl Warden {
             count: 0,
             failures: 0,
             last: now,
+            bans_before: 0,
             lines: Vec::new(),
         };
         self.convict(key, by_hand, now, history, sink);
@@ -301,7 +303,13 @@ impl Warden {
 
     /// Bans who was banned before a restart, with the old start and end, if by the present terms it would still stand:
     /// without increment only if it began less than the present bantime ago, and none is longer than the terms let it be.
-    pub fn restore(&mut self, remembered: Remembered, now: f64, sink: &mut dyn FnMut(Decision)) {
+    /// Whether it stands: if not, it has ended for the ledger too.
+    pub fn restore(
+        &mut self,
+        remembered: Remembered,
+        now: f64,
+        sink: &mut dyn FnMut(Decision),
+    ) -> bool {
         let Remembered {
             key,
             mut standing,
@@ -314,12 +322,15 @@ impl Warden {
         if let Some(longest) = longest {
             let began_too_early = self.terms.increment.is_none() && standing.start <= now - longest;
             if began_too_early {
-                return;
+                return false;
             }
             standing.bantime = Some(standing.bantime.map_or(longest, |b| b.min(longest)));
         }
-        if standing.end().is_some_and(|end| end <= now) || self.bans.get(&key).is_some() {
-            return;
+        if standing.end().is_some_and(|end| end <= now) {
+            return false;
+        }
+        if self.bans.get(&key).is_some() {
+            return true;
         }
         self.make_room(sink);
         self.bans.put(&key, standing);
@@ -335,6 +346,7 @@ impl Warden {
                 restored: true,
             }),
         });
+        true
     }
 
     /// The ban of `key`, if one stands.
@@ -385,7 +397,7 @@ impl Warden {
             self.prolong(key, old, ban, counted.count, sink);
             return;
         }
-        let (bans, noted) = self.lengthen(key, &mut ban, now, history);
+        let (bans, noted) = self.lengthen(key, counted.bans_before, &mut ban, now, history);
         if ban.is_over(now) {
             // Terms that make a ban shorter.
             return;
@@ -440,16 +452,20 @@ impl Warden {
         sink(Decision {
             key: key.clone(),
             what: What::Prolong {
-                until: prolonged.end(),
+                standing: prolonged,
                 count,
             },
         });
     }
 
-    /// Gives a new ban the length that the bans before ask for. The number of this ban, and whether it is to be noted.
+    /// Gives a new ban the length that the bans before ask for. Its number, and whether it is to be noted.
+    ///
+    /// `bans_before` were known when counting began. The history may have forgotten them since; then the ban is not longer,
+    /// but has its number.
     fn lengthen(
         &mut self,
         key: &Key,
+        bans_before: u32,
         ban: &mut Standing,
         now: f64,
         history: &mut History,
@@ -463,12 +479,13 @@ impl Warden {
             history.of(key, self.jail, now)
         };
         let (Some(before), Some(bantime)) = (before, ban.bantime.filter(|b| *b > 0.0)) else {
-            return (1, true);
+            return (bans_before.saturating_add(1), true);
         };
+        let number = before.count.max(bans_before).saturating_add(1);
         match increment.bantime(bantime, before.count, &mut self.random) {
             Ok(longer) => {
                 ban.bantime = longer;
-                (before.count.saturating_add(1), ban.start > before.last)
+                (number, ban.start > before.last)
             }
             Err(error) => {
                 if !self.complained {
@@ -478,7 +495,7 @@ impl Warden {
                         increment.jail()
                     );
                 }
-                (before.count.saturating_add(1), true)
+                (number, true)
             }
         }
     }

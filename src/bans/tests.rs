@@ -1,5 +1,6 @@
 use super::*;
 use crate::count::keyed::Way;
+use proptest::prelude::*;
 
 fn terms() -> Terms {
     Terms {
@@ -66,7 +67,9 @@ fn shown(now: f64, Decision { key, what }: &Decision) -> String {
             ban.bans,
             ban.count
         ),
-        What::Prolong { until, .. } => format!("{now} prolong {key} {}", end(until)),
+        What::Prolong { standing, .. } => {
+            format!("{now} prolong {key} {}", end(&standing.end()))
+        }
         What::Unban { at } => format!("{now} unban {key} {at}"),
     }
 }
@@ -207,9 +210,10 @@ fn bans_are_restored_as_the_present_terms_allow() {
             standing: Standing { start, bantime },
             bans: 4,
         };
-        trial.warden.restore(remembered, 1000.0, &mut |d| {
+        let stands = trial.warden.restore(remembered, 1000.0, &mut |d| {
             log.push(shown(1000.0, &d));
         });
+        assert_eq!(stands, log.len() == 1);
         log.pop()
     };
     let ban = |from_to: &str| Some(format!("1000 ban a {from_to} #4 of 0"));
@@ -235,6 +239,63 @@ fn bans_are_restored_as_the_present_terms_allow() {
     };
     assert_eq!(restored(forever.clone(), 400.0, None), ban("400..ever"));
     assert_eq!(restored(forever, 400.0, Some(700.0)), ban("400..1100"));
+}
+
+proptest! {
+    /// `count = "window"`, against lists of all that happened.
+    #[test]
+    fn a_window_bans_as_the_simplest_thing_that_can_be_right(
+        failures in prop::collection::vec((0u32..60, 0u32..120, 0u32..3), 1..300),
+        maxretry in 1u32..6,
+    ) {
+        let mut trial = Trial::new(Terms {
+            rule: Rule { way: Way::Window, findtime: 100.0, maxretry, maxmatches: 0 },
+            bantime: Some(150.0),
+            increment: None,
+        });
+        let (mut naive, mut now) = (Vec::new(), 1000.0);
+        let mut hits: Vec<Vec<f64>> = vec![Vec::new(); 3];
+        let mut ends: Vec<Option<f64>> = vec![None; 3];
+        for (pause, late, who) in failures {
+            now += f64::from(pause);
+            let at = now - f64::from(late);
+            trial.fail(&who.to_string(), at, now, 1);
+            let mut over: Vec<_> = (0..3).filter(|n| ends[*n].is_some_and(|end| end < now)).collect();
+            over.sort_by(|a, b| ends[*a].unwrap().total_cmp(&ends[*b].unwrap()));
+            for n in over {
+                naive.push(format!("unban {n} {}", ends[n].take().unwrap()));
+            }
+            let who = who as usize;
+            hits[who].push(at);
+            hits[who].retain(|at| *at >= now - 100.0);
+            if hits[who].len() >= maxretry as usize {
+                let end = hits[who].drain(..).fold(0.0, f64::max) + 150.0;
+                match ends[who] {
+                    None => naive.push(format!("ban {who} {end}")),
+                    Some(old) if end > old => naive.push(format!("prolong {who} {end}")),
+                    Some(_) => continue,
+                }
+                ends[who] = Some(end);
+            }
+        }
+        let words = |line: &String| {
+            let words: Vec<_> = line.split([' ', '.']).collect();
+            let end = if words[1] == "ban" { words[5] } else { words[3] };
+            format!("{} {} {end}", words[1], words[2])
+        };
+        let told: Vec<_> = trial.log.iter().map(words).collect();
+        // Ends at the same moment are told in the order in which the bans were made.
+        let sorted = |lines: &[String]| {
+            let mut lines = lines.to_vec();
+            lines.sort();
+            lines
+        };
+        prop_assert_eq!(sorted(&told), sorted(&naive));
+        let bans = |lines: &[String]| -> Vec<String> {
+            lines.iter().filter(|line| !line.starts_with("unban")).cloned().collect()
+        };
+        prop_assert_eq!(bans(&told), bans(&naive));
+    }
 }
 
 #[test]

@@ -71,6 +71,7 @@ struct Entry {
     tally: Tally,
     /// Failures that came, whatever they count.
     failures: u32,
+    bans_before: u32,
     lines: Vec<Box<str>>,
 }
 
@@ -89,6 +90,8 @@ pub struct Counted {
     pub failures: u32,
     /// When the latest was, seconds since the epoch.
     pub last: f64,
+    /// How many bans were known when the first failure came and counted more for them; else 0.
+    pub bans_before: u32,
     /// The latest lines.
     pub lines: Vec<Box<str>>,
 }
@@ -147,6 +150,7 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
             None => self.table.get_or_insert_mut(key.clone(), || Entry {
                 tally: Tally::new(at, now, &self.rule),
                 failures: 0,
+                bans_before: 0,
                 lines: Vec::new(),
             }),
         };
@@ -168,12 +172,23 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
         count
     }
 
-    /// Has the failure at `at` that was just added count `weight` times more, if the key still has a counter.
-    pub fn add_weight(&mut self, key: &K, at: f64, now: f64, weight: u32) -> Option<u32> {
+    /// Has the failure at `at` that was just added count `weight` times more, because of `bans` before, if the key still has
+    /// a counter.
+    pub fn add_weight(
+        &mut self,
+        key: &K,
+        at: f64,
+        now: f64,
+        weight: u32,
+        bans: u32,
+    ) -> Option<u32> {
         self.drop_if_over(key, now);
         let entry = self.table.get_mut(key)?;
         self.bytes -= entry.bytes();
         entry.tally.add(at, now, weight, &self.rule);
+        if entry.failures == 1 {
+            entry.bans_before = bans;
+        }
         self.bytes += entry.bytes();
         Some(entry.tally.count())
     }
@@ -185,6 +200,7 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
         Some(Counted {
             count: entry.tally.count(),
             failures: entry.failures,
+            bans_before: entry.bans_before,
             last: entry.tally.last()?,
             lines: entry.lines,
         })
@@ -352,11 +368,11 @@ mod tests {
         for line in ["one", "two", "three", &"ä".repeat(2000)] {
             keyed.add(&1, 0.0, 0.0, Some(line));
         }
-        assert_eq!(keyed.add_weight(&1, 0.0, 0.0, 4), Some(8));
+        assert_eq!(keyed.add_weight(&1, 0.0, 0.0, 4, 1), Some(8));
         let counted = keyed.take(&1).unwrap();
         assert_eq!((counted.count, counted.failures), (8, 4));
         assert_eq!(*counted.lines[0], *"two");
         assert_eq!(counted.lines[2].len(), LINE_MAX_BYTES);
-        assert_eq!(keyed.add_weight(&1, 0.0, 0.0, 4), None);
+        assert_eq!(keyed.add_weight(&1, 0.0, 0.0, 4, 1), None);
     }
 }
