@@ -87,8 +87,9 @@ fn last_lines(said: &str) -> String {
         .collect();
     lines.reverse();
     let mut text = lines.join(" / ");
-    let from = text.ceil_char_boundary(text.len().saturating_sub(400));
-    text.drain(..from);
+    let end = text.len().saturating_sub(400)..=text.len();
+    let from = end.into_iter().find(|&from| text.is_char_boundary(from));
+    text.drain(..from.unwrap_or(0));
     text
 }
 

@@ -230,7 +230,8 @@ fn bound_lines(lines: &mut Vec<String>) {
 /// Cuts a text to at most `max` bytes, between characters.
 pub(super) fn cut(text: &mut String, max: usize) {
     if text.len() > max {
-        text.truncate(text.floor_char_boundary(max));
+        let end = (0..=max).rev().find(|&end| text.is_char_boundary(end));
+        text.truncate(end.unwrap_or(0));
     }
 }
 
