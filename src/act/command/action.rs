@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::child;
 use super::names::Runner;
-use super::tags::{Commands, Script, fill};
+use super::tags::{Commands, Script, fill, replace};
 use super::{Family, Op, Spec, SpecError, Ticket};
 
 /// What did not succeed; told already.
@@ -375,15 +375,17 @@ impl Action {
     /// A command without a ban, its family and the host's names put in.
     fn command(&self, op: Op, family: Family, runner: &Runner) -> String {
         let text = self.commands.text(op, family);
-        if family == Family::Any || !text.contains('<') {
+        if !text.contains('<') {
             return text.to_owned();
         }
-        let value = |tag: &str| match tag {
-            "family" => Some(Cow::Borrowed(family.as_str())),
-            _ => host_name(tag, runner),
-        };
-        // The names of families and hosts hold nothing special, so there are no values beside it.
-        fill(text, value, |_| None).text
+        // In all texts alike, since the families' are compared.
+        let text = replace(text, |tag| host_name(tag, runner));
+        if family == Family::Any {
+            return text;
+        }
+        let value = |tag: &str| (tag == "family").then_some(Cow::Borrowed(family.as_str()));
+        // The name of a family holds nothing special, so there are no values beside it.
+        fill(&text, value, |_| None).text
     }
 
     fn dynamic(

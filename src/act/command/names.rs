@@ -69,7 +69,7 @@ impl Runner {
 
     fn getent(&self, database: &str, name: &str) -> Option<String> {
         let script = Script {
-            text: "exec getent -- \"$1\" \"$2\"".into(),
+            text: "exec getent \"$1\" \"$2\"".into(),
             values: vec![database.into(), name.into()],
         };
         let ended = child::run(&script, &self.path, PATIENCE, &self.abort).ok()?;
@@ -85,7 +85,7 @@ mod tests {
     fn the_loopback_has_a_name_and_nonsense_has_none() {
         let runner = Runner::new("/usr/bin:/bin");
         assert_eq!(runner.host("127.0.0.1").as_deref(), Some("localhost"));
-        assert_eq!(runner.host("--help"), None);
+        assert_eq!(runner.host("--help"), None); // not an address: nobody is asked
         assert!(runner.full().starts_with(&runner.short()));
     }
 }

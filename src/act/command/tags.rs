@@ -108,7 +108,10 @@ fn next_tag(text: &str, from: usize) -> Option<(usize, &str)> {
 }
 
 /// All tags replaced in one go; what is put in is not looked at again.
-fn replace<'a>(text: &str, mut value: impl FnMut(&str) -> Option<Cow<'a, str>>) -> String {
+pub(super) fn replace<'a>(
+    text: &str,
+    mut value: impl FnMut(&str) -> Option<Cow<'a, str>>,
+) -> String {
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
     while let Some((start, tag)) = next_tag(text, at) {
