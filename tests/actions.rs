@@ -223,7 +223,7 @@ fn stock_actions_run_what_fail2ban_runs() {
     stage.program(
         "getent",
         &format!(
-            "#!/bin/sh\n/bin/grep -F \"$2 \" {} || { case \"$2\" in *:*|[0-9]*.[0-9]*) exit 2 ;; esac; exec /usr/bin/getent \"$@\"\n",
+            "#!/bin/sh\n/bin/grep -F \"$2 \" {} || {{ case \"$2\" in *:*|[0-9]*.[0-9]*) exit 2 ;; esac; exec /usr/bin/getent \"$@\"; }}\n",
             hosts.display()
         ),
     );
