@@ -13,6 +13,7 @@ use crate::exempt::{Bannable, Target};
 use crate::hit::JailId;
 
 pub mod chain; // the rules
+pub mod command; // fail2ban's actions that are commands
 pub mod dry; // the same without a kernel, for replay
 pub mod ipset; // the sets
 pub mod keeper; // the threads that keep all of it in place

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 mod raw {
     #![allow(missing_docs, reason = "made by the macro")]
@@ -26,4 +28,44 @@ pub fn stand_back() {
     // SAFETY: setpriority(2) takes three numbers; PRIO_PROCESS with 0 is the calling thread alone on Linux (pthreads(7),
     // "Linux implementation").
     unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, 10) };
+}
+
+/// Sets a command up to run apart from us: in a session of its own (so that no signal meant for httpd's group reaches it,
+/// and the whole group can be killed), with none of our open files but 0 to 2, with umask 077 as under fail2ban's server,
+/// and killed when the thread that started it is gone, so keep that thread until it has ended.
+pub fn apart(command: &mut Command) {
+    let parent = nix::unistd::getpid();
+    let prepare = move || {
+        nix::unistd::setsid()?;
+        // SAFETY: umask(2) and close_range(2) take numbers. CLOEXEC instead of closing keeps the pipe alive through which
+        // std learns whether the exec succeeded. An old kernel without close_range says so and nothing happens.
+        unsafe {
+            nix::libc::umask(0o077);
+            nix::libc::syscall(
+                nix::libc::SYS_close_range,
+                3,
+                nix::libc::c_uint::MAX,
+                nix::libc::CLOSE_RANGE_CLOEXEC,
+            );
+        }
+        // SAFETY: PR_SET_PDEATHSIG takes one number, which it reads as unsigned long.
+        let set = unsafe {
+            nix::libc::prctl(
+                nix::libc::PR_SET_PDEATHSIG,
+                nix::libc::c_ulong::from(nix::libc::SIGKILL.unsigned_abs()),
+            )
+        };
+        if set != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // We may have been gone before the kernel was told to watch us.
+        if nix::unistd::getppid() == parent {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(nix::libc::ESRCH))
+        }
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are made (signal-safety(7)): system calls on numbers, and
+    // errors made of an errno, which allocate nothing.
+    unsafe { command.pre_exec(prepare) };
 }

@@ -1,0 +1,212 @@
+//! fail2ban's actions that are commands: mail, cloudflare, abuseipdb, scripts of the host's own.
+//!
+//! ```text
+//! Spec ─> Action ─> Script ─> child
+//! what    when      text and  sh -c, in a session
+//! the     to run    values    of its own, with a
+//! files   which     apart     bounded life
+//! say
+//! ```
+//!
+//! A [`Jail`] is what the rest of the program holds: its functions put an order into a bounded queue and return at once.
+//! The threads of a [`Pool`] carry orders out: one [`Spec`]'s in order, different ones side by side, so a script that
+//! hangs keeps only its own kind waiting.
+//!
+//! Commands see what they would see under fail2ban: the same tags, the same words, the same exit-code rules. What
+//! strangers wrote (`<matches>`, `<F-USER>`, `<ip-host>`) never becomes part of a command's text if the shell could take
+//! any of it for more than a word: it is handed over in a shell variable (see [`tags`]).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+pub mod action; // when which command runs
+pub mod child; // one command
+pub mod ignore; // ignorecommand
+pub mod names; // host names, for <ip-host> and <fq-hostname>
+pub mod pool; // who waits for whom
+pub mod tags; // <tags> to text and values
+pub mod ticket; // what is known of a ban
+
+pub use ignore::{IgnoreCache, IgnoreCommand};
+pub use pool::{Health, Jail, Pool, Settings};
+pub use ticket::{Counts, Merged, Ticket};
+
+/// fail2ban's own, for a command whose action says nothing else.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One action of one jail, as its files and the jail's parameters say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The jail's name.
+    pub jail: String,
+    /// The action's name within the jail (`actname`).
+    pub action: String,
+    /// The file in action.d it comes from, without `.conf`. Actions of one file never run at the same time, whatever jail
+    /// they belong to: under fail2ban nothing does, and files such as /etc/hosts.deny are edited in the belief.
+    pub file: String,
+    /// `[Definition]`, `[Init]` and parameters, by fail2ban's names (`actionban`, `name`, `actname`, `blocktype`), values with
+    /// their tags. What holds for one family is named `blocktype?family=inet6`.
+    pub properties: BTreeMap<String, String>,
+    /// `actionstart_on_demand`; `None`: it depends on whether a family has values of its own, as under fail2ban.
+    pub start_on_demand: Option<bool>,
+    /// Not for bans that are only restored.
+    pub norestored: bool,
+    /// `actionrepair_on_unban`.
+    pub repair_on_unban: bool,
+    /// The longest that one command may take.
+    pub timeout: Duration,
+}
+
+impl Spec {
+    /// A spec without properties.
+    #[must_use]
+    pub fn new(jail: &str, action: &str, file: &str) -> Self {
+        Self {
+            jail: jail.to_owned(),
+            action: action.to_owned(),
+            file: file.to_owned(),
+            properties: BTreeMap::new(),
+            start_on_demand: None,
+            norestored: false,
+            repair_on_unban: false,
+            timeout: TIMEOUT,
+        }
+    }
+
+    fn property(&self, name: &str) -> &str {
+        self.properties.get(name).map_or("", String::as_str)
+    }
+}
+
+/// The address family that a command is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// Neither: an action without differences, or a ban of something that is no address.
+    Any,
+    /// IPv4.
+    Inet4,
+    /// IPv6.
+    Inet6,
+}
+
+impl Family {
+    /// As fail2ban writes it; `Any` is empty.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "",
+            Self::Inet4 => "inet4",
+            Self::Inet6 => "inet6",
+        }
+    }
+}
+
+/// The commands of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "fail2ban's names")]
+pub enum Op {
+    Start,
+    Stop,
+    Check,
+    Repair,
+    Flush,
+    Reload,
+    Ban,
+    Reban,
+    Prolong,
+    Unban,
+}
+
+impl Op {
+    const ALL: [Self; 10] = [
+        Self::Start,
+        Self::Stop,
+        Self::Check,
+        Self::Repair,
+        Self::Flush,
+        Self::Reload,
+        Self::Ban,
+        Self::Reban,
+        Self::Prolong,
+        Self::Unban,
+    ];
+
+    /// The option that holds it.
+    #[must_use]
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Start => "actionstart",
+            Self::Stop => "actionstop",
+            Self::Check => "actioncheck",
+            Self::Repair => "actionrepair",
+            Self::Flush => "actionflush",
+            Self::Reload => "actionreload",
+            Self::Ban => "actionban",
+            Self::Reban => "actionreban",
+            Self::Prolong => "actionprolong",
+            Self::Unban => "actionunban",
+        }
+    }
+}
+
+/// Why an action cannot be used at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpecError {
+    /// A tag needs itself, or grows without end.
+    Endless {
+        /// Of which jail.
+        jail: String,
+        /// Of which action.
+        action: String,
+        /// The option with the tag.
+        option: String,
+        /// The tag.
+        tag: String,
+    },
+    /// It is a python class, which only fail2ban's own server can hold.
+    Python {
+        /// Of which jail.
+        jail: String,
+        /// Its file.
+        file: String,
+    },
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endless {
+                jail,
+                action,
+                option,
+                tag,
+            } => write!(
+                f,
+                "jail {jail}, action {action}: {option}: <{tag}> needs itself and cannot be resolved; give it a value that \
+                 does not contain <{tag}>"
+            ),
+            Self::Python { jail, file } => {
+                let instead = if file.rsplit('/').next() == Some("smtp.py") {
+                    "write action = sendmail[dest=..., sender=...] (or mail[dest=...]) instead, which tells the same by mail"
+                } else {
+                    "write it as a command (actionban = /usr/local/bin/my-script <ip>) in an action.d/*.conf file instead"
+                };
+                write!(
+                    f,
+                    "jail {jail}: {file} is a python class that runs inside fail2ban's server, which is not here; {instead}. \
+                     The jail's other actions are carried out"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for SpecError {}
+
+/// Whether this host has an IPv6 address, as fail2ban's `allowipv6 = auto` asks: without one, actions that start with their
+/// jail are started for IPv4 only.
+#[must_use]
+pub fn host_has_ipv6() -> bool {
+    std::fs::read_to_string("/proc/net/if_inet6").is_ok_and(|text| !text.trim().is_empty())
+}
