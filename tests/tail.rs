@@ -673,7 +673,10 @@ for name in sys.argv[2:]:
         let want: Vec<&str> = want.split_terminator("\0\n").collect();
         assert_eq!(seen.lines.len(), want.len(), "{name}");
         for (got, want) in seen.texts().into_iter().zip(want) {
-            if got != want {
+            // Three letters that Python's tables do not have yet.
+            let newer = (*name == "koi8-u" && ["x╝y", "x╬y"].contains(&want))
+                || (*name == "cp1255" && got == "x\u{5ba}y");
+            if got != want && !newer {
                 wrong
                     .entry(name)
                     .or_default()
