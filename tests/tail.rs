@@ -235,6 +235,26 @@ fn truncation_is_seen_also_when_the_file_has_the_same_size_or_more_again() {
 }
 
 #[test]
+fn the_hole_before_a_writer_that_does_not_append_is_no_line() {
+    let folder = Folder::new();
+    let log = folder.path("a.log");
+    let mut writer = File::create(&log).unwrap();
+    let long = format!("{}\n", "x".repeat(999)).repeat(1000);
+    writer.write_all(long.as_bytes()).unwrap();
+    let mut seen = Seen::new(&[&log], Options::default());
+    seen.until("long", |seen| seen.lines.len() == 1000);
+    File::options()
+        .write(true)
+        .open(&log)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    writer.write_all(b"first\nsecond\n").unwrap();
+    seen.until("second", |seen| seen.lines.len() == 1002);
+    assert_eq!(&seen.texts()[1000..], ["first", "second"]);
+}
+
+#[test]
 fn a_log_that_someone_shortened_is_not_new_again() {
     let folder = Folder::new();
     let log = folder.path("a.log");
@@ -430,7 +450,6 @@ fn ten_thousand_files_are_followed_with_few_of_them_open() {
     for file in 0..10_000 {
         append(&folder.path(&format!("{file}.log")), format!("{file}\n"));
     }
-    let begun = Instant::now();
     let mut seen = Seen::new(&[&folder.path("*.log")], Options::default());
     seen.until("all", |seen| seen.lines.len() == 10_000);
     seen.until("ends", |seen| seen.events.len() >= 10_000);
@@ -448,7 +467,77 @@ fn ten_thousand_files_are_followed_with_few_of_them_open() {
     let before = seen.lines.len();
     seen.until("rotated", |seen| seen.lines.len() == before + 2);
     assert_eq!(&seen.texts()[before..], ["last", "first"]);
-    eprintln!("{:?}", begun.elapsed());
+}
+
+/// Runs this same program again with only the test `name` in a user namespace, after `setup`.
+fn again(name: &str, setup: &str) {
+    let ran = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-ec"])
+        .arg(format!("{setup}; exec \"$@\""))
+        .arg("sh")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--include-ignored", "--nocapture"])
+        .env("F2B_PIPE_TEST_INNER", "1")
+        .output()
+        .unwrap();
+    let said = [ran.stdout, ran.stderr].concat();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+#[ignore = "needs root, for a user namespace"]
+fn when_inotify_has_no_watches_left_files_are_looked_at() {
+    if std::env::var_os("F2B_PIPE_TEST_INNER").is_none() {
+        return again(
+            "when_inotify_has_no_watches_left_files_are_looked_at",
+            "echo 3 > /proc/sys/user/max_inotify_watches",
+        );
+    }
+    let folder = Folder::new();
+    for file in 0..10 {
+        append(&folder.path(&format!("{file}.log")), "old\n");
+    }
+    let mut seen = Seen::new(&[&folder.path("*.log")], Options::default());
+    seen.until("old", |seen| seen.lines.len() == 10);
+    let said = |seen: &Seen| {
+        seen.events
+            .iter()
+            .filter(|text| text.contains("max_user_watches"))
+            .count()
+    };
+    assert_eq!(said(&seen), 1, "{:?}", seen.events);
+    for file in 0..10 {
+        append(&folder.path(&format!("{file}.log")), "new\n");
+    }
+    seen.until("new", |seen| seen.lines.len() == 20);
+    let log = folder.path("7.log");
+    fs::rename(&log, folder.path("7.old")).unwrap();
+    append(&log, "next\n");
+    seen.until("next", |seen| seen.lines.len() == 21);
+}
+
+#[test]
+#[ignore = "needs root, to mount an overlay"]
+fn a_file_system_without_events_is_looked_at() {
+    if std::env::var_os("F2B_PIPE_TEST_INNER").is_none() {
+        let layers = Folder::new();
+        return again(
+            "a_file_system_without_events_is_looked_at",
+            &format!(
+                "mount --bind {} /mnt; mkdir /mnt/lower /mnt/upper /mnt/work /mnt/logs; echo old > /mnt/lower/a.log; \
+                 mount -t overlay none -o lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work /mnt/logs",
+                layers.0.display()
+            ),
+        );
+    }
+    let log = Path::new("/mnt/logs/a.log");
+    let mut seen = Seen::new(&[log], Options::default());
+    seen.lines(&["old"]);
+    // The first write makes a copy: under the same number, but not for who has the file open.
+    append(log, "new\n");
+    seen.lines(&["old", "new"]);
+    append(log, "newer\n");
+    seen.lines(&["old", "new", "newer"]);
 }
 
 /// A writer that numbers its lines, and is told to open the log anew as daemons are.
@@ -567,7 +656,6 @@ fn rotate_under_fire(directives: &str, copy: bool) {
         }
     }
     rotator.join().unwrap();
-    eprintln!("{directives}: {next} lines, {rotations} rotations");
     assert_eq!(rotations, 5);
 }
 
@@ -673,7 +761,10 @@ for name in sys.argv[2:]:
         let want: Vec<&str> = want.split_terminator("\0\n").collect();
         assert_eq!(seen.lines.len(), want.len(), "{name}");
         for (got, want) in seen.texts().into_iter().zip(want) {
-            if got != want {
+            // Three letters that Python's tables do not have yet.
+            let newer = (*name == "koi8-u" && ["x╝y", "x╬y"].contains(&want))
+                || (*name == "cp1255" && got == "x\u{5ba}y");
+            if got != want && !newer {
                 wrong
                     .entry(name)
                     .or_default()

@@ -1,4 +1,5 @@
 //! Where bytes come from.
 
+pub mod journal;
 pub mod stdin;
 pub mod tail;

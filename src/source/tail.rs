@@ -38,6 +38,8 @@ const FILES_MAX: usize = 50_000;
 const OPEN_MAX: usize = 512;
 /// Generations of one log that are read at once. It takes eight rotations in a second to come here.
 const GENERATIONS_MAX: usize = 8;
+/// Generations of one log that are held open at all: someone who renames faster than we read loses the oldest.
+const GENERATIONS_LIMIT: usize = 64;
 /// Between two looks at files that inotify does not serve.
 const POLL: Duration = Duration::from_secs(1);
 /// Between two looks at all files and globs.
@@ -338,8 +340,19 @@ impl Tail {
                 Some(reading.position(path, stream.encoding, stream.from_end))
             })
             .collect();
-        // Of files that are not there at the moment.
-        positions.extend(self.stored.values().cloned());
+        // Of files that are waited for. What a glob does not find any more is forgotten, or it would pile up.
+        let awaited = self
+            .entries
+            .iter()
+            .filter(|(_, glob)| glob.is_literal())
+            .map(|(entry, _)| Path::new(&entry.glob))
+            .collect::<HashSet<_>>();
+        let absent = self.stored.values();
+        positions.extend(
+            absent
+                .filter(|position| awaited.contains(position.path.as_path()))
+                .cloned(),
+        );
         positions.sort_by(|a, b| (&a.path, &a.encoding).cmp(&(&b.path, &b.encoding)));
         positions
     }
@@ -405,8 +418,7 @@ impl Tail {
                     self.adopt(&path, now, on);
                 }
             }
-            Change::Folder => self.walk = true,
-            Change::Anything => {
+            Change::Folder | Change::Anything => {
                 self.walk = true;
                 self.next_round = now;
             }
@@ -566,8 +578,12 @@ impl Tail {
                     && last.reading.id == (meta.dev(), meta.ino())
                 {
                     let stamp = (meta.size(), meta.mtime(), meta.mtime_nsec());
-                    return std::mem::replace(&mut last.stamp, stamp) != stamp
-                        || !last.reading.at_end;
+                    let changed = std::mem::replace(&mut last.stamp, stamp) != stamp;
+                    // NFS asks its server at an open, and what overlayfs has copied up is another file under the number.
+                    if changed && last.watch.is_none() && last.reading.file.take().is_some() {
+                        self.open -= 1;
+                    }
+                    return changed || !last.reading.at_end;
                 }
                 self.open_new(id, now, on)
             }
@@ -647,6 +663,15 @@ impl Tail {
             self.add_generation(id, reading);
         }
         self.trouble(id, None);
+        if self
+            .streams
+            .get(&id)
+            .is_some_and(|stream| stream.generations.len() > GENERATIONS_LIMIT)
+        {
+            self.drop_generation(id);
+            let text = "is rotated faster than it can be read: lines were lost".to_owned();
+            self.trouble(id, Some(text));
+        }
         let Some(stream) = self.streams.get_mut(&id) else {
             return false;
         };

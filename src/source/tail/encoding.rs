@@ -100,13 +100,15 @@ impl Encoding {
             "utf16be" | "unicodebigunmarked" => utf16(Some(Order::Big), false),
             _ => {
                 let iso = squeezed.strip_prefix("iso8859");
-                let label = [
+                let labels = [
                     &name,
                     &squeezed,
                     &format!("iso-8859-{}", iso.unwrap_or("?")),
-                ]
-                .into_iter()
-                .find_map(|name| encoding_rs::Encoding::for_label(name.as_bytes()))?;
+                    &format!("windows-{}", squeezed.trim_start_matches("cp")),
+                ];
+                let label = labels
+                    .into_iter()
+                    .find_map(|name| encoding_rs::Encoding::for_label(name.as_bytes()))?;
                 let windows = label.name().starts_with("windows-");
                 let iso = iso.is_some() || squeezed.starts_with("latin");
                 Kind::Table(

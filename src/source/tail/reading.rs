@@ -291,6 +291,10 @@ fn cut(
     let unit = encoding.unit();
     let mut rest = bytes;
     loop {
+        // The hole that copytruncate leaves before what a writer without O_APPEND goes on with.
+        while let ([0, after @ ..], 1, false) = (rest, unit, *in_line) {
+            rest = after;
+        }
         if let Some(end) = encoding.newline(rest) {
             if !std::mem::take(in_line) {
                 take(rest.get(..end.min(LINE_MAX_BYTES)).unwrap_or_default());
