@@ -14,8 +14,8 @@ const MONTH: &str = "(?P<b>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)";
 
 /// The patterns tried where none is given, in this order.
 pub(super) const DEFAULTS: [&str; 17] = [
-    // 2026-11-25T08:10:11.123456+01:00, with - / or . and with T, no, one or two blanks
-    r"%ExY(?P<_sep>[./-])%m(?P=_sep)%d(?:T| {0,2})%H:%M:%S(?:[,.]%f)?(?:\s*%z)?",
+    // 2026-11-25T08:10:11.123456+01:00, with - / or . and with T, one or two blanks
+    r"%ExY(?P<_sep>[./-])%m(?P=_sep)%d(?:T| {1,2})%H:%M:%S(?:[,.]%f)?(?:\s*%z)?",
     // Wed Nov 25 08:10:11.123 2026
     r"(?:%a )?%b %d %k:%M:%S(?:[.]%f)?(?: %ExY)?",
     // Wed Nov 25 2026 08:10:11.123
@@ -40,7 +40,7 @@ pub(super) const DEFAULTS: [&str; 17] = [
     // Nov-25-26 08:10:11
     r"^%b-%d-%Exy %k:%M:%S",
     // 20261125T081011.123Z
-    r"%ExY%Exm%Exd(?:T| {0,2})%ExH%ExM%ExS(?:[,.]%f)?(?:\s*%z)?",
+    r"%ExY%Exm%Exd(?:T| {1,2})%ExH%ExM%ExS(?:[,.]%f)?(?:\s*%z)?",
     // CET Nov 25 08:10:11
     r"(?:%Z )?(?:%a )?%b %d %k:%M:%S(?:[.]%f)?(?: %ExY)?",
     // +01:00 Nov 25 08:10:11

@@ -226,8 +226,12 @@ impl Matcher {
     fn emit(&mut self, node: &Node) -> Result<(), String> {
         match node {
             Node::Empty => {}
-            Node::Byte(byte) => drop(self.push(Op::Byte(*byte))?),
-            Node::Class(class) => drop(self.push(Op::Class(class.clone()))?),
+            Node::Byte(byte) => {
+                self.push(Op::Byte(*byte))?;
+            }
+            Node::Class(class) => {
+                self.push(Op::Class(class.clone()))?;
+            }
             Node::Seq(nodes) => nodes.iter().try_for_each(|node| self.emit(node))?,
             Node::Alt(nodes) => self.alternatives(&nodes.iter().collect::<Vec<_>>())?,
             Node::Group(group, node) => {
@@ -241,14 +245,30 @@ impl Matcher {
                 max,
                 greedy,
             } => self.repeat(node, *min, *max, *greedy)?,
-            Node::Start => drop(self.push(Op::Start)?),
-            Node::LineStart => drop(self.push(Op::LineStart)?),
-            Node::End => drop(self.push(Op::End)?),
-            Node::LineEnd => drop(self.push(Op::LineEnd)?),
-            Node::VeryEnd => drop(self.push(Op::VeryEnd)?),
-            Node::Edge(yes) => drop(self.push(Op::Edge(*yes))?),
-            Node::EdgeStart => drop(self.push(Op::EdgeStart)?),
-            Node::EdgeEnd => drop(self.push(Op::EdgeEnd)?),
+            Node::Start => {
+                self.push(Op::Start)?;
+            }
+            Node::LineStart => {
+                self.push(Op::LineStart)?;
+            }
+            Node::End => {
+                self.push(Op::End)?;
+            }
+            Node::LineEnd => {
+                self.push(Op::LineEnd)?;
+            }
+            Node::VeryEnd => {
+                self.push(Op::VeryEnd)?;
+            }
+            Node::Edge(yes) => {
+                self.push(Op::Edge(*yes))?;
+            }
+            Node::EdgeStart => {
+                self.push(Op::EdgeStart)?;
+            }
+            Node::EdgeEnd => {
+                self.push(Op::EdgeEnd)?;
+            }
             Node::Ahead { node, negated } => {
                 self.inner(
                     node,
@@ -278,10 +298,10 @@ impl Matcher {
             }
             Node::Atomic(node) => self.inner(node, Op::Atomic { next: 0 })?,
             Node::Back { group, fold } => {
-                drop(self.push(Op::Back {
+                self.push(Op::Back {
                     group: *group,
                     fold: *fold,
-                })?);
+                })?;
             }
             Node::If { group, yes, no } => {
                 let test = self.push(Op::If {

@@ -152,8 +152,8 @@ struct Match {
     start: usize,
     end: usize,
     cut: Option<Range<usize>>,
-    /// Its groups, if a later search may have overwritten them.
-    kept: bool,
+    /// The part of the line it was found in, if another search may have overwritten its groups.
+    again: Option<(usize, usize)>,
 }
 
 /// A result that holds for every line with the same bytes at the same place.
@@ -269,7 +269,11 @@ impl Detector {
             weighed |= detector.add(pattern)?;
         }
         if detector.places.is_empty() {
-            weighed |= detector.add("{DEFAULT}")?;
+            let defaults = defaults().map_err(|what| wrong("{DEFAULT}", what))?;
+            for template in defaults.twins.iter().chain(&defaults.plain) {
+                detector.put(template, "{DEFAULT}", false)?;
+            }
+            weighed = true;
         }
         if weighed {
             // A twin goes ahead of what was found elsewhere in a line.
@@ -294,7 +298,8 @@ impl Detector {
         if key == "{DEFAULT}" || key == "{^LN-BEG}" {
             let defaults = defaults().map_err(wrong)?;
             for template in defaults.twins.iter().chain(&defaults.plain) {
-                if key == "{DEFAULT}" || template.anchored {
+                // {DEFAULT} beside other patterns adds nothing, and alone leaves the list empty, which is the default list.
+                if key == "{^LN-BEG}" && template.anchored {
                     self.put(template, pattern, later)?;
                 }
             }
@@ -389,12 +394,11 @@ impl Detector {
         };
         let template = Arc::clone(&place.template);
         let mut far = self.search.far;
-        if found.kept {
-            // Another search came after it: once more, for its groups.
+        if let Some((from, to)) = found.again {
             let Some(matcher) = template.matcher() else {
                 return Find::None;
             };
-            matcher.find(line, 0, line.len(), &mut self.search);
+            matcher.find(line, from, to, &mut self.search);
             far = self.search.far;
         }
         let cut = found.cut.clone().filter(|cut| !cut.is_empty());
@@ -530,7 +534,7 @@ impl Detector {
             start: whole.start,
             end: whole.end,
             cut: self.search.group(1),
-            kept: false,
+            again: None,
         })
     }
 
@@ -553,13 +557,13 @@ impl Detector {
                 .matcher()
                 .is_none_or(matcher::Matcher::looks_behind);
             let part = !anchored && text.fits(&last);
-            let found = if part {
-                let (from, to) = (text.byte(last.start), text.byte(last.end));
-                self.matched(line, last.place, from, to)
+            let (from, to) = if part {
+                (text.byte(last.start), text.byte(last.end))
             } else {
                 skip = Some(last.place);
-                self.matched(line, last.place, 0, line.len())
+                (0, line.len())
             };
+            let found = self.matched(line, last.place, from, to);
             if let Some(found) = found {
                 let (start, end) = (text.char(found.start), text.char(found.end));
                 let same = start == last.start && end == last.end;
@@ -577,7 +581,7 @@ impl Detector {
                 }
                 reserve = Some((
                     Match {
-                        kept: true,
+                        again: Some((from, to)),
                         ..found
                     },
                     last.place,
@@ -618,7 +622,7 @@ impl Detector {
             {
                 reserve = Some((
                     Match {
-                        kept: true,
+                        again: Some((0, line.len())),
                         ..found
                     },
                     index,

@@ -183,6 +183,11 @@ impl Fields {
             }
         }
 
+        // Beyond 32 bits Python's datetime raises another error than for the 32nd of a month.
+        let whole = |value: i64| i32::try_from(value).map(|_| ()).map_err(|_| Stumble);
+        for value in [year, yearday, month, day].into_iter().flatten() {
+            whole(value)?;
+        }
         let local_now = || clock.now + zone::local_offset(clock.now);
         let this_year = year.is_none();
         let mut year = match year {

@@ -460,6 +460,14 @@ impl Parser<'_> {
             '(' => self.group(flags)?,
             '\\' => self.escape(flags)?,
             '*' | '+' | '?' => return Err(self.wrong("nothing to repeat")),
+            '{' => {
+                self.at -= 1;
+                if self.quantifier()?.is_some() {
+                    return Err(self.wrong("nothing to repeat"));
+                }
+                self.at += 1;
+                (literal(c, false), true)
+            }
             other => (literal(other, flags.fold), true),
         })
     }

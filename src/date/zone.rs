@@ -11,8 +11,9 @@ pub(super) enum Unknown {
     Name,
 }
 
-/// Abbreviations and their minutes east of UTC. Several zones share some of them (CST, EST, IST, AMT); each has one fixed
-/// meaning here, the one that fail2ban gives it, and summer time is its own name.
+/// Abbreviations and their minutes east of UTC. Several zones share some of them (CST, EST, AMT); each has one fixed
+/// meaning here, the one that fail2ban gives it, and summer time is its own name. All have one letter or three to five: it
+/// reads no others, though its table has some.
 #[rustfmt::skip]
 const NAMES: &[(i32, &[&str])] = &[
     (-720, &["Y"]),
@@ -20,18 +21,18 @@ const NAMES: &[(i32, &[&str])] = &[
     (-600, &["W", "CKT", "HAST", "HST", "TAHT", "TKT"]),
     (-570, &["MART", "MIT"]),
     (-540, &["V", "AKST", "GAMT", "GIT", "HADT", "HNY"]),
-    (-480, &["U", "AKDT", "CIST", "HAY", "HNP", "PST", "PT"]),
+    (-480, &["U", "AKDT", "CIST", "HAY", "HNP", "PST"]),
     (-420, &["T", "HAP", "HNR", "MST", "PDT"]),
     (-360, &["S", "CST", "EAST", "GALT", "HAR", "HNC", "MDT"]),
-    (-300, &["R", "CDT", "COT", "EASST", "ECT", "EST", "ET", "HAC", "HNE", "PET"]),
+    (-300, &["R", "CDT", "COT", "EASST", "ECT", "EST", "HAC", "HNE", "PET"]),
     (-270, &["HLV", "VET"]),
     (-240, &["Q", "AST", "BOT", "CLT", "COST", "EDT", "FKT", "GYT", "HAE", "HNA", "PYT"]),
-    (-210, &["HNT", "NST", "NT"]),
+    (-210, &["HNT", "NST"]),
     (-180, &["P", "ADT", "ART", "BRT", "CLST", "FKST", "GFT", "HAA", "PMST", "PYST", "SRT", "UYT", "WGT"]),
     (-150, &["HAT", "NDT"]),
     (-120, &["O", "BRST", "FNT", "PMDT", "UYST", "WGST"]),
     (-60, &["N", "AZOT", "CVT", "EGT"]),
-    (0, &["Z", "EGST", "GMT", "UTC", "WET", "WT"]),
+    (0, &["Z", "EGST", "GMT", "UTC", "WET"]),
     (60, &["A", "CET", "DFT", "WAT", "WEDT", "WEST"]),
     (120, &["B", "CAT", "CEDT", "CEST", "EET", "SAST", "WAST"]),
     (180, &["C", "EAT", "EEDT", "EEST", "IDT", "MSK"]),
