@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 
-use super::library::{Config, conditional};
+use super::library::{Config, conditional, known};
 use super::percent::{Scope, Vars};
 use super::tags::{self, Tags};
 use crate::config::{Place, Problem, Severity};
@@ -133,34 +133,24 @@ impl Definition {
         let nothing = Vars::new();
         if let Some((section, option)) = name.split_once('/') {
             let option = option.to_lowercase();
-            let value = match section.to_lowercase().as_str() {
-                "known" => match self
-                    .config
-                    .known
-                    .get("Definition")
-                    .and_then(|known| known.get(&option))
-                {
-                    Some(_) => self.known(&option)?,
-                    None => Scope::new(&self.config, "Definition", &nothing).get(&option)?,
-                },
-                "default" => Scope::new(&self.config, "DEFAULT", &nothing).get(&option)?,
-                _ if self.config.sections.contains_key(section) => {
-                    Scope::new(&self.config, section, &nothing).get(&option)?
-                }
-                _ => None,
+            let section = match section.to_lowercase().as_str() {
+                "known" => known("Definition"),
+                "default" => "DEFAULT".to_owned(),
+                _ => section.to_owned(),
             };
+            let there = section == "DEFAULT" || self.config.sections.contains_key(&section);
+            let mut value = None;
+            if there {
+                value = Scope::new(&self.config, &section, &nothing).get(&option)?;
+            }
+            if value.is_none() && section == known("Definition") {
+                value = Scope::new(&self.config, "Definition", &nothing).get(&option)?;
+            }
             if value.is_some() {
                 return Ok(value);
             }
         }
         Scope::new(&self.config, "Definition", &self.vars).get(&name.to_lowercase())
-    }
-
-    /// What `[Definition]` said before a later file replaced it.
-    fn known(&self, option: &str) -> Result<Option<String>, Problem> {
-        let raw = format!("%(known/{option})s");
-        let vars = Vars::from([(option.to_owned(), Some(raw))]);
-        Scope::new(&self.config, "Definition", &vars).get(option)
     }
 
     /// The file itself.

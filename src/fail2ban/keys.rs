@@ -52,11 +52,7 @@ impl Used {
     /// Those that stand in a `%(...)s`.
     pub(super) fn of(config: &Config) -> Self {
         let mut used = Self::default();
-        let sections = config
-            .sections
-            .values()
-            .chain(config.known.values())
-            .chain([&config.defaults]);
+        let sections = config.sections.values().chain([&config.defaults]);
         for entry in sections.flat_map(|section| section.values()) {
             for name in percent::names(&entry.value) {
                 let name = name.to_lowercase();

@@ -22,10 +22,8 @@ const FILE_MAX_BYTES: u64 = 4 << 20;
 pub(super) struct Config {
     /// `[DEFAULT]`.
     pub(super) defaults: Options,
-    /// The other sections by name. Options of `[Init?family=inet6]` are in `Init`, with `?family=inet6` behind their name.
+    /// The other sections by name, and beside `name`, as `KNOWN/name`, what later files replaced in it. Options of `[Init?family=inet6]` are in `Init`, with `?family=inet6` behind their name.
     pub(super) sections: BTreeMap<String, Options>,
-    /// What a later file replaced, by section: the value last replaced.
-    pub(super) known: BTreeMap<String, Options>,
     /// Names of sections in the order of their first appearance, with its place.
     pub(super) order: Vec<(String, Place)>,
     /// See [`ini::File::damage`].
@@ -55,16 +53,26 @@ impl Config {
                 self.sections.insert(name.to_owned(), options);
                 continue;
             };
+            let mut replaced = Options::new();
             for (option, entry) in copied(&section.options) {
                 let option = option + condition;
-                if let Some(replaced) = below.insert(option.clone(), entry) {
-                    let known = self.known.entry(name.to_owned()).or_default();
-                    known.insert(option, replaced);
+                if let Some(value) = below.insert(option.clone(), entry) {
+                    replaced.insert(option, value);
                 }
             }
+            // Also when nothing was: a section that is there has the defaults.
+            self.sections
+                .entry(known(name))
+                .or_default()
+                .extend(replaced);
         }
         self.damage.extend(file.damage.iter().cloned());
     }
+}
+
+/// Where the values are kept that later files replaced in a section.
+pub(super) fn known(section: &str) -> String {
+    format!("KNOWN/{section}")
 }
 
 /// `Init?family=inet6` as `Init` and `?family=inet6`.

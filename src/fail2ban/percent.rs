@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::library::Config;
+use super::library::{Config, known};
 use crate::config::{Place, Problem, Severity};
 
 /// Names within names, as many as Python's ConfigParser follows.
@@ -82,7 +82,7 @@ impl<'a> Scope<'a> {
         let (section, option) = name.split_once('/')?;
         let named = match section {
             "default" => None,
-            "known" => self.config.known.get(self.section),
+            "known" => self.config.sections.get(&known(self.section)),
             section => Some(
                 self.config
                     .sections

@@ -57,7 +57,7 @@ pub(super) fn call(text: &str) -> Result<Call, String> {
         ));
         rest = match separator(one.rest) {
             Some(rest) => rest,
-            None if one.rest.is_empty() => "",
+            None if one.rest.chars().all(blank) => "",
             None => {
                 return Err(format!(
                     "behind {} stands \"{}\"; write a comma there, or quotes around the value",
