@@ -251,6 +251,11 @@ impl<'a> Search<'a> {
                     self.push(Frame::Slot { slot, old })?;
                     true
                 }
+                Step::Unset(slot) => {
+                    let old = self.set_slot(slot, UNSET);
+                    self.push(Frame::Slot { slot, old })?;
+                    true
+                }
                 Step::Turn(register) => {
                     let old = self.set_register(register, pos);
                     self.push(Frame::Register { register, old })?;
@@ -484,7 +489,7 @@ impl<'a> Search<'a> {
     fn chance(&self, mut pc: u32, pos: usize) -> bool {
         loop {
             return match self.program.steps.get(pc as usize) {
-                Some(Step::Save(_)) => {
+                Some(Step::Save(_) | Step::Unset(_)) => {
                     pc += 1;
                     continue;
                 }
@@ -708,7 +713,13 @@ impl<'a> Search<'a> {
         }
         let mut key: Vec<u8> = Vec::new();
         for &(group, for_text) in &self.program.referenced {
+            let start = self.scratch.slots.get(group as usize * 2);
             match self.group(group) {
+                None if for_text && start != Some(&UNSET) => {
+                    // Open: what it will hold depends on where it began.
+                    key.push(3);
+                    key.extend((start.copied().unwrap_or(UNSET) as u64).to_le_bytes());
+                }
                 None => key.push(0),
                 Some(text) if for_text => {
                     key.push(2);

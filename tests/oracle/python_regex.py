@@ -335,7 +335,7 @@ def made_up(seed, count):
         for _ in range(rng.randrange(1, 5)):
             parts.append(atom(depth))
             if rng.randrange(3) == 0:
-                parts.append(rng.choice("*+?") + rng.choice(["", "", "?", "+"]))
+                parts.append(rng.choice("*+?") + rng.choice(["", "", "?", "+" if parts[-1][:1] != "(" else ""]))
             elif rng.randrange(9) == 0:
                 parts.append(rng.choice(["{2}", "{0,2}", "{1,}", "{,1}?", "{1,3}", "{2,}?"]))
             if rng.randrange(6) == 0:
