@@ -42,8 +42,8 @@ pub(super) struct Scratch {
     trail: Vec<Mark>,
 }
 
-/// Memo, place, number of the contents.
-type Mark = (u32, usize, u32);
+/// Memo, place, number of the contents, loops whose present turn has matched nothing yet.
+type Mark = (u32, usize, u32, u32);
 
 #[derive(Debug, Clone, Copy)]
 enum Frame {
@@ -97,8 +97,10 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     pub(super) fn new(program: &'a Program, text: &'a str, scratch: &'a mut Scratch) -> Search<'a> {
         let count = |n: u32| n as usize;
-        let cells = (text.len() + 1).saturating_mul(count(program.memos));
-        let hashed = !program.referenced.is_empty() || cells > BITS_MAX;
+        let cells = (text.len() + 1)
+            .saturating_mul(count(program.memos))
+            .saturating_mul(1 << program.registers.min(8));
+        let hashed = !program.referenced.is_empty() || cells > BITS_MAX || program.registers > 8;
         scratch.bits.clear();
         scratch.seen.clear();
         scratch.contents.clear();
@@ -246,6 +248,11 @@ impl<'a> Search<'a> {
                 }
                 Step::Save(slot) => {
                     let old = self.set_slot(slot, pos);
+                    self.push(Frame::Slot { slot, old })?;
+                    true
+                }
+                Step::Unset(slot) => {
+                    let old = self.set_slot(slot, UNSET);
                     self.push(Frame::Slot { slot, old })?;
                     true
                 }
@@ -482,7 +489,7 @@ impl<'a> Search<'a> {
     fn chance(&self, mut pc: u32, pos: usize) -> bool {
         loop {
             return match self.program.steps.get(pc as usize) {
-                Some(Step::Save(_)) => {
+                Some(Step::Save(_) | Step::Unset(_)) => {
                     pc += 1;
                     continue;
                 }
@@ -648,7 +655,7 @@ impl<'a> Search<'a> {
         if memo == NO_MEMO {
             return Ok(true);
         }
-        let mut mark = (memo, pos, 0);
+        let mut mark = (memo, pos, 0, self.idle_turns(pos));
         let fresh = if self.hashed {
             mark.2 = self.contents()?;
             if self.scratch.seen.len() >= SEEN_MAX {
@@ -672,6 +679,13 @@ impl<'a> Search<'a> {
         Ok(fresh)
     }
 
+    /// A turn that stays empty is a loop's last, so what can follow depends on it. One bit a loop; beyond 32 such loops,
+    /// which nobody writes, groups of empty turns may be judged otherwise than in Python.
+    fn idle_turns(&self, pos: usize) -> u32 {
+        let registers = self.scratch.registers.iter().take(32).enumerate();
+        registers.fold(0, |idle, (i, start)| idle | u32::from(*start == pos) << i)
+    }
+
     fn unmark(&mut self, mark: Mark) {
         if self.hashed {
             self.scratch.seen.remove(&mark);
@@ -683,8 +697,9 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn cell(&self, (memo, pos, _): Mark) -> (usize, u64) {
+    fn cell(&self, (memo, pos, _, idle): Mark) -> (usize, u64) {
         let cell = pos * self.program.memos as usize + memo as usize;
+        let cell = cell << self.program.registers | idle as usize;
         (cell / 64, 1 << (cell % 64))
     }
 
@@ -698,7 +713,13 @@ impl<'a> Search<'a> {
         }
         let mut key: Vec<u8> = Vec::new();
         for &(group, for_text) in &self.program.referenced {
+            let start = self.scratch.slots.get(group as usize * 2);
             match self.group(group) {
+                None if for_text && start != Some(&UNSET) => {
+                    // Open: what it will hold depends on where it began.
+                    key.push(3);
+                    key.extend((start.copied().unwrap_or(UNSET) as u64).to_le_bytes());
+                }
                 None => key.push(0),
                 Some(text) if for_text => {
                     key.push(2);

@@ -37,6 +37,8 @@ pub(super) enum Step {
     Jump(u32),
     /// The place in the text, into a slot.
     Save(u32),
+    /// No place, into a slot: a group that is asked about opens.
+    Unset(u32),
     /// The same, where a turn of a loop begins.
     Turn(u32),
     /// A turn that matched nothing is the loop's last.
@@ -242,8 +244,8 @@ impl Compiler {
                     self.push(run, span);
                 }
                 None if *greed == Greed::Own => {
-                    let atomic = self.push(Step::Atomic { next: 0 }, span);
-                    self.repeat(body, *min, *max, Greed::Most, span);
+                    let atomic = self.push(Step::Accept, span);
+                    self.repeat(body, *min, *max, Greed::Own, span);
                     self.push(Step::Accept, span);
                     let next = self.here();
                     self.replace(atomic, Step::Atomic { next });
@@ -251,6 +253,9 @@ impl Compiler {
                 None => self.repeat(body, *min, *max, *greed, span),
             },
             Kind::Group(number, body) => {
+                if self.program.referenced.contains(&(*number, true)) {
+                    self.push(Step::Unset(number * 2 + 1), span);
+                }
                 self.push(Step::Save(number * 2), span);
                 self.node(body);
                 self.push(Step::Save(number * 2 + 1), span);
@@ -266,13 +271,7 @@ impl Compiler {
                 };
                 self.replace(look, look_step);
             }
-            Kind::Atomic(body) => {
-                let atomic = self.push(Step::Accept, span);
-                self.node(body);
-                self.push(Step::Accept, span);
-                let next = self.here();
-                self.replace(atomic, Step::Atomic { next });
-            }
+            Kind::Atomic(body) => self.atomic(body),
             Kind::Back { group, fold } => {
                 let back = Step::Back {
                     group: *group,
@@ -322,6 +321,22 @@ impl Compiler {
         }
     }
 
+    fn atomic(&mut self, body: &Node) {
+        let atomic = self.push(Step::Accept, &body.span);
+        self.node(body);
+        self.push(Step::Accept, &body.span);
+        let next = self.here();
+        self.replace(atomic, Step::Atomic { next });
+    }
+
+    /// Of a possessive repetition each turn by itself gives nothing back.
+    fn turn(&mut self, body: &Node, greed: Greed) {
+        match greed {
+            Greed::Own => self.atomic(body),
+            Greed::Most | Greed::Least => self.node(body),
+        }
+    }
+
     fn repeat(
         &mut self,
         body: &Node,
@@ -334,7 +349,7 @@ impl Compiler {
             return;
         }
         for _ in 0..min {
-            self.node(body);
+            self.turn(body, greed);
             if self.here() > STEPS_MAX {
                 return;
             }
@@ -355,7 +370,7 @@ impl Compiler {
             if let Some(register) = register {
                 self.push(Step::Turn(register), span);
             }
-            self.node(body);
+            self.turn(body, greed);
             if let Some(register) = register {
                 turned.push((self.push(Step::Accept, span), register));
             }
