@@ -25,6 +25,7 @@
 )]
 
 pub mod run; // the loop: what happens to a line, and in which order
+pub mod watch; // the same for other logs
 
 pub mod filter; // fields to hits
 pub mod frame; // bytes to lines

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use f2b_pipe::cli::{self, Cli, Command, Failure};
-use f2b_pipe::{run, say};
+use f2b_pipe::{run, say, watch};
 
 fn main() -> ExitCode {
     let cli = match <Cli as clap::Parser>::try_parse() {
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let command = match cli.command {
         None => return run::run(&cli.run),
         Some(Command::Run(args)) => return run::run(&args),
+        Some(Command::Watch(args)) => return watch::run(&args),
         Some(command) => command,
     };
     let mut out = std::io::stdout().lock();

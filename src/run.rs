@@ -25,6 +25,7 @@ use crate::tee::Tee;
 mod engine;
 
 use engine::Engine;
+pub(crate) use engine::keep_fresh;
 
 /// httpd's first copy of us at start lives for 3 ms and sees no line; nothing with side effects happens before this.
 const QUIET_START: Duration = Duration::from_millis(100);

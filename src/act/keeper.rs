@@ -104,14 +104,28 @@ enum Event {
     Stop,
 }
 
-/// The hot thread's hold on the keeper. Dropping it ends the keeper, and waits for that 100 ms at most.
+/// A process's hold on the keeper. Dropping it ends the keeper, and waits for that 100 ms at most.
 #[derive(Debug)]
 pub struct Keeper {
+    hand: Hand,
+    /// Never sends; its other end is dropped when the thread ends.
+    done: Receiver<()>,
+}
+
+/// A thread's hold on the keeper.
+#[derive(Clone, Debug)]
+pub struct Hand {
     to: SyncSender<Event>,
     kill: Option<SyncSender<(JailId, Target)>>,
     shared: Arc<Shared>,
-    /// Never sends; its other end is dropped when the thread ends.
-    done: Receiver<()>,
+}
+
+impl std::ops::Deref for Keeper {
+    type Target = Hand;
+
+    fn deref(&self) -> &Hand {
+        &self.hand
+    }
 }
 
 impl std::fmt::Debug for Event {
@@ -157,13 +171,13 @@ impl Keeper {
                 }
             })?;
         Ok(Self {
-            to,
-            kill,
-            shared,
+            hand: Hand { to, kill, shared },
             done,
         })
     }
+}
 
+impl Hand {
     /// Tells of a ban. Never blocks; what finds no room is counted in [`Health::dropped`].
     pub fn banned(&self, event: BanEvent) {
         if let Some(kill) = &self.kill
@@ -183,6 +197,12 @@ impl Keeper {
         if self.to.try_send(event).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The same for another thread.
+    #[must_use]
+    pub fn hand(&self) -> Self {
+        self.clone()
     }
 
     /// Whether nobody is to be banned, to be asked before each ban.

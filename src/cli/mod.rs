@@ -70,6 +70,8 @@ pub struct Cli {
 pub enum Command {
     /// What httpd starts: access lines on stdin, to the log (--tee) and to bans
     Run(RunArgs),
+    /// Watch other logs (sshd's, mail servers', the journal), as jails with a filter and fail2ban's own say; for systemd
+    Watch(WatchArgs),
     /// Name everything that would not work on this host, and what to write
     Check(CheckArgs),
     /// Jails, what they saw, and whom they ban
@@ -148,6 +150,17 @@ impl Default for RunArgs {
             dry_run: false,
         }
     }
+}
+
+/// `watch`.
+#[derive(Args, Clone, Debug)]
+pub struct WatchArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub place: WhereArgs,
+    /// Decide and tell, but ban nobody
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `check`.
@@ -394,7 +407,7 @@ pub type Done = Result<Outcome, Failure>;
 /// See [`Failure`].
 pub fn command(command: &Command, out: &mut dyn Write) -> Done {
     match command {
-        Command::Run(_) => Ok(Outcome::Fine),
+        Command::Run(_) | Command::Watch(_) => Ok(Outcome::Fine),
         Command::Check(args) => check::check(args, out),
         Command::Status(args) => bans::status::status(args, out),
         Command::Banned(args) => bans::banned(args, out),

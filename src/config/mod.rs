@@ -579,20 +579,35 @@ impl Field {
     }
 }
 
+/// Where the ledger is, unless the runtime directory is another one, too.
+const STATE_DIR: &str = "/var/lib/f2b-pipe";
+
 /// Files in the runtime directory. They carry the configuration's name, so that two configurations on one host do not mix.
 #[derive(Clone, Debug)]
 pub struct RuntimePaths {
     /// `/run/f2b-pipe/f2b-pipe`, to which endings are added.
     stem: PathBuf,
+    /// The same in a folder that outlives a reboot.
+    lasting: PathBuf,
 }
 
 impl RuntimePaths {
     /// `config` is the file's path, whether it exists or not.
     #[must_use]
     pub fn new(dir: &std::path::Path, config: &std::path::Path) -> Self {
+        let name = config.file_stem().unwrap_or("f2b-pipe".as_ref());
+        // Whoever works in a folder of his own finds everything there.
+        let lasting = if dir == Path::new(crate::cli::RUNTIME_DIR) { Path::new(STATE_DIR) } else { dir };
         Self {
-            stem: dir.join(config.file_stem().unwrap_or("f2b-pipe".as_ref())),
+            stem: dir.join(name),
+            lasting: lasting.join(name),
         }
+    }
+
+    /// What is remembered over a reboot: history of bans, places in logs.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.lasting.with_extension("sqlite3")
     }
 
     /// Held (flock) by the process that looks after the chain.

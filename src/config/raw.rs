@@ -1,6 +1,7 @@
 //! Jails that judge lines of any log by expressions, as fail2ban does: those with `filter` or `failregex` in our files,
 //! and those of the host's fail2ban.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::fail2ban::{
     Action, BanTime, Block, FilterRules, Folder, IgnoreCache, LogPath, UseDns, read_filter,
 };
 use crate::failregex::{MAXLINES_MAX, Rules};
+use crate::source::journal;
 
 /// Keys of a jail that judges by expressions, beside those that every jail has.
 pub(super) const KEYS: &[&str] = &[
@@ -87,6 +89,8 @@ pub struct Raw {
     pub encoding: String,
     /// What is read of the journal: alternatives, each words of journalctl.
     pub journalmatch: Vec<Vec<String>>,
+    /// Which journal.
+    pub journal: journal::Place,
     /// How failures are counted and how long bans last.
     pub terms: Terms,
     /// `port` as written.
@@ -343,6 +347,7 @@ impl Check<'_> {
                 .collect(),
             encoding: keys.logencoding.unwrap_or_else(|| "auto".to_owned()),
             journalmatch: or(keys.journalmatch, found.journalmatch),
+            journal: journal::Place::default(),
             terms: Terms {
                 rule: keyed::Rule {
                     way,
@@ -529,6 +534,7 @@ fn imported(
         logs: found.logpath.clone(),
         encoding: found.logencoding.clone(),
         journalmatch: found.rules.journalmatch.clone(),
+        journal: journal_place(&found.backend.options),
         terms: Terms {
             rule: keyed::Rule {
                 way: keyed::Way::Estimate,
@@ -575,6 +581,18 @@ fn imported(
         ..defaults.clone()
     };
     Ok((jail, notes))
+}
+
+/// The options of `backend = systemd[...]`.
+fn journal_place(options: &BTreeMap<String, String>) -> journal::Place {
+    let words = |text: &String| text.split([',', ' ', '\n']).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    journal::Place {
+        folder: options.get("journalpath").cloned(),
+        files: options.get("journalfiles").map(words).unwrap_or_default(),
+        namespace: options.get("namespace").cloned(),
+        // SD_JOURNAL_SYSTEM is 4; without it those of users are read, too.
+        of_users: options.get("journalflags").is_some_and(|flags| flags.parse::<u32>().is_ok_and(|flags| flags & 4 == 0)),
+    }
 }
 
 fn block_ports(block: &Block) -> Result<Ports, String> {

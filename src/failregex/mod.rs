@@ -211,6 +211,21 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// One without a line of a log: `id` at the time `at`, as `text` says.
+    #[must_use]
+    pub fn of(id: &str, at: f64, text: String) -> Self {
+        Self {
+            regex: 0,
+            id: id.to_owned(),
+            unresolved: false,
+            host: id.to_owned(),
+            time: Some(at),
+            groups: BTreeMap::new(),
+            users: Vec::new(),
+            matches: vec![text],
+        }
+    }
+
     /// Its expression says that it is none by itself (`<F-NOFAIL>`), but the filter has no connections to which it could
     /// belong: fail2ban counts it, and leaves it out when a filter is tested.
     #[must_use]
@@ -372,6 +387,14 @@ impl Matcher {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The time that a line tells, seconds since the epoch.
+    pub fn time_of(&mut self, line: &str, today: f64) -> Option<f64> {
+        match self.detector.find(line, today) {
+            Find::At { time, .. } => Some(time),
+            Find::None | Find::Impossible { .. } | Find::NoDate | Find::Stumble => None,
+        }
     }
 
     /// What failregexes saw of it: the content that prefregex found in it, if it found one.

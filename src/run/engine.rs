@@ -14,16 +14,18 @@ use crate::act::keeper::{BanEvent, Keeper};
 use crate::act::{Act, Banned};
 use crate::cli::RunArgs;
 use crate::config::{self, Backend, Config, RuntimePaths};
-use crate::exempt::{Exempt, Refresher};
+use crate::exempt::{Exempt, Refresher, Target};
 use crate::filter;
 use crate::frame::{Framer, Trust};
 use crate::hit::Arrival;
+use crate::key::Key;
 use crate::judge::{Decision, Judge, Outcome, Reader};
 use crate::notify;
 use crate::notify::state::{State, StateFile};
 use crate::parse::Format;
 use crate::say::{self, Message, send};
 use crate::tee;
+use crate::watch::{Setting, Watch};
 
 /// After so many lines none of which fit the format something is wrong with the format, not with the lines.
 const NONE_FIT: u64 = 20;
@@ -41,6 +43,8 @@ pub(super) struct Engine {
     /// `None` after too many panics.
     judge: Option<Judge>,
     keeper: Option<Keeper>,
+    /// Judges by expressions, on a thread of its own.
+    watch: Option<Watch>,
     off: Arc<AtomicBool>,
     told: Told,
     state: State,
@@ -98,13 +102,25 @@ impl Engine {
         let paths = RuntimePaths::new(&args.place.runtime_dir, &args.place.config);
         let pid = std::process::id();
         let path = paths.state(pid);
-        let keeper = Keeper::start(Arc::clone(&config), paths);
+        let keeper = Keeper::start(Arc::clone(&config), paths.clone());
         let keeper = keeper
             .inspect_err(|error| log::error!("cannot start the keeper of the chain: {error}"))
             .ok();
         let off = keeper.as_ref().map(Keeper::off).unwrap_or_default();
         let exempt = Exempt::new(&config);
         keep_fresh(exempt.refresher());
+        let watch = keeper.as_ref().and_then(|keeper| {
+            let setting = Setting {
+                config: Arc::clone(&config),
+                paths: paths.clone(),
+                exempt: exempt.clone(),
+                off: keeper.off(),
+                keeper: keeper.hand(),
+                piped: args.tee.clone(),
+            };
+            let started = Watch::start(setting);
+            started.inspect_err(|error| log::error!("cannot start a thread: {error}; no other log is watched")).ok().flatten()
+        });
         let state = State {
             pid,
             started: Utc::now().timestamp(),
@@ -123,6 +139,7 @@ impl Engine {
             framer: Framer::default(),
             judge: None,
             keeper,
+            watch,
             off,
             told: Told::default(),
             state,
@@ -168,6 +185,9 @@ impl Engine {
 
     /// Judges a chunk. Never panics.
     pub(super) fn judge(&mut self, chunk: &[u8], trust: Trust, now: Arrival) {
+        if let Some(watch) = &self.watch {
+            watch.feed(chunk, trust);
+        }
         let done = guarded(|| self.judge_all(chunk, trust, now));
         if done.is_some() {
             return;
@@ -194,6 +214,7 @@ impl Engine {
             framer,
             judge,
             keeper,
+            watch,
             told,
             ..
         } = self;
@@ -202,7 +223,7 @@ impl Engine {
         let dry = config.firewall.backend == Backend::DryRun;
         framer.feed(chunk, trust, |lines, trust| {
             judge.lines(lines, trust, now, &mut |decision| {
-                tell(&decision, keeper.as_ref(), dry)
+                tell(&decision, keeper.as_ref(), watch.as_ref(), dry)
             });
         });
         let tally = judge.tally();
@@ -256,7 +277,12 @@ impl Engine {
                 self.state.jails.insert(jail.name.clone(), *counts);
             }
         }
-        self.state.shed = self.shed;
+        if let Some(watch) = &self.watch {
+            self.state.jails.extend(watch.tallies());
+            self.state.shed = self.shed + watch.shed();
+        } else {
+            self.state.shed = self.shed;
+        }
         self.state.tee_dropped = tee.dropped;
         self.state.tee_waiting = tee.waiting;
         self.state.messages_lost = say::lost();
@@ -270,12 +296,13 @@ impl Engine {
 
     /// The end of the pipe.
     pub(super) fn finish(mut self) {
+        drop(self.watch.take());
         drop(self.keeper.take());
     }
 }
 
 /// Looks up who is logged in, own addresses and host names, for as long as the process lives.
-fn keep_fresh(mut refresher: Refresher) {
+pub(crate) fn keep_fresh(mut refresher: Refresher) {
     let refresh = move || {
         crate::sys::stand_back();
         loop {
@@ -290,7 +317,12 @@ fn keep_fresh(mut refresher: Refresher) {
 }
 
 /// Tells everybody who should know.
-fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>, dry: bool) {
+fn tell(
+    decision: &Decision<'_>,
+    keeper: Option<&Keeper>,
+    watch: Option<&Watch>,
+    dry: bool,
+) {
     let Decision {
         jail,
         id,
@@ -309,6 +341,9 @@ fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>, dry: bool) {
                 return;
             }
             notify::ban(name, &shown);
+            if let (Some(watch), Target::Client(client)) = (watch, who) {
+                watch.banned(*id, Key::Client(*client));
+            }
             log::info!("ban client={shown} jail={name} hits={hits} for={ban_for}");
             if let Some(keeper) = keeper {
                 let banned = if *new_set {

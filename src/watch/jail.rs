@@ -1,0 +1,144 @@
+//! One jail: its expressions, who is counted and banned, and what is done about it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::slow::{Back, Slow};
+use super::sources;
+use crate::act::command;
+use crate::bans::{Bounds, Warden};
+use crate::config::{self, Config, Raw};
+use crate::failregex::{Clock, Failure, Matcher, Phase, Seen, Stamp};
+use crate::fail2ban::UseDns;
+use crate::hit::JailId;
+use crate::judge::JailTally;
+use crate::key::Key;
+use crate::source::tail::Encoding;
+
+/// A running jail.
+pub(super) struct Jail {
+    pub(super) id: JailId,
+    config: Arc<Config>,
+    /// `None`: not compiled, as nobody has lines for it, or it counts bans.
+    matcher: Option<Matcher>,
+    encoding: Encoding,
+    scratch: String,
+    /// Of the line that was judged last.
+    pub(super) pending: Vec<Failure>,
+    pub(super) warden: Warden,
+    /// What has to be asked before a failure counts.
+    pub(super) slow: Option<Slow>,
+    pub(super) actions: Option<command::Jail>,
+    /// Bans that actions know of, to tell them of the end.
+    pub(super) held: HashMap<Key, command::Ticket>,
+    pub(super) tally: JailTally,
+    /// A name that could not be looked up was spoken of.
+    complained: bool,
+}
+
+impl Jail {
+    /// All of the configuration that judge by expressions.
+    pub(super) fn all(config: &Arc<Config>, back: &Back) -> Vec<Self> {
+        let numbered = config.jails.iter().enumerate();
+        let raws = numbered.filter_map(|(n, jail)| Some((JailId::try_from(n).ok()?, jail.raw.as_ref()?)));
+        raws.enumerate().map(|(at, (id, raw))| Self::new(config, id, raw, at, back)).collect()
+    }
+
+    fn new(config: &Arc<Config>, id: JailId, raw: &Raw, at: usize, back: &Back) -> Self {
+        let name = config.jails.get(usize::from(id)).map_or("", |jail| &jail.name);
+        let ignore = raw.ignorecommand.as_ref().map(|command| {
+            let cache = raw.ignorecache.as_ref().map(|cache| command::IgnoreCache {
+                key: cache.key.clone(),
+                max_count: cache.max_count as usize,
+                max_time: Duration::try_from_secs_f64(cache.max_time).unwrap_or(Duration::MAX),
+            });
+            command::IgnoreCommand::new(name, command, cache, &command::Settings::default().path)
+        });
+        let names = matches!(raw.rules.usedns, UseDns::Yes | UseDns::Warn);
+        let slow = (names || ignore.is_some()).then(|| Slow::new(at, name, ignore, back));
+        Self {
+            id,
+            config: Arc::clone(config),
+            matcher: None,
+            encoding: sources::encoding(raw),
+            scratch: String::new(),
+            pending: Vec::new(),
+            warden: Warden::new(id, raw.terms.clone(), Bounds::default()),
+            slow,
+            actions: None,
+            held: HashMap::new(),
+            tally: JailTally::default(),
+            complained: false,
+        }
+    }
+
+    /// As it is configured.
+    pub(super) fn conf(&self) -> Option<&config::Jail> {
+        self.config.jails.get(usize::from(self.id))
+    }
+
+    pub(super) fn raw(&self) -> Option<&Raw> {
+        self.conf()?.raw.as_deref()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.conf().map_or("", |jail| &jail.name)
+    }
+
+    /// Seconds.
+    pub(super) fn findtime(&self) -> f64 {
+        self.warden.terms().rule.findtime
+    }
+
+    /// Does it read this log?
+    pub(super) fn reads(&self, path: &Path) -> bool {
+        self.raw().is_some_and(|raw| sources::reads(raw, path))
+    }
+
+    /// Makes its expressions ready, if its configuration says so. What is wrong with them is said once.
+    pub(super) fn compile_if(&mut self, wanted: impl Fn(&Raw) -> bool) {
+        let Some(raw) = self.raw().filter(|raw| self.matcher.is_none() && !raw.counts_bans && wanted(raw)) else {
+            return;
+        };
+        match Matcher::new(&raw.rules) {
+            Ok(matcher) => self.matcher = Some(matcher),
+            Err(error) => log::error!("jail {} does not run: {error}", self.name()),
+        }
+    }
+
+    /// Judges a line; its failures are in `pending`.
+    pub(super) fn line(&mut self, text: &str, stamp: Stamp, phase: Phase, clock: Clock) {
+        let Some(matcher) = &mut self.matcher else { return };
+        let seen = matcher.line(text, stamp, phase, clock, &mut self.pending);
+        if seen == Seen::Missed
+            && let Some(pattern) = matcher.take_too_hard()
+        {
+            log::warn!(
+                "jail {}: an expression takes too long on a line, which counts as no match (said once for each): {pattern}",
+                self.name()
+            );
+        }
+    }
+
+    /// The same for bytes, in the jail's encoding.
+    pub(super) fn bytes(&mut self, bytes: &[u8], stamp: Stamp, phase: Phase, clock: Clock) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let encoding = self.encoding;
+        self.line(encoding.line(bytes, &mut scratch), stamp, phase, clock);
+        self.scratch = scratch;
+    }
+
+    /// The time that a line tells, seconds since the epoch.
+    pub(super) fn time_of(&mut self, line: &str, now: f64) -> Option<f64> {
+        self.matcher.as_mut()?.time_of(line, now)
+    }
+
+    /// Says once that something cannot be looked up.
+    pub(super) fn complain(&mut self, text: &str) {
+        if !std::mem::replace(&mut self.complained, true) {
+            log::warn!("jail {}: {text}", self.name());
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Other logs: sshd's, mail servers', whatever jails judge by expressions.
+//!
+//! ```text
+//! tail, journal, httpd's pipe ─> failregex ─> exempt ─> bans (count, how long) ─> act, actions, ledger, notify
+//! ```
+//!
+//! All of it on one thread of its own: imported expressions are not bounded as the way of httpd's lines is, and must never
+//! delay it. What may wait for others (names to be looked up, commands that are asked) is on further ones. It reads logs
+//! only in the process that holds the lock in the runtime directory; lines that httpd pipes are judged in the process that
+//! gets them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::act::keeper::Hand;
+use crate::config::{Config, RuntimePaths};
+use crate::exempt::Exempt;
+use crate::failregex::{Clock, Phase, Stamp};
+use crate::frame::{Framer, Trust};
+use crate::hit::JailId;
+use crate::judge::JailTally;
+use crate::key::Key;
+
+mod desk; // what becomes of a failure
+mod jail; // one jail: its expressions, its bans, its actions
+mod slow; // names and commands that are asked before a failure counts
+mod sources; // logs and journals, and which jails read them
+mod standalone; // `f2b-pipe watch`
+
+use desk::Desk;
+use jail::Jail;
+use sources::{Sources, Told};
+pub use standalone::run;
+
+/// Chunks of httpd's lines that may wait; a chunk is a megabyte at most, and mostly far less.
+const FEED: usize = 16;
+/// Bans of other threads and answers that may wait.
+const NEWS: usize = 10_000;
+/// How often ends of bans are looked at, and whether the lock is ours.
+const TICK: Duration = Duration::from_secs(1);
+/// How often positions in logs are written down.
+const NOTE: Duration = Duration::from_secs(10);
+/// How long commands of actions may go on after the end.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What a watch works with.
+pub struct Setting {
+    /// All jails.
+    pub config: Arc<Config>,
+    /// Lock and state.
+    pub paths: RuntimePaths,
+    /// Who is never banned.
+    pub exempt: Exempt,
+    /// Who keeps sets and chain.
+    pub keeper: Hand,
+    /// `f2b-pipe off`.
+    pub off: Arc<AtomicBool>,
+    /// The log whose lines come through [`Watch::feed`]: `--tee`.
+    pub piped: Option<PathBuf>,
+}
+
+/// A hold on the thread. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct Watch {
+    feed: SyncSender<(Vec<u8>, Trust)>,
+    news: SyncSender<News>,
+    wake: UnixStream,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// Some jail wants what httpd pipes.
+    wants_feed: bool,
+}
+
+/// What the thread tells.
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// Lines of httpd's pipe that found no room.
+    shed: AtomicU64,
+    tallies: Mutex<BTreeMap<String, JailTally>>,
+}
+
+/// What other threads tell this one.
+#[derive(Debug)]
+enum News {
+    /// A jail of httpd's lines has banned somebody: recidive counts that.
+    Banned(JailId, Key),
+    /// A failure whose name was looked up, and that no command wants ignored.
+    Ready(Box<slow::Ready>),
+}
+
+impl Watch {
+    /// Starts the thread, if any jail needs it.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(setting: Setting) -> std::io::Result<Option<Self>> {
+        if setting.config.jails.iter().all(|jail| jail.raw.is_none()) {
+            return Ok(None);
+        }
+        let (feed, fed) = sync_channel(FEED);
+        let (news, told) = sync_channel(NEWS);
+        let (wake, woken) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        woken.set_nonblocking(true)?;
+        let shared = Arc::new(Shared::default());
+        let wants_feed = setting.piped.as_deref().is_some_and(|path| {
+            let raws = setting.config.jails.iter().filter_map(|jail| jail.raw.as_ref());
+            raws.into_iter().any(|raw| sources::reads(raw, path))
+        });
+        let back = slow::Back {
+            news: news.clone(),
+            wake: wake.try_clone()?,
+        };
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
+            crate::sys::stand_back();
+            let room = std::panic::AssertUnwindSafe(|| {
+                Room::new(setting, back, Arc::clone(&theirs)).stay(&woken, &fed, &told);
+            });
+            if std::panic::catch_unwind(room).is_err() {
+                log::error!("logs are not watched any more until the next restart; please report this");
+            }
+        })?;
+        Ok(Some(Self {
+            feed,
+            news,
+            wake,
+            shared,
+            thread: Some(thread),
+            wants_feed,
+        }))
+    }
+
+    /// Hands over bytes that httpd piped. Never waits: what finds no room is counted in [`shed`](Self::shed).
+    pub fn feed(&self, chunk: &[u8], trust: Trust) {
+        if !self.wants_feed {
+            return;
+        }
+        if self.feed.try_send((chunk.to_vec(), trust)).is_err() {
+            let lines = memchr::memchr_iter(b'\n', chunk).count();
+            self.shared.shed.fetch_add(u64::try_from(lines).unwrap_or(0), Ordering::Relaxed);
+            return;
+        }
+        self.wake();
+    }
+
+    /// Tells of a ban by another jail. Never waits.
+    pub fn banned(&self, jail: JailId, key: Key) {
+        // One that is lost while ten thousand wait is missed by recidive only.
+        if self.news.try_send(News::Banned(jail, key)).is_ok() {
+            self.wake();
+        }
+    }
+
+    /// Lines of httpd's pipe that found no room.
+    #[must_use]
+    pub fn shed(&self) -> u64 {
+        self.shared.shed.load(Ordering::Relaxed)
+    }
+
+    /// What jails counted, by name.
+    #[must_use]
+    pub fn tallies(&self) -> BTreeMap<String, JailTally> {
+        let tallies = self.shared.tallies.lock();
+        tallies.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn wake(&self) {
+        wake(&self.wake);
+    }
+}
+
+/// Makes the thread look. A pipe that is full wakes it all the same.
+fn wake(wake: &UnixStream) {
+    let mut wake = wake;
+    wake.write(&[0]).ok();
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            // A panic was told where it happened.
+            thread.join().ok();
+        }
+    }
+}
+
+/// Seconds since the epoch.
+fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// The thread's side.
+struct Room {
+    jails: Vec<Jail>,
+    desk: Desk,
+    sources: Sources,
+    /// Lines of httpd's pipe.
+    framer: Framer,
+    piped: Option<PathBuf>,
+    shared: Arc<Shared>,
+    shed: u64,
+    next_note: Instant,
+}
+
+impl Room {
+    fn new(setting: Setting, back: slow::Back, shared: Arc<Shared>) -> Self {
+        let Setting { config, paths, exempt, keeper, off, piped } = setting;
+        let desk = Desk::new(Arc::clone(&config), exempt, keeper, off);
+        let jails = Jail::all(&config, &back);
+        let sources = Sources::new(&config, paths, piped.clone());
+        let mut room = Self {
+            jails,
+            desk,
+            sources,
+            framer: Framer::default(),
+            piped,
+            shared,
+            shed: 0,
+            next_note: Instant::now() + NOTE,
+        };
+        if let Some(path) = &room.piped {
+            for jail in &mut room.jails {
+                jail.compile_if(|raw| sources::reads(raw, path));
+            }
+        }
+        room
+    }
+
+    fn stay(mut self, woken: &UnixStream, fed: &Receiver<(Vec<u8>, Trust)>, told: &Receiver<News>) {
+        let mut next_tick = Instant::now();
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            if Instant::now() >= next_tick {
+                next_tick = Instant::now() + TICK;
+                self.tick();
+            }
+            let left = next_tick.saturating_duration_since(Instant::now());
+            let pause = left.min(self.sources.pause());
+            self.rest(woken, pause);
+            loop {
+                match fed.try_recv() {
+                    Ok((chunk, trust)) => self.piped(&chunk, trust),
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+            }
+            loop {
+                match told.try_recv() {
+                    Ok(News::Banned(by, key)) => self.desk.other_banned(&mut self.jails, by, &key, now()),
+                    Ok(News::Ready(ready)) => self.desk.ready(&mut self.jails, *ready, now()),
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+            }
+            self.read();
+        }
+        self.end();
+    }
+
+    /// Waits until there is something to do.
+    fn rest(&self, woken: &UnixStream, pause: Duration) {
+        if !pause.is_zero() {
+            let mut fds: Vec<BorrowedFd<'_>> = vec![woken.as_fd()];
+            fds.extend(self.sources.fds());
+            let mut fds: Vec<PollFd<'_>> = fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            // Rounded up, or the last millisecond is spent in a loop.
+            let timeout = PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            if poll(&mut fds, timeout).is_err() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let mut bytes = [0; 64];
+        let mut woken = woken;
+        while woken.read(&mut bytes).is_ok_and(|n| n > 0) {}
+    }
+
+    /// Lines of logs and journals.
+    fn read(&mut self) {
+        let Self { jails, desk, sources, .. } = self;
+        sources.read(&mut |told, owners| {
+            let now = now();
+            let clock = Clock { now, today: now };
+            match told {
+                Told::Line { text, stamp, live } => {
+                    for jail in owners.iter().filter_map(|owner| jails.get_mut(*owner)) {
+                        let phase = if live { Phase::Following } else { Phase::Reading(jail.findtime()) };
+                        jail.line(text, stamp, phase, clock);
+                    }
+                    desk.failed(jails, owners, now);
+                }
+                Told::Old { line } => {
+                    let first = owners.first().and_then(|owner| jails.get_mut(*owner));
+                    return first.and_then(|jail| jail.time_of(line, now));
+                }
+            }
+            None
+        });
+    }
+
+    /// Lines that httpd piped.
+    fn piped(&mut self, chunk: &[u8], trust: Trust) {
+        let shed = self.shared.shed.load(Ordering::Relaxed);
+        if shed != self.shed {
+            // A chunk is missing: the line that had begun has not this end.
+            self.shed = shed;
+            self.framer = Framer::default();
+        }
+        let Some(path) = self.piped.clone() else { return };
+        let owners: Vec<usize> = (0..self.jails.len())
+            .filter(|at| self.jails.get(*at).is_some_and(|jail| jail.reads(&path)))
+            .collect();
+        let Self { jails, desk, framer, .. } = self;
+        framer.feed(chunk, trust, |lines, trust| {
+            if trust == Trust::Doubtful {
+                return;
+            }
+            for line in lines {
+                let now = now();
+                let clock = Clock { now, today: now };
+                for jail in owners.iter().filter_map(|owner| jails.get_mut(*owner)) {
+                    jail.bytes(line.bytes(), Stamp::InText, Phase::Following, clock);
+                }
+                desk.failed(jails, &owners, now);
+            }
+        });
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        let owner = self.desk.owns();
+        if owner && !self.sources.is_open() {
+            let past = self.sources.open(&mut self.jails, now);
+            self.desk.remember(&mut self.jails, past, now);
+        }
+        for at in 0..self.jails.len() {
+            self.desk.advance(&mut self.jails, at, now);
+        }
+        if Instant::now() >= self.next_note {
+            self.next_note = Instant::now() + NOTE;
+            self.sources.note(self.desk.ledger(), now);
+        }
+        let tallies: BTreeMap<String, JailTally> =
+            self.jails.iter().map(|jail| (jail.name().to_owned(), jail.tally)).collect();
+        *self.shared.tallies.lock().unwrap_or_else(PoisonError::into_inner) = tallies;
+    }
+
+    fn end(mut self) {
+        let now = now();
+        self.sources.note(self.desk.ledger(), now);
+        let jails = std::mem::take(&mut self.jails);
+        self.desk.end(jails, FAREWELL);
+    }
+}

@@ -1,0 +1,109 @@
+//! `f2b-pipe watch`: other logs without httpd's pipe, for systemd.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use chrono::Utc;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::{Setting, Watch};
+use crate::act::keeper::Keeper;
+use crate::cli::WatchArgs;
+use crate::config::{self, Backend, RuntimePaths};
+use crate::exempt::Exempt;
+use crate::notify::state::{State, StateFile};
+use crate::run::keep_fresh;
+use crate::say::{self, Message, send};
+
+/// How often signals are looked for and numbers told.
+const LOOK: Duration = Duration::from_millis(200);
+const REPORT: u32 = 10;
+
+/// Watches logs until SIGTERM; SIGHUP reads the configuration anew (counts begin anew then, bans and places stay).
+#[must_use]
+pub fn run(args: &WatchArgs) -> ExitCode {
+    say::start();
+    let (end, again) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    for (signal, flag) in [(SIGTERM, &end), (SIGINT, &end), (SIGHUP, &again)] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(flag)) {
+            log::error!("cannot catch signals: {error}");
+            return ExitCode::from(1);
+        }
+    }
+    while !end.load(Ordering::Relaxed) {
+        if !watch(args, &end, &again) {
+            say::flush();
+            return ExitCode::from(1);
+        }
+    }
+    say::flush();
+    ExitCode::SUCCESS
+}
+
+/// With one configuration; false: it cannot be.
+fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
+    let loaded = config::load(&args.place.config);
+    for problem in &loaded.problems {
+        log::warn!("{problem}");
+    }
+    let mut config = loaded.config;
+    if args.dry_run {
+        config.firewall.backend = Backend::DryRun;
+    }
+    let config = Arc::new(config);
+    let paths = RuntimePaths::new(&args.place.runtime_dir, &args.place.config);
+    let keeper = match Keeper::start(Arc::clone(&config), paths.clone()) {
+        Ok(keeper) => keeper,
+        Err(error) => {
+            log::error!("cannot start the keeper of the chain: {error}");
+            return false;
+        }
+    };
+    let exempt = Exempt::new(&config);
+    keep_fresh(exempt.refresher());
+    let path = paths.state(std::process::id());
+    let setting = Setting {
+        config: Arc::clone(&config),
+        paths,
+        exempt,
+        off: keeper.off(),
+        keeper: keeper.hand(),
+        piped: None,
+    };
+    let watch = match Watch::start(setting) {
+        Ok(watch) => watch,
+        Err(error) => {
+            log::error!("cannot start a thread: {error}; no log is watched");
+            return false;
+        }
+    };
+    let names: Vec<&str> = config.jails.iter().filter(|jail| jail.raw.is_some()).map(|jail| jail.name.as_str()).collect();
+    match names.is_empty() {
+        true => log::info!("no jail judges other logs than httpd's; write one with `filter` and `logpath`, or enable one in fail2ban's folder"),
+        false => log::info!("watching logs; jails: {}", names.join(", ")),
+    }
+    let started = Utc::now().timestamp();
+    let mut looks = 0;
+    while !end.load(Ordering::Relaxed) && !again.swap(false, Ordering::Relaxed) {
+        if looks % REPORT == 0 {
+            let state = State {
+                pid: std::process::id(),
+                started,
+                format: "watch".to_owned(),
+                messages_lost: say::lost(),
+                act: keeper.health(),
+                jails: watch.as_ref().map(Watch::tallies).unwrap_or_default(),
+                ..State::default()
+            };
+            send(Message::State(Box::new(StateFile { path: path.clone(), state: Some(state) })));
+        }
+        looks += 1;
+        thread::sleep(LOOK);
+    }
+    send(Message::State(Box::new(StateFile { path, state: None })));
+    drop(watch);
+    true
+}
