@@ -796,4 +796,24 @@ mod tests {
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
         std::fs::remove_dir_all(folder).unwrap();
     }
+
+    #[test]
+    fn what_waits_has_a_bound_in_bytes_too() {
+        let folder = folder("bytes");
+        let pool = Pool::new(&Settings::default()).unwrap();
+        let (jail, _) = pool.jail("j", vec![spec("a", &folder.join("log"), "sleep 1000")]);
+        let mut ticket = Ticket::of("192.0.2.7");
+        ticket.matches = vec!["x".repeat(31 * 1024)];
+        for _ in 0..2_000 {
+            jail.ban(ticket.clone());
+        }
+        let (texts, waiting) = {
+            let inner = pool.shared.lock();
+            (inner.texts, inner.waiting())
+        };
+        assert!(waiting >= 1_999);
+        assert!(texts < TEXTS + 1024 * 1024, "{texts}");
+        drop(pool);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }
