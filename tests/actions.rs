@@ -6,10 +6,13 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "a test that cannot go on should stop"
+    clippy::print_stdout,
+    reason = "a test that cannot go on should stop; figures are for whoever measures"
 )]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -190,7 +193,7 @@ fn truth(value: Option<&Value>) -> Option<bool> {
             text.to_lowercase().as_str(),
             "1" | "on" | "true" | "yes"
         )),
-        _ => None,
+        Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -410,4 +413,93 @@ fn a_daemon_left_behind_and_megabytes_of_output_hold_nobody_up() {
     lines.sort_unstable();
     assert_eq!(lines, ["daemon", "talker"]);
     assert_eq!(pool.finish(Duration::from_secs(10)), 0);
+}
+
+/// Takes mails until the last connection ends, and gives back all that clients said.
+fn mail_server(mails: usize) -> (String, thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serve = move || {
+        let mut said = Vec::new();
+        for _ in 0..mails {
+            let (stream, _) = listener.accept().unwrap();
+            let mut answer = stream.try_clone().unwrap();
+            let mut talk = String::new();
+            let mut in_text = false;
+            answer.write_all(b"220 here\r\n").unwrap();
+            for line in BufReader::new(stream).lines() {
+                let line = line.unwrap();
+                in_text &= line != ".";
+                let reply: &[u8] = match line.as_str() {
+                    _ if in_text => b"",
+                    "data" | "DATA" => b"354 go on\r\n",
+                    "quit" | "QUIT" => b"221 bye\r\n",
+                    _ => b"250 ok\r\n",
+                };
+                in_text |= reply.starts_with(b"354");
+                answer.write_all(reply).unwrap();
+                talk.push_str(&line);
+                talk.push('\n');
+            }
+            said.push(talk);
+        }
+        said
+    };
+    (address, thread::spawn(serve))
+}
+
+#[test]
+#[ignore = "needs Debian's fail2ban package"]
+fn the_python_class_that_mails_does() {
+    let (address, server) = mail_server(4);
+    let mut spec = Spec::new("sshd", "smtp", "/etc/fail2ban/action.d/smtp.py");
+    for (name, value) in [
+        ("host", address.as_str()),
+        ("dest", "root@example.org"),
+        ("matches", "matches"),
+    ] {
+        spec.properties.insert(name.into(), value.into());
+    }
+    let settings = Settings {
+        path: "/usr/bin:/bin".into(),
+        ..Settings::default()
+    };
+    let pool = Pool::new(&settings).unwrap();
+    let (jail, errors) = pool.jail("sshd", vec![spec]);
+    assert!(errors.is_empty());
+    jail.start();
+    for (mut ticket, _) in tickets() {
+        // Nobody is told again of a ban that is only restored.
+        ticket.restored = ticket.ip == "2001:db8::7";
+        jail.ban(ticket);
+    }
+    jail.stop(vec![Ticket::of("192.0.2.7")]);
+    assert_eq!(pool.finish(Duration::from_secs(50)), 0);
+    let said = server.join().unwrap();
+    let subjects: Vec<&str> = said
+        .iter()
+        .flat_map(|talk| {
+            talk.lines()
+                .filter_map(|line| line.strip_prefix("Subject: [Fail2Ban] sshd: "))
+        })
+        .map(|subject| {
+            subject
+                .split(" from ")
+                .next()
+                .unwrap()
+                .split(" on ")
+                .next()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(
+        subjects,
+        ["started", "banned 192.0.2.7", "banned 192.0.2.8", "stopped"]
+    );
+    assert!(
+        said[1].contains("plain line of words") && said[1].contains("5 attempts"),
+        "{}",
+        said[1]
+    );
+    nobody_was_pwned();
 }

@@ -43,7 +43,9 @@ pub struct Spec {
     /// The action's name within the jail (`actname`).
     pub action: String,
     /// The file in action.d it comes from, without `.conf`. Actions of one file never run at the same time, whatever jail
-    /// they belong to: under fail2ban nothing does, and files such as /etc/hosts.deny are edited in the belief.
+    /// they belong to: under fail2ban nothing does, and files such as /etc/hosts.deny are edited in the belief. A path that
+    /// ends in `.py` is a python class: `properties` are then its arguments, and each event calls its method in a python3 of
+    /// its own, so an object that remembers bans from one event to the next does not work.
     pub file: String,
     /// `[Definition]`, `[Init]` and parameters, by fail2ban's names (`actionban`, `name`, `actname`, `blocktype`), values with
     /// their tags. What holds for one family is named `blocktype?family=inet6`.
@@ -72,6 +74,30 @@ impl Spec {
             repair_on_unban: false,
             timeout: TIMEOUT,
         }
+    }
+
+    /// What in it could let strangers run commands, though we hand over their text safely; for `check` to tell.
+    #[must_use]
+    pub fn risk(&self) -> Option<String> {
+        let commands = tags::Commands::new(self).ok()?;
+        let risky = Op::ALL.into_iter().find(|&op| {
+            let text = commands.text(op, Family::Inet4);
+            // GNU mailutils' mail obeys lines of its input that begin with a tilde, even from a pipe.
+            let mut words = text.split([' ', '\t', '\n', '|', ';', '(', '`']);
+            words.any(|word| matches!(word, "mail" | "/usr/bin/mail"))
+                && !text.contains("set escape")
+        })?;
+        Some(format!(
+            "jail {}, action {}: {}: mail runs lines that begin with ~! if it is that of GNU mailutils (CVE-2021-32749), and \
+             log lines and whois answers are strangers' text; write mail -E 'set escape' -s ...",
+            self.jail,
+            self.action,
+            risky.option()
+        ))
+    }
+
+    fn is_python(&self) -> bool {
+        self.file.ends_with(".py")
     }
 
     fn property(&self, name: &str) -> &str {
@@ -164,13 +190,6 @@ pub enum SpecError {
         /// The tag.
         tag: String,
     },
-    /// It is a python class, which only fail2ban's own server can hold.
-    Python {
-        /// Of which jail.
-        jail: String,
-        /// Its file.
-        file: String,
-    },
 }
 
 impl fmt::Display for SpecError {
@@ -186,18 +205,6 @@ impl fmt::Display for SpecError {
                 "jail {jail}, action {action}: {option}: <{tag}> needs itself and cannot be resolved; give it a value that \
                  does not contain <{tag}>"
             ),
-            Self::Python { jail, file } => {
-                let instead = if file.rsplit('/').next() == Some("smtp.py") {
-                    "write action = sendmail[dest=..., sender=...] (or mail[dest=...]) instead, which tells the same by mail"
-                } else {
-                    "write it as a command (actionban = /usr/local/bin/my-script <ip>) in an action.d/*.conf file instead"
-                };
-                write!(
-                    f,
-                    "jail {jail}: {file} is a python class that runs inside fail2ban's server, which is not here; {instead}. \
-                     The jail's other actions are carried out"
-                )
-            }
         }
     }
 }
@@ -209,4 +216,21 @@ impl std::error::Error for SpecError {}
 #[must_use]
 pub fn host_has_ipv6() -> bool {
     std::fs::read_to_string("/proc/net/if_inet6").is_ok_and(|text| !text.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_that_obeys_tildes_is_a_risk() {
+        let mut spec = Spec::new("sshd", "mail", "mail");
+        let mut risk = |ban: &str| {
+            spec.properties.insert("actionban".into(), ban.into());
+            spec.risk()
+        };
+        assert!(risk("echo \"<matches>\" | <mailcmd> root").is_none());
+        assert!(risk("whois <ip>|mail -s x root").is_some_and(|risk| risk.contains("actionban")));
+        assert!(risk("whois <ip>|mail -E 'set escape' -s x root").is_none());
+    }
 }

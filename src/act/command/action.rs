@@ -12,6 +12,9 @@ use super::names::Runner;
 use super::tags::{Commands, Script, fill, replace};
 use super::{Family, Op, Spec, SpecError, Ticket};
 
+/// Loads a class and calls a method of it.
+const PYTHON: &str = include_str!("python.py");
+
 /// What did not succeed; told already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed;
@@ -106,6 +109,9 @@ impl Action {
     /// # Errors
     /// A command failed.
     pub(super) fn start(&mut self, runner: &Runner) -> Done {
+        if self.spec.is_python() {
+            return self.python("start", None, runner);
+        }
         if self.on_demand() {
             return Ok(());
         }
@@ -124,6 +130,9 @@ impl Action {
     /// # Errors
     /// Nobody was banned by this action.
     pub(super) fn ban(&mut self, ticket: &Ticket, runner: &Runner) -> Done {
+        if self.spec.is_python() {
+            return self.python("ban", Some(ticket), runner);
+        }
         if ticket.restored && self.spec.norestored {
             return Ok(());
         }
@@ -135,6 +144,9 @@ impl Action {
     /// # Errors
     /// As [`Action::ban`].
     pub(super) fn reban(&mut self, ticket: &Ticket, runner: &Runner) -> Done {
+        if self.spec.is_python() {
+            return self.python("reban", Some(ticket), runner);
+        }
         let op = if self.spec.property(Op::Reban.option()).is_empty() {
             Op::Ban
         } else {
@@ -158,6 +170,9 @@ impl Action {
     /// # Errors
     /// The command failed.
     pub(super) fn prolong(&mut self, ticket: &Ticket, runner: &Runner) -> Done {
+        if self.spec.is_python() {
+            return self.python("prolong", Some(ticket), runner);
+        }
         let none = self.spec.property(Op::Prolong.option()).trim().is_empty();
         if none || ticket.restored && self.spec.norestored {
             return Ok(());
@@ -170,6 +185,9 @@ impl Action {
     /// # Errors
     /// The command failed.
     pub(super) fn unban(&mut self, ticket: &Ticket, runner: &Runner) -> Done {
+        if self.spec.is_python() {
+            return self.python("unban", Some(ticket), runner);
+        }
         if self.state(ticket.family()) != State::Holding {
             return Ok(());
         }
@@ -181,7 +199,22 @@ impl Action {
     /// # Errors
     /// Some command failed.
     pub(super) fn flush(&mut self, held: &[Ticket], stopping: bool, runner: &Runner) -> Done {
-        if self.spec.property(Op::Flush.option()).is_empty() {
+        let at_once = if self.spec.is_python() {
+            // Not having that method is no failure.
+            let asked = child::run(
+                &self.python_script("flush", None, runner),
+                &runner.path,
+                self.spec.timeout,
+                &runner.abort,
+            );
+            if asked.is_ok_and(|ended| ended.code() == Some(0)) {
+                return Ok(());
+            }
+            false
+        } else {
+            !self.spec.property(Op::Flush.option()).is_empty()
+        };
+        if !at_once {
             let mut done = Ok(());
             for ticket in held {
                 done = self.unban(ticket, runner).and(done);
@@ -205,6 +238,9 @@ impl Action {
     /// # Errors
     /// A command failed.
     pub(super) fn stop(&mut self, runner: &Runner) -> Done {
+        if self.spec.is_python() {
+            return self.python("stop", None, runner);
+        }
         let families = self.in_state(|state| state != State::Stopped);
         self.states.clear();
         self.stop_families(&families, runner)
@@ -226,6 +262,9 @@ impl Action {
                 self.commands = commands;
                 self.spec = spec;
                 self.ran.clear();
+                if self.spec.is_python() {
+                    return Ok(());
+                }
             }
             Err(error) => {
                 log::error!("{error}; the old values stay");
@@ -278,7 +317,7 @@ impl Action {
                     ..Ticket::default()
                 };
                 let script = self.dynamic(&command, &nobody, Some(family), runner);
-                result = self.execute(op, "", &script, runner);
+                result = self.execute(op.option(), "", &script, runner);
             }
             if result.is_ok() {
                 after(self, family);
@@ -313,7 +352,10 @@ impl Action {
     fn process(&mut self, op: Op, ticket: &Ticket, runner: &Runner) -> Done {
         let family = ticket.family();
         let script = self.dynamic(self.commands.text(op, family), ticket, None, runner);
-        if self.execute(op, &ticket.ip, &script, runner).is_ok() {
+        if self
+            .execute(op.option(), &ticket.ip, &script, runner)
+            .is_ok()
+        {
             return Ok(());
         }
         if !self.spec.property(Op::Check.option()).is_empty() {
@@ -323,7 +365,7 @@ impl Action {
                 return Err(Failed);
             }
         }
-        self.execute(op, &ticket.ip, &script, runner)
+        self.execute(op.option(), &ticket.ip, &script, runner)
     }
 
     /// Whether actioncheck is content, perhaps after a repair.
@@ -333,7 +375,7 @@ impl Action {
         }
         let (jail, action) = (self.spec.jail.clone(), self.spec.action.clone());
         let check = plain(self.command(Op::Check, family, runner));
-        if check.text.is_empty() || self.execute(Op::Check, "", &check, runner).is_ok() {
+        if check.text.is_empty() || self.execute(Op::Check.option(), "", &check, runner).is_ok() {
             return true;
         }
         if !repair {
@@ -354,7 +396,10 @@ impl Action {
             if (force || !self.on_demand()) && self.start_families(&[family], runner).is_err() {
                 return false;
             }
-        } else if self.execute(Op::Repair, "", &command, runner).is_ok() {
+        } else if self
+            .execute(Op::Repair.option(), "", &command, runner)
+            .is_ok()
+        {
             self.set(family, State::Started);
         } else {
             self.set(family, State::Stopped);
@@ -362,7 +407,9 @@ impl Action {
             return false;
         }
         if self.state(family) != State::Stopped
-            && self.execute(Op::Check, "", &check, runner).is_err()
+            && self
+                .execute(Op::Check.option(), "", &check, runner)
+                .is_err()
         {
             log::error!(
                 "jail '{jail}' action '{action}': actioncheck still fails after the repair"
@@ -411,14 +458,59 @@ impl Action {
         fill(command, value, |name| ticket.capture(name))
     }
 
+    /// Calls a method of an action that is a python class; once, whatever comes of it.
+    fn python(&self, method: &str, ticket: Option<&Ticket>, runner: &Runner) -> Done {
+        let whom = ticket.map_or("", |ticket| &ticket.ip);
+        let script = self.python_script(method, ticket, runner);
+        self.execute(method, whom, &script, runner)
+    }
+
+    fn python_script(&self, method: &str, ticket: Option<&Ticket>, runner: &Runner) -> Script {
+        let options: serde_json::Map<String, serde_json::Value> = self
+            .spec
+            .properties
+            .iter()
+            .filter(|(name, _)| !matches!(name.as_str(), "name" | "actname"))
+            .map(|(name, value)| (name.clone(), value.clone().into()))
+            .collect();
+        let mut values = vec![
+            PYTHON.to_owned(),
+            self.spec.file.clone(),
+            self.spec.jail.clone(),
+            self.spec.action.clone(),
+            serde_json::Value::Object(options).to_string(),
+            method.to_owned(),
+        ];
+        if let Some(ticket) = ticket {
+            let mut give = |tag: &str, value: &str| {
+                values.push(tag.to_owned());
+                values.push(value.replace('\0', "\u{fffd}"));
+            };
+            for tag in Ticket::TAGS {
+                give(tag, &ticket.value(tag).unwrap_or_default());
+            }
+            for (name, value) in &ticket.captures {
+                give(&format!("F-{}", name.to_uppercase()), value);
+            }
+            give("fq-hostname", &runner.full());
+        }
+        Script {
+            text: "exec python3 -I -c \"$@\"".to_owned(),
+            values,
+        }
+    }
+
     /// Runs one command and tells if it failed.
-    fn execute(&self, op: Op, whom: &str, script: &Script, runner: &Runner) -> Done {
+    fn execute(&self, what: &str, whom: &str, script: &Script, runner: &Runner) -> Done {
         if script.text.is_empty() {
             return Ok(());
         }
+        if runner.ending() {
+            // The end was told, with the number of orders left.
+            return Err(Failed);
+        }
         let (jail, action) = (&self.spec.jail, &self.spec.action);
         let about = if whom.is_empty() { "" } else { " " };
-        let what = op.option();
         match child::run(script, &runner.path, self.spec.timeout, &runner.abort) {
             Ok(ended) if ended.code() == Some(0) => Ok(()),
             Ok(ended) => {

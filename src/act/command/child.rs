@@ -57,7 +57,11 @@ impl Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.timed_out, self.status) {
-            (Some(after), _) => write!(f, "timed out after {} s and was killed", after.as_secs())?,
+            (Some(after), _) => write!(
+                f,
+                "had not ended after {} s and was killed",
+                after.as_secs()
+            )?,
             (None, None) => write!(f, "could not be killed")?,
             (None, Some(status)) => match (status.code(), status.signal()) {
                 (Some(127), _) => write!(f, "returned 127 (a command of it was not found)")?,
@@ -124,10 +128,9 @@ pub fn run(
         if let Some(status) = child.try_wait()? {
             break (Some(status), None);
         }
-        let left = timeout.saturating_sub(started.elapsed());
-        if left.is_zero() || abort.load(Ordering::Relaxed) {
-            let status = kill(&mut child, &mut ears)?;
-            break (status, Some(started.elapsed()));
+        if started.elapsed() >= timeout || abort.load(Ordering::Relaxed) {
+            let took = started.elapsed();
+            break (kill(&mut child, &mut ears)?, Some(took));
         }
         // What runs for a moment is looked at after a moment.
         let age = started.elapsed().as_millis() / 4 + 1;

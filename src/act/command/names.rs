@@ -3,7 +3,7 @@
 //! Whom the resolver asks, and how long that takes, is the network's choice; so it is asked by a child that can be killed.
 
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::child;
@@ -31,6 +31,11 @@ impl Runner {
             abort: AtomicBool::new(false),
             own: OnceLock::new(),
         }
+    }
+
+    /// Whether nothing new is to be started.
+    pub(super) fn ending(&self) -> bool {
+        self.abort.load(Ordering::Relaxed)
     }
 
     /// The host's name without its domain's being looked for.

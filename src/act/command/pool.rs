@@ -419,12 +419,6 @@ fn carry_out(action: &mut Action, order: Order, shared: &Shared) -> Done {
 impl Jail {
     /// Adds an action behind the others.
     fn add(&mut self, spec: Spec) -> Result<u64, SpecError> {
-        if spec.file.ends_with(".py") {
-            return Err(SpecError::Python {
-                jail: spec.jail,
-                file: spec.file,
-            });
-        }
         let slot = Slot {
             jail: spec.jail.clone(),
             name: spec.action.clone(),
@@ -739,6 +733,87 @@ mod tests {
             ["b start", "b ban 192.0.2.7", "b new 192.0.2.8", "b stop"]
         );
         assert_eq!(of("c"), ["c start", "c ban 192.0.2.8", "c stop"]);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn families_with_the_same_commands_are_started_once_and_flushed_each_time() {
+        let folder = folder("families");
+        let log = folder.join("log");
+        let pool = Pool::new(&Settings::default()).unwrap();
+        let mut spec = spec("a", &log, ECHO);
+        spec.start_on_demand = Some(true);
+        spec.properties
+            .insert("actionflush".into(), "echo flush >> <log>".into());
+        let (jail, _) = pool.jail("j", vec![spec]);
+        jail.start();
+        for _ in 0..2 {
+            jail.ban(Ticket::of("192.0.2.7"));
+            jail.ban(Ticket::of("2001:db8::7"));
+            jail.flush(Vec::new());
+        }
+        // Holds nobody any more.
+        jail.unban(Ticket::of("192.0.2.7"));
+        jail.stop(Vec::new());
+        assert_eq!(pool.finish(Duration::from_secs(20)), 0);
+        let text = std::fs::read_to_string(&log).unwrap();
+        let round = ["a ban 192.0.2.7", "a ban 2001:db8::7", "flush"];
+        let expected: Vec<&str> = ["a start"]
+            .into_iter()
+            .chain(round)
+            .chain(round)
+            .chain(["a stop"])
+            .collect();
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_failure_is_followed_by_check_repair_and_one_more_try() {
+        let folder = folder("repair");
+        let log = folder.join("log");
+        let pool = Pool::new(&Settings::default()).unwrap();
+        let broken = folder.join("broken");
+        std::fs::write(&broken, "").unwrap();
+        let mut spec = spec("a", &log, "echo ban >> <log>; test ! -e <broken>");
+        for (name, value) in [
+            ("actioncheck", "echo check >> <log>; test ! -e <broken>"),
+            ("actionrepair", "echo repair >> <log>; rm <broken>"),
+            ("broken", broken.to_str().unwrap()),
+        ] {
+            spec.properties.insert(name.into(), value.into());
+        }
+        let (jail, _) = pool.jail("j", vec![spec]);
+        jail.start();
+        jail.ban(Ticket::of("192.0.2.7"));
+        while jail.health()[0].1.waiting > 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let health = jail.health().remove(0).1;
+        assert_eq!((health.done, health.failed, health.epoch), (2, 0, 1));
+        let text = std::fs::read_to_string(&log).unwrap();
+        let expected = ["a start", "ban", "check", "repair", "check", "ban"];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_waits_has_a_bound_in_bytes_too() {
+        let folder = folder("bytes");
+        let pool = Pool::new(&Settings::default()).unwrap();
+        let (jail, _) = pool.jail("j", vec![spec("a", &folder.join("log"), "sleep 1000")]);
+        let mut ticket = Ticket::of("192.0.2.7");
+        ticket.matches = vec!["x".repeat(31 * 1024)];
+        for _ in 0..2_000 {
+            jail.ban(ticket.clone());
+        }
+        let (texts, waiting) = {
+            let inner = pool.shared.lock();
+            (inner.texts, inner.waiting())
+        };
+        assert!(waiting >= 1_999);
+        assert!(texts < TEXTS + 1024 * 1024, "{texts}");
+        drop(pool);
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

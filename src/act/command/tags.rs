@@ -167,6 +167,10 @@ fn resolve(
                     continue;
                 };
                 let tag = tag.to_owned();
+                let grown = value.matches(&format!("<{tag}>")).count() * replacement.len();
+                if grown > TEXT_MAX {
+                    return Err((name.clone(), tag));
+                }
                 value = value.replace(&format!("<{tag}>"), replacement);
                 *counts.entry(tag).or_insert(0) += 1;
                 changed = true;

@@ -67,6 +67,29 @@ pub struct Counts {
 }
 
 impl Ticket {
+    /// The tags that [`Ticket::value`] answers and a python class may ask for.
+    pub(super) const TAGS: [&str; 19] = [
+        "ip",
+        "fid",
+        "family",
+        "ip-rev",
+        "failures",
+        "time",
+        "bantime",
+        "bancount",
+        "restored",
+        "matches",
+        "ipmatches",
+        "ipjailmatches",
+        "ipfailures",
+        "ipjailfailures",
+        "jail.banned",
+        "jail.banned_total",
+        "jail.found",
+        "jail.found_total",
+        "raw-ticket",
+    ];
+
     /// A ban of `ip` about which nothing else is known.
     #[must_use]
     pub fn of(ip: &str) -> Self {
