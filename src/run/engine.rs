@@ -106,7 +106,7 @@ impl Engine {
         let keeper = keeper
             .inspect_err(|error| log::error!("cannot start the keeper of the chain: {error}"))
             .ok();
-        let off = keeper.as_ref().map(Keeper::off).unwrap_or_default();
+        let off = keeper.as_ref().map(|keeper| keeper.off()).unwrap_or_default();
         let exempt = Exempt::new(&config);
         keep_fresh(exempt.refresher());
         let watch = keeper.as_ref().and_then(|keeper| {
@@ -286,7 +286,7 @@ impl Engine {
         self.state.tee_dropped = tee.dropped;
         self.state.tee_waiting = tee.waiting;
         self.state.messages_lost = say::lost();
-        self.state.act = self.keeper.as_ref().map(Keeper::health).unwrap_or_default();
+        self.state.act = self.keeper.as_ref().map(|keeper| keeper.health()).unwrap_or_default();
         let state = (!last).then(|| self.state.clone());
         send(Message::State(Box::new(StateFile {
             path: self.path.clone(),

@@ -218,8 +218,9 @@ impl Desk {
                 }
                 return banned;
             }
-            What::Prolong { until, .. } => {
-                self.put(jail, &decision.key, *until, "", now, true);
+            What::Prolong { standing, .. } => {
+                let until = standing.end();
+                self.put(jail, &decision.key, until, "", now, true);
                 if let (Some(actions), Some(ticket)) = (&jail.actions, jail.held.get_mut(&decision.key)) {
                     ticket.ban_time = until.map_or(-1, |until| whole(until - ticket.time));
                     actions.prolong(ticket.clone());

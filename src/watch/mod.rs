@@ -9,11 +9,11 @@
 //! only in the process that holds the lock in the runtime directory; lines that httpd pipes are judged in the process that
 //! gets them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -294,7 +294,8 @@ impl Room {
             let clock = Clock { now, today: now };
             match told {
                 Told::Line { text, stamp, live } => {
-                    for jail in owners.iter().filter_map(|owner| jails.get_mut(*owner)) {
+                    for owner in owners {
+                        let Some(jail) = jails.get_mut(*owner) else { continue };
                         let phase = if live { Phase::Following } else { Phase::Reading(jail.findtime()) };
                         jail.line(text, stamp, phase, clock);
                     }
@@ -329,7 +330,8 @@ impl Room {
             for line in lines {
                 let now = now();
                 let clock = Clock { now, today: now };
-                for jail in owners.iter().filter_map(|owner| jails.get_mut(*owner)) {
+                for owner in &owners {
+                    let Some(jail) = jails.get_mut(*owner) else { continue };
                     jail.bytes(line.bytes(), Stamp::InText, Phase::Following, clock);
                 }
                 desk.failed(jails, &owners, now);

@@ -101,9 +101,12 @@ impl Sources {
             Tail::new(entries, tail::Options { polling: true, ..options })
         }));
         let findtimes: Vec<f64> = jails.iter().map(Jail::findtime).collect();
-        let cursors: HashMap<String, Cursor> = cursors.into_iter().filter_map(|(name, json)| Some((name, serde_json::from_str(&json).ok()?))).collect();
+        let cursors = cursors.into_iter();
+        let cursors: HashMap<String, Cursor> = cursors
+            .filter_map(|(query, json)| Some((query, serde_json::from_str(&json).ok()?)))
+            .collect();
         let journals = queries.into_iter().map(|(query, owners)| {
-            let stored = cursors.values().find(|cursor| query.is(cursor)).cloned();
+            let stored = cursors.get(&query.to_string()).cloned();
             let since = now - longest(&findtimes, &owners);
             (Journal::new(query, stored, since, now), owners)
         });
@@ -240,8 +243,8 @@ pub(super) fn reads(raw: &Raw, path: &Path) -> bool {
 /// The encoding of a jail's lines; `auto` if nobody knows the name.
 pub(super) fn encoding(raw: &Raw) -> Encoding {
     Encoding::named(&raw.encoding).unwrap_or_else(|error| {
-        log::warn!("logencoding: {error}; auto is taken");
-        Encoding::auto()
+        log::warn!("logencoding: {error}; utf-8 is taken");
+        Encoding::UTF_8
     })
 }
 
