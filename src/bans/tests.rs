@@ -339,6 +339,50 @@ fn a_million_keys_are_bounded() {
 }
 
 #[test]
+fn at_the_bound_of_bans_those_that_end_go_before_permanent_ones() {
+    let mut trial = Trial::new(terms());
+    trial.warden.bounds.bans = 2;
+    trial.fail("a", 0.0, 0.0, 3);
+    let forever = Terms {
+        bantime: None,
+        ..terms()
+    };
+    trial.warden.set_terms(forever);
+    for who in ["b", "c", "d"] {
+        trial.fail(who, 1.0, 1.0, 3);
+    }
+    let unbans: Vec<_> = trial
+        .log
+        .iter()
+        .filter(|line| line.contains("unban"))
+        .collect();
+    assert_eq!(unbans, ["1 unban a 1", "1 unban b 1"]);
+}
+
+#[test]
+fn attempts_by_hand_count_at_once() {
+    let mut trial = Trial::new(terms());
+    let key = Key::parse("a");
+    let failure = Failure {
+        key: &key,
+        at: 0.0,
+        line: None,
+    };
+    let Trial {
+        warden,
+        history,
+        log,
+    } = &mut trial;
+    warden.attempt(&failure, 2, 10.0, history, &mut |d| {
+        log.push(shown(10.0, &d))
+    });
+    warden.attempt(&failure, 7, 10.0, history, &mut |d| {
+        log.push(shown(10.0, &d))
+    });
+    assert_eq!(trial.log, ["10 ban a 10..610 #1 of 9"]);
+}
+
+#[test]
 fn a_formula_that_fails_costs_the_growth_and_not_the_ban() {
     let options = IncrementOptions {
         formula: Some("ban.Time / (3 - ban.Count)"),

@@ -157,10 +157,21 @@ def formulas():
             print(type(error).__name__)
 
 
+def keys():
+    """How keys are written, one a line."""
+    for line in sys.stdin:
+        try:
+            print(str(IPAddr(line.rstrip("\n"))))
+        except Exception as error:
+            print(type(error).__name__)
+
+
 def main():
     random.random = Chance()
     if sys.argv[1:] == ["formulas"]:
         return formulas()
+    if sys.argv[1:] == ["keys"]:
+        return keys()
     setting = json.loads(sys.stdin.readline())
     MyTime.setTime(0)
     database = Fail2BanDb(":memory:")
