@@ -76,7 +76,7 @@ pub struct Limits {
     /// Seconds (`dbpurgeage`): bans that began longer ago are removed once they are over; keys when three times their last
     /// bantime has gone by before that.
     pub age: f64,
-    /// Bytes of the file. When it is full the older half of the bans that are over makes room, and the older half of the keys.
+    /// Bytes of the file. When it is full the older half makes room, of the bans that are over and of the keys.
     pub bytes: u64,
 }
 
@@ -472,7 +472,7 @@ fn is_broken(error: &rusqlite::Error) -> bool {
         FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, SqlInputError,
         Utf8Error,
     };
-    // `Unknown` is SQL that does not fit: a table is missing or has other columns. The rest are rows that nobody of us wrote.
+    // `Unknown` is SQL that does not fit: a table is missing or has other columns. The rest are rows that we did not write.
     matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown)

@@ -1,5 +1,5 @@
-//! Bans, their ends and their growth against fail2ban's own classes (`tests/oracle/decisions.py`): the same failures, and the
-//! decisions must be the same, in the same order, to the last digit. `DECISIONS_SEED=100` makes other failures.
+//! Bans, their ends and their growth against fail2ban's own classes (`tests/oracle/decisions.py`): the same failures, and
+//! the decisions must be the same, in the same order, to the last digit. `DECISIONS_SEED=100` makes other failures.
 
 #![allow(
     clippy::unwrap_used,

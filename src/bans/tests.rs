@@ -299,7 +299,7 @@ proptest! {
 }
 
 #[test]
-fn a_million_keys_are_bounded() {
+fn however_many_are_banned_the_tables_are_bounded() {
     let mut warden = Warden::new(
         0,
         Terms {
@@ -319,13 +319,13 @@ fn a_million_keys_are_bounded() {
         ..HistoryBounds::default()
     });
     let (mut bans, mut unbans) = (0, 0);
-    for n in 0..1_000_000u32 {
+    for n in 0..100_000u32 {
         let key = Key::Client(crate::client::Client::new(
             std::net::Ipv4Addr::from(n).into(),
         ));
         let failure = Failure {
             key: &key,
-            at: f64::from(n) / 10_000.0,
+            at: f64::from(n) / 1_000.0,
             line: Some("a line"),
         };
         warden.failure(&failure, failure.at, &mut history, &mut |d| match d.what {
@@ -335,7 +335,7 @@ fn a_million_keys_are_bounded() {
         });
         assert!(warden.bans() <= 1000 && history.len() <= 1000 && warden.counted() <= 1);
     }
-    assert_eq!((bans, unbans), (1_000_000, 999_000));
+    assert_eq!((bans, unbans), (100_000, 99_000));
 }
 
 #[test]
