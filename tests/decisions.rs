@@ -87,6 +87,8 @@ struct Run {
     fractions: bool,
     /// Have fail2ban clean up all counters before each failure, which takes long.
     everything: bool,
+    /// Somebody bans, unbans and counts by hand, too.
+    by_hand: bool,
     purgeage: f64,
 }
 
@@ -99,6 +101,7 @@ impl Default for Run {
             keys: 3_000,
             fractions: false,
             everything: false,
+            by_hand: false,
             purgeage: 86_400.0,
         }
     }
@@ -109,6 +112,15 @@ struct Event {
     at: f64,
     jail: usize,
     key: String,
+    what: Happening,
+}
+
+#[derive(Clone, Copy)]
+enum Happening {
+    Failure,
+    Ban,
+    Unban,
+    Attempts(u32),
 }
 
 impl Run {
@@ -159,11 +171,18 @@ impl Run {
                     17 => chance.of(&[findtime, findtime - 1.0, ban, ban - 1.0, ban + 1.0]),
                     _ => -f64::from(chance.below(100)),
                 };
+                let what = match if self.by_hand { chance.below(60) } else { 60 } {
+                    0 => Happening::Ban,
+                    1..=3 => Happening::Unban,
+                    4 => Happening::Attempts(1 + chance.below(4)),
+                    _ => Happening::Failure,
+                };
                 events.push(Event {
                     now,
                     at: now - late,
                     jail,
                     key: key.clone(),
+                    what,
                 });
             }
         }
@@ -207,8 +226,21 @@ impl Run {
             .collect();
         let mut input = json!({"jails": jails, "purgeage": self.purgeage}).to_string();
         input.push('\n');
-        for Event { now, at, jail, key } in events {
-            writeln!(input, "{now} {at} {jail} {key}").unwrap();
+        for Event {
+            now,
+            at,
+            jail,
+            key,
+            what,
+        } in events
+        {
+            let what = match what {
+                Happening::Failure => "failure".to_owned(),
+                Happening::Ban => "ban".to_owned(),
+                Happening::Unban => "unban".to_owned(),
+                Happening::Attempts(times) => times.to_string(),
+            };
+            writeln!(input, "{now} {at} {jail} {key} {what}").unwrap();
         }
         python(&[], &input)
             .lines()
@@ -266,9 +298,16 @@ impl Run {
                 line: None,
             };
             let jail = event.jail;
-            wardens[jail].failure(&failure, event.now, &mut history, &mut |decision| {
-                told.push(line(jail, &decision));
-            });
+            let (warden, now, history) = (&mut wardens[jail], event.now, &mut history);
+            let sink = &mut |decision: Decision| told.push(line(jail, &decision));
+            match event.what {
+                Happening::Failure => warden.failure(&failure, now, history, sink),
+                Happening::Ban => warden.ban(&key, now, history, sink),
+                Happening::Unban => {
+                    warden.unban(&key, now, history, sink);
+                }
+                Happening::Attempts(times) => warden.attempt(&failure, times, now, history, sink),
+            }
         }
         told
     }
@@ -516,6 +555,26 @@ fn bans_of_all_jails_count_as_fail2bans() {
             Jail {
                 maxretry: 4,
                 bantime: 120.0,
+                ..PLAIN
+            },
+        ],
+        ..Run::default()
+    }
+    .is_the_same();
+}
+
+#[test]
+#[ignore = "needs Debian's fail2ban package"]
+fn what_is_done_by_hand_is_as_in_fail2ban() {
+    Run {
+        seed: 12,
+        keys: 1_000,
+        failures: 20_000,
+        by_hand: true,
+        jails: vec![
+            PLAIN,
+            Jail {
+                increment: Some(DOUBLING),
                 ..PLAIN
             },
         ],
