@@ -59,6 +59,8 @@ const LINES_MAX_BYTES: usize = 2048;
 /// How long a note may wait for others, so that one transaction, which costs the same, does for all.
 const BATCH_PAUSE: Duration = Duration::from_millis(200);
 const BATCH_MAX: usize = 1000;
+/// How often something is done about a batch that cannot be written: a new file, or room in the old one.
+const TRIES_MAX: u32 = 3;
 /// How long after a failure the file is opened again.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// Seconds between two purges.
@@ -74,7 +76,7 @@ pub struct Limits {
     /// Seconds (`dbpurgeage`): bans that began longer ago are removed once they are over; keys when three times their last
     /// bantime has gone by before that.
     pub age: f64,
-    /// Bytes of the file. When it is full the older half of the bans that are over makes room.
+    /// Bytes of the file. When it is full the older half makes room, of the bans that are over and of the keys.
     pub bytes: u64,
 }
 
@@ -274,31 +276,26 @@ impl Store {
         if self.open.is_none() && self.tried.is_none_or(|at| at.elapsed() >= RETRY_PAUSE) {
             self.begin(now);
         }
-        let written = match &mut self.open {
-            None => false,
-            Some(open) => {
-                let purge = now >= self.next_purge;
-                match write(open, batch, purge.then_some((self.limits.age, now))) {
-                    Ok(()) => {
-                        if purge {
-                            self.next_purge = now + PURGE_PAUSE;
-                        }
-                        true
+        let purge = (now >= self.next_purge).then_some((self.limits.age, now));
+        let mut tries = 0;
+        while let Some(open) = &mut self.open {
+            match write(open, batch, purge) {
+                Ok(()) => {
+                    if purge.is_some() {
+                        self.next_purge = now + PURGE_PAUSE;
                     }
-                    Err(error) => {
-                        self.recover(&error, now)
-                            && self
-                                .open
-                                .as_mut()
-                                .is_some_and(|open| write(open, batch, None).is_ok())
+                    return;
+                }
+                Err(error) => {
+                    tries += 1;
+                    if tries > TRIES_MAX || !self.recover(&error, now) {
+                        break;
                     }
                 }
             }
-        };
-        if !written {
-            let lost = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            self.lost.fetch_add(lost, Ordering::Relaxed);
         }
+        let lost = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        self.lost.fetch_add(lost, Ordering::Relaxed);
     }
 
     /// Opens the file and reads it; `None`, said, if that cannot be.
@@ -330,11 +327,12 @@ impl Store {
         }
         if error.sqlite_error_code() == Some(ErrorCode::DiskFull)
             && let Some(open) = &mut self.open
+            && is_near_its_bound(open)
             && let Ok(gone) = drop_older_half(open)
             && gone > 0
         {
             log::warn!(
-                "{}: full; the {gone} oldest bans are no longer in it",
+                "{}: full; the {gone} oldest entries are no longer in it",
                 self.path.display()
             );
             return true;
@@ -474,7 +472,7 @@ fn is_broken(error: &rusqlite::Error) -> bool {
         FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, SqlInputError,
         Utf8Error,
     };
-    // `Unknown` is SQL that does not fit: a table is missing or has other columns. The rest are rows that nobody of us wrote.
+    // `Unknown` is SQL that does not fit: a table is missing or has other columns. The rest are rows that we did not write.
     matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown)
@@ -628,16 +626,30 @@ fn purge(transaction: &Transaction<'_>, age: f64, now: f64) -> rusqlite::Result<
     Ok(())
 }
 
-/// How many bans left.
+/// Whether it is the file that is full; a full disk is not helped by forgetting.
+fn is_near_its_bound(open: &Connection) -> bool {
+    let pages = |name| open.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    pages("page_count")
+        .ok()
+        .zip(pages("max_page_count").ok())
+        .is_some_and(|(pages, most)| pages >= most / 8 * 7)
+}
+
+/// Makes room: the older half of the bans that are over, and of the keys. How many rows are gone.
 fn drop_older_half(open: &mut Connection) -> rusqlite::Result<usize> {
     let transaction = open.transaction()?;
-    let gone = transaction.execute(
+    let bans = transaction.execute(
         "DELETE FROM bans WHERE ended IS NOT NULL AND id <=
          (SELECT (min(id) + max(id)) / 2 FROM bans WHERE ended IS NOT NULL)",
         [],
     )?;
+    let keys = transaction.execute(
+        "DELETE FROM bad WHERE last <
+         (SELECT last FROM bad ORDER BY last LIMIT 1 OFFSET (SELECT count(*) / 2 FROM bad))",
+        [],
+    )?;
     transaction.commit()?;
-    Ok(gone)
+    Ok(bans + keys)
 }
 
 /// The latest lines that have room.

@@ -1,5 +1,5 @@
-//! Bans, their ends and their growth against fail2ban's own classes (`tests/oracle/decisions.py`): the same failures, and the
-//! decisions must be the same, in the same order, to the last digit.
+//! Bans, their ends and their growth against fail2ban's own classes (`tests/oracle/decisions.py`): the same failures, and
+//! the decisions must be the same, in the same order, to the last digit. `DECISIONS_SEED=100` makes other failures.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,6 +7,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::cast_possible_truncation,
+    clippy::print_stderr,
     reason = "a test that cannot go on should stop"
 )]
 
@@ -86,6 +87,8 @@ struct Run {
     fractions: bool,
     /// Have fail2ban clean up all counters before each failure, which takes long.
     everything: bool,
+    /// Somebody bans, unbans and counts by hand, too.
+    by_hand: bool,
     purgeage: f64,
 }
 
@@ -98,6 +101,7 @@ impl Default for Run {
             keys: 3_000,
             fractions: false,
             everything: false,
+            by_hand: false,
             purgeage: 86_400.0,
         }
     }
@@ -108,12 +112,22 @@ struct Event {
     at: f64,
     jail: usize,
     key: String,
+    what: Happening,
+}
+
+#[derive(Clone, Copy)]
+enum Happening {
+    Failure,
+    Ban,
+    Unban,
+    Attempts(u32),
 }
 
 impl Run {
     /// Each key fails in its own manner: around the edges of findtime and bantime, in bursts, seldom.
     fn events(&self) -> Vec<Event> {
-        let chance = Chance::new(self.seed);
+        let more = std::env::var("DECISIONS_SEED").map_or(0, |seed| seed.parse().unwrap());
+        let chance = Chance::new(self.seed + more);
         let start = 1_700_000_000.0;
         let mut events = Vec::with_capacity(self.failures);
         for n in 0.. {
@@ -157,11 +171,18 @@ impl Run {
                     17 => chance.of(&[findtime, findtime - 1.0, ban, ban - 1.0, ban + 1.0]),
                     _ => -f64::from(chance.below(100)),
                 };
+                let what = match if self.by_hand { chance.below(60) } else { 60 } {
+                    0 => Happening::Ban,
+                    1..=3 => Happening::Unban,
+                    4 => Happening::Attempts(1 + chance.below(4)),
+                    _ => Happening::Failure,
+                };
                 events.push(Event {
                     now,
                     at: now - late,
                     jail,
                     key: key.clone(),
+                    what,
                 });
             }
         }
@@ -205,8 +226,21 @@ impl Run {
             .collect();
         let mut input = json!({"jails": jails, "purgeage": self.purgeage}).to_string();
         input.push('\n');
-        for Event { now, at, jail, key } in events {
-            writeln!(input, "{now} {at} {jail} {key}").unwrap();
+        for Event {
+            now,
+            at,
+            jail,
+            key,
+            what,
+        } in events
+        {
+            let what = match what {
+                Happening::Failure => "failure".to_owned(),
+                Happening::Ban => "ban".to_owned(),
+                Happening::Unban => "unban".to_owned(),
+                Happening::Attempts(times) => times.to_string(),
+            };
+            writeln!(input, "{now} {at} {jail} {key} {what}").unwrap();
         }
         python(&[], &input)
             .lines()
@@ -264,9 +298,16 @@ impl Run {
                 line: None,
             };
             let jail = event.jail;
-            wardens[jail].failure(&failure, event.now, &mut history, &mut |decision| {
-                told.push(line(jail, &decision));
-            });
+            let (warden, now, history) = (&mut wardens[jail], event.now, &mut history);
+            let sink = &mut |decision: Decision| told.push(line(jail, &decision));
+            match event.what {
+                Happening::Failure => warden.failure(&failure, now, history, sink),
+                Happening::Ban => warden.ban(&key, now, history, sink),
+                Happening::Unban => {
+                    warden.unban(&key, now, history, sink);
+                }
+                Happening::Attempts(times) => warden.attempt(&failure, times, now, history, sink),
+            }
         }
         told
     }
@@ -286,10 +327,6 @@ impl Run {
         assert_eq!(ours.len(), fail2ban.len());
         let number = |what| ours.iter().filter(|line| line.starts_with(what)).count();
         let (bans, prolonged, unbans) = (number("ban"), number("prolong"), number("unban"));
-        #[allow(
-            clippy::print_stderr,
-            reason = "how much was compared, for who runs it with --nocapture"
-        )]
         eprintln!(
             "{} failures: {bans} bans, {prolonged} prolonged, {unbans} unbans",
             events.len()
@@ -528,6 +565,26 @@ fn bans_of_all_jails_count_as_fail2bans() {
 
 #[test]
 #[ignore = "needs Debian's fail2ban package"]
+fn what_is_done_by_hand_is_as_in_fail2ban() {
+    Run {
+        seed: 12,
+        keys: 1_000,
+        failures: 20_000,
+        by_hand: true,
+        jails: vec![
+            PLAIN,
+            Jail {
+                increment: Some(DOUBLING),
+                ..PLAIN
+            },
+        ],
+        ..Run::default()
+    }
+    .is_the_same();
+}
+
+#[test]
+#[ignore = "needs Debian's fail2ban package"]
 fn what_is_purged_is_forgotten_as_in_fail2ban() {
     Run {
         seed: 10,
@@ -541,6 +598,39 @@ fn what_is_purged_is_forgotten_as_in_fail2ban() {
         ..Run::default()
     }
     .is_the_same();
+}
+
+#[test]
+#[ignore = "needs Debian's fail2ban package"]
+fn keys_are_written_as_fail2ban_writes_them() {
+    let written = [
+        "192.0.2.7",
+        "192.0.2.07",
+        "192.0.2.999",
+        "::ffff:192.0.2.7",
+        "::FFFF:C000:207",
+        "[2001:DB8:0:0:0:0:0:1]",
+        "2001:db8:0:0:1:0:0:1",
+        "2001:db8::/32",
+        "2001:db8:1:2:3:4:5:6/64",
+        "192.0.2.77/24",
+        "192.0.2.77/255.255.255.0",
+        "192.0.2.77/32",
+        "fe80::1%eth0",
+        "::",
+        "1:2:3:4:5:6:7:8:9",
+        "[]",
+        "[x",
+        "[name]",
+        "www.example.com",
+        "root",
+        "Ünïcode",
+        "a b",
+    ];
+    let told = python(&["keys"], &(written.join("\n") + "\n"));
+    for (text, told) in written.iter().zip(told.lines()) {
+        assert_eq!(Key::parse(text).to_string(), told, "{text}");
+    }
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub enum What {
     },
     /// Its ban is over.
     Unban {
-        /// When it ended, seconds since the epoch: before the clock, or at it, if it was by hand.
+        /// When it ended, seconds since the epoch: before the clock; or at it, if it was by hand or for want of room.
         at: f64,
     },
 }
@@ -164,7 +164,8 @@ impl std::fmt::Debug for Warden {
 impl Warden {
     /// Of `jail`, which is how the history knows it. Nobody is counted or banned.
     #[must_use]
-    pub fn new(jail: JailId, terms: Terms, bounds: Bounds) -> Self {
+    pub fn new(jail: JailId, mut terms: Terms, bounds: Bounds) -> Self {
+        terms.rule.maxretry = terms.rule.maxretry.max(1);
         Self {
             jail,
             counters: Keyed::new(terms.rule, bounds.counters),
@@ -182,7 +183,8 @@ impl Warden {
     }
 
     /// Other terms from now on; bans that stand keep their ends.
-    pub fn set_terms(&mut self, terms: Terms) {
+    pub fn set_terms(&mut self, mut terms: Terms) {
+        terms.rule.maxretry = terms.rule.maxretry.max(1);
         self.counters.set_rule(terms.rule);
         self.terms = terms;
         self.complained = false;
@@ -217,7 +219,36 @@ impl Warden {
                     .unwrap_or(count);
             }
         }
-        if count >= maxretry
+        self.judge(key, count, now, history, sink);
+    }
+
+    /// Counts failures by hand, at the clock: `times` of them, without more weight for whom was banned before.
+    pub fn attempt(
+        &mut self,
+        Failure { key, line, .. }: &Failure<'_>,
+        times: u32,
+        now: f64,
+        history: &mut History,
+        sink: &mut dyn FnMut(Decision),
+    ) {
+        self.advance(now, sink);
+        let mut count = self.counters.add(key, now, now, *line);
+        if times > 1 {
+            let more = self.counters.add_weight(key, now, now, times - 1, 0);
+            count = more.unwrap_or(count);
+        }
+        self.judge(key, count, now, history, sink);
+    }
+
+    fn judge(
+        &mut self,
+        key: &Key,
+        count: u32,
+        now: f64,
+        history: &mut History,
+        sink: &mut dyn FnMut(Decision),
+    ) {
+        if count >= self.terms.rule.maxretry
             && let Some(counted) = self.counters.take(key)
         {
             self.convict(key, counted, now, history, sink);
@@ -242,16 +273,10 @@ impl Warden {
     /// Tells which bans have ended before `now`, in the order of their ends.
     pub fn advance(&mut self, now: f64, sink: &mut dyn FnMut(Decision)) {
         while self.bans.next_end().is_some_and(|end| end < now) {
-            self.end_first(sink);
-        }
-    }
-
-    fn end_first(&mut self, sink: &mut dyn FnMut(Decision)) {
-        if let Some((key, at)) = self.bans.pop() {
-            sink(Decision {
-                key,
-                what: What::Unban { at },
-            });
+            if let Some((key, at)) = self.bans.pop() {
+                let what = What::Unban { at };
+                sink(Decision { key, what });
+            }
         }
     }
 
@@ -332,7 +357,7 @@ impl Warden {
         if self.bans.get(&key).is_some() {
             return true;
         }
-        self.make_room(sink);
+        self.make_room(now, sink);
         self.bans.put(&key, standing);
         sink(Decision {
             key,
@@ -410,7 +435,7 @@ impl Warden {
             };
             history.put(key, self.jail, bad);
         }
-        self.make_room(sink);
+        self.make_room(now, sink);
         self.bans.put(key, ban);
         sink(Decision {
             key: key.clone(),
@@ -500,9 +525,14 @@ impl Warden {
         }
     }
 
-    fn make_room(&mut self, sink: &mut dyn FnMut(Decision)) {
-        while self.bans.len() >= self.bounds.bans.max(1) && self.bans.next_end().is_some() {
-            self.end_first(sink);
+    /// At the bound, who would be free first is free at once.
+    fn make_room(&mut self, now: f64, sink: &mut dyn FnMut(Decision)) {
+        while self.bans.len() >= self.bounds.bans.max(1) {
+            let Some((key, _)) = self.bans.pop() else {
+                return;
+            };
+            let what = What::Unban { at: now };
+            sink(Decision { key, what });
         }
     }
 }

@@ -33,7 +33,7 @@ impl Standing {
 #[derive(Debug, Default)]
 pub(super) struct Bans {
     standing: HashMap<Key, (Standing, u64)>,
-    /// Those that end, by their ends; of equal ones the first made.
+    /// By their ends, those without one last; of equal ones the first made.
     order: BTreeMap<(Moment, u64), Key>,
     made: u64,
 }
@@ -53,19 +53,17 @@ impl Bans {
 
     /// Makes a ban, or changes one.
     pub(super) fn put(&mut self, key: &Key, ban: Standing) {
-        let (old, place) = match self.standing.get(key) {
-            Some((old, place)) => (old.end(), *place),
+        let place = match self.standing.get(key) {
+            Some((old, place)) => {
+                self.order.remove(&(Moment::of(old), *place));
+                *place
+            }
             None => {
                 self.made += 1;
-                (None, self.made)
+                self.made
             }
         };
-        if let Some(end) = old {
-            self.order.remove(&(Moment(end), place));
-        }
-        if let Some(end) = ban.end() {
-            self.order.insert((Moment(end), place), key.clone());
-        }
+        self.order.insert((Moment::of(&ban), place), key.clone());
         self.standing.insert(key.clone(), (ban, place));
     }
 
@@ -73,18 +71,17 @@ impl Bans {
         let Some((ban, place)) = self.standing.remove(key) else {
             return false;
         };
-        if let Some(end) = ban.end() {
-            self.order.remove(&(Moment(end), place));
-        }
+        self.order.remove(&(Moment::of(&ban), place));
         true
     }
 
     /// The end that comes first.
     pub(super) fn next_end(&self) -> Option<f64> {
-        self.order.first_key_value().map(|((end, _), _)| end.0)
+        let ((end, _), _) = self.order.first_key_value()?;
+        end.0.is_finite().then_some(end.0)
     }
 
-    /// Takes away the ban that ends first.
+    /// Takes away the ban that ends first, and tells its end.
     pub(super) fn pop(&mut self) -> Option<(Key, f64)> {
         let ((end, _), key) = self.order.pop_first()?;
         self.standing.remove(&key);
@@ -95,6 +92,12 @@ impl Bans {
 /// Seconds since the epoch, in order.
 #[derive(Clone, Copy, Debug)]
 struct Moment(f64);
+
+impl Moment {
+    fn of(ban: &Standing) -> Self {
+        Self(ban.end().unwrap_or(f64::INFINITY))
+    }
+}
 
 impl Ord for Moment {
     fn cmp(&self, other: &Self) -> Ordering {

@@ -299,7 +299,7 @@ proptest! {
 }
 
 #[test]
-fn a_million_keys_are_bounded() {
+fn however_many_are_banned_the_tables_are_bounded() {
     let mut warden = Warden::new(
         0,
         Terms {
@@ -319,13 +319,13 @@ fn a_million_keys_are_bounded() {
         ..HistoryBounds::default()
     });
     let (mut bans, mut unbans) = (0, 0);
-    for n in 0..1_000_000u32 {
+    for n in 0..100_000u32 {
         let key = Key::Client(crate::client::Client::new(
             std::net::Ipv4Addr::from(n).into(),
         ));
         let failure = Failure {
             key: &key,
-            at: f64::from(n) / 10_000.0,
+            at: f64::from(n) / 1_000.0,
             line: Some("a line"),
         };
         warden.failure(&failure, failure.at, &mut history, &mut |d| match d.what {
@@ -335,7 +335,51 @@ fn a_million_keys_are_bounded() {
         });
         assert!(warden.bans() <= 1000 && history.len() <= 1000 && warden.counted() <= 1);
     }
-    assert_eq!((bans, unbans), (1_000_000, 999_000));
+    assert_eq!((bans, unbans), (100_000, 99_000));
+}
+
+#[test]
+fn at_the_bound_of_bans_those_that_end_go_before_permanent_ones() {
+    let mut trial = Trial::new(terms());
+    trial.warden.bounds.bans = 2;
+    trial.fail("a", 0.0, 0.0, 3);
+    let forever = Terms {
+        bantime: None,
+        ..terms()
+    };
+    trial.warden.set_terms(forever);
+    for who in ["b", "c", "d"] {
+        trial.fail(who, 1.0, 1.0, 3);
+    }
+    let unbans: Vec<_> = trial
+        .log
+        .iter()
+        .filter(|line| line.contains("unban"))
+        .collect();
+    assert_eq!(unbans, ["1 unban a 1", "1 unban b 1"]);
+}
+
+#[test]
+fn attempts_by_hand_count_at_once() {
+    let mut trial = Trial::new(terms());
+    let key = Key::parse("a");
+    let failure = Failure {
+        key: &key,
+        at: 0.0,
+        line: None,
+    };
+    let Trial {
+        warden,
+        history,
+        log,
+    } = &mut trial;
+    warden.attempt(&failure, 2, 10.0, history, &mut |d| {
+        log.push(shown(10.0, &d))
+    });
+    warden.attempt(&failure, 7, 10.0, history, &mut |d| {
+        log.push(shown(10.0, &d))
+    });
+    assert_eq!(trial.log, ["10 ban a 10..610 #1 of 9"]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! How often, within findtime, by the times that a log tells: an exact sliding window, as [`super::Counter`], for lines that
-//! may come out of order.
+//! How often, within findtime, by the times that a log tells: an exact sliding window, as [`super::Counter`], for lines
+//! that may come out of order.
 
 /// The failures of one key that are within findtime of the clock, at most as many as can matter.
 #[derive(Clone, Debug, Default, PartialEq)]

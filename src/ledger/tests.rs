@@ -241,32 +241,53 @@ fn where_nothing_can_be_written_nothing_is_remembered_and_nobody_waits() {
 #[test]
 fn a_full_file_loses_its_oldest_bans() {
     let dir = Dir::new("full");
-    let limits = Limits {
-        bytes: 1 << 20,
-        ..Limits::default()
+    let lost = Arc::new(AtomicU64::new(0));
+    let mut store = Store {
+        path: dir.file(),
+        limits: Limits {
+            bytes: 1 << 20,
+            ..Limits::default()
+        },
+        open: None,
+        tried: None,
+        next_purge: f64::MAX,
+        lost: Arc::clone(&lost),
     };
-    let (ledger, _) = Ledger::open(&dir.file(), limits, 1000.0).unwrap();
-    for n in 0..20_000u32 {
-        let key = format!("10.0.{}.{}", n >> 8, n & 255);
-        let at = 1000.0 + f64::from(n);
-        let mut decision = ban(&key, at, Some(600.0), 1);
-        if let What::Ban(ban) = &mut decision.what {
-            ban.noted = n % 100 == 0;
-        }
-        ledger.decided("sshd", &decision, at);
-        let what = What::Unban { at: at + 1.0 };
-        ledger.decided("sshd", &Decision { what, ..decision }, at);
-        if n % 500 == 0 {
-            std::thread::sleep(BATCH_PAUSE / 4);
-        }
+    let note = |n: u32| {
+        let at = 1000.0 + f64::from(n / 2);
+        let key = Key::parse(&format!("10.0.{}.{}", n >> 9, n >> 1 & 255));
+        let what = match ban("", at, Some(600.0), 1).what {
+            What::Ban(ban) if n.is_multiple_of(2) => Noted::Ban {
+                jail: "sshd".into(),
+                key,
+                ban,
+            },
+            What::Ban(_) | What::Prolong { .. } | What::Unban { .. } => Noted::Unban {
+                jail: "sshd".into(),
+                key,
+                at: at + 1.0,
+            },
+        };
+        Note { now: at, what }
+    };
+    for n in 0..60 {
+        store.write(&(n * 500..(n + 1) * 500).map(note).collect::<Vec<_>>());
     }
-    assert!(ledger.close(PATIENCE));
-    assert!(fs::metadata(dir.file()).unwrap().len() <= 1 << 20);
-    let open = Connection::open(dir.file()).unwrap();
-    let last: f64 = open
-        .query_row("SELECT max(start) FROM bans", [], |row| row.get(0))
+    assert_eq!(lost.load(Ordering::Relaxed), 0);
+    let (bans, keys, last): (u32, u32, f64) = store
+        .open
+        .as_ref()
+        .unwrap()
+        .query_row(
+            "SELECT count(*), (SELECT count(*) FROM bad), max(start) FROM bans",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
         .unwrap();
-    assert!(last > 20_000.0, "{last}");
+    assert_eq!(last, 15_999.0, "what is new is there");
+    assert!(bans < 8_000 && keys < 15_000, "{bans} bans, {keys} keys");
+    drop(store);
+    assert!(fs::metadata(dir.file()).unwrap().len() <= 1 << 20);
 }
 
 /// What a killed process leaves is what the files hold at that moment.
@@ -314,7 +335,7 @@ fn a_full_disk_costs_history_and_nobody_waits() {
         let key = format!("10.0.{}.{}", n >> 8, n & 255);
         ledger.decided("sshd", &ban(&key, 1000.0, None, 1), 1000.0);
         longest = longest.max(begun.elapsed());
-        if n % 1000 == 0 {
+        if n.is_multiple_of(1000) {
             std::thread::sleep(BATCH_PAUSE * 2);
         }
     }

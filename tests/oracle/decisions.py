@@ -4,7 +4,8 @@ Its own classes decide: the filter's counting, the bans, the observer with a dat
 so each is asked in turn; the two things that fail2ban leaves to the moment are done at once: a counter that is over is
 dropped before it is used, and a ban that has ended before the next failure.
 
-stdin: one line of JSON, {"jails": [{...}], "purgeage": seconds}, then "CLOCK TIME JAIL KEY" for each failure.
+stdin: one line of JSON, {"jails": [{...}], "purgeage": seconds}, then "CLOCK TIME JAIL KEY WHAT" for each failure;
+WHAT is "failure", or by hand "ban", "unban", or how many attempts.
 stdout: JSON, one line for each decision; times as text, since readers of JSON may not keep the last digit.
 """
 
@@ -101,8 +102,19 @@ class World(Jail):
         end = ticket.getEndOfBanTime(self.actions.getBanTime())
         return None if end == ticket.MAX_TIME else end
 
-    def fail(self, key, at):
-        self.filter.processLineAndAdd((None, IPAddr(key), at, {}))
+    def happens(self, what, key, at):
+        key = IPAddr(key)
+        if what == "failure":
+            self.filter.processLineAndAdd((None, key, at, {}))
+        elif what == "ban":
+            self.actions.addBannedIP(key)
+        elif what == "unban":
+            ticket = self.actions.banManager._BanManager__banList.get(key)
+            self.actions.removeBannedIP(key, ifexists=True)
+            if ticket:
+                tell("unban", self, ticket, MyTime.time())
+        else:
+            self.filter.addAttempt(key, *["a line"] * int(what))
         while self.hasFailTickets:
             self.actions._Actions__checkBan()
         bans = self.actions.banManager
@@ -157,10 +169,21 @@ def formulas():
             print(type(error).__name__)
 
 
+def keys():
+    """How keys are written, one a line."""
+    for line in sys.stdin:
+        try:
+            print(str(IPAddr(line.rstrip("\n"))))
+        except Exception as error:
+            print(type(error).__name__)
+
+
 def main():
     random.random = Chance()
     if sys.argv[1:] == ["formulas"]:
         return formulas()
+    if sys.argv[1:] == ["keys"]:
+        return keys()
     setting = json.loads(sys.stdin.readline())
     MyTime.setTime(0)
     database = Fail2BanDb(":memory:")
@@ -169,7 +192,7 @@ def main():
     Observers.Main = Observer()
     clock = None
     for line in sys.stdin:
-        now, at, jail, key = line.split()
+        now, at, jail, key, what = line.split()
         if now != clock:
             clock = now
             MyTime.setTime(number(now))
@@ -177,7 +200,7 @@ def main():
                 database._purge_bips(database._db.cursor())
         jail = jails[int(jail)]
         jail.advance()
-        jail.fail(key, number(at))
+        jail.happens(what, key, number(at))
 
 
 main()
