@@ -597,7 +597,11 @@ impl RuntimePaths {
     pub fn new(dir: &std::path::Path, config: &std::path::Path) -> Self {
         let name = config.file_stem().unwrap_or("f2b-pipe".as_ref());
         // Whoever works in a folder of his own finds everything there.
-        let lasting = if dir == Path::new(crate::cli::RUNTIME_DIR) { Path::new(STATE_DIR) } else { dir };
+        let lasting = if dir == Path::new(crate::cli::RUNTIME_DIR) {
+            Path::new(STATE_DIR)
+        } else {
+            dir
+        };
         Self {
             stem: dir.join(name),
             lasting: lasting.join(name),

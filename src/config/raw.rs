@@ -428,9 +428,16 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
             config.jails.remove(at);
         }
         match imported(&found, &config.manual, &config.firewall) {
-            Ok((jail, _)) if config.jails.iter().chain([&config.manual]).any(|other| jail.shares_sets(other)) => {
+            Ok((jail, _))
+                if config
+                    .jails
+                    .iter()
+                    .chain([&config.manual])
+                    .any(|other| jail.shares_sets(other)) =>
+            {
                 config.broken.push(found.name.clone());
-                let text = "its sets would have the names of those of another jail; rename it".to_owned();
+                let text =
+                    "its sets would have the names of those of another jail; rename it".to_owned();
                 problems.0.push(say(Severity::Error, text));
             }
             Ok((jail, notes)) => {
@@ -585,13 +592,20 @@ fn imported(
 
 /// The options of `backend = systemd[...]`.
 fn journal_place(options: &BTreeMap<String, String>) -> journal::Place {
-    let words = |text: &String| text.split([',', ' ', '\n']).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let words = |text: &String| {
+        text.split([',', ' ', '\n'])
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
     journal::Place {
         folder: options.get("journalpath").cloned(),
         files: options.get("journalfiles").map(words).unwrap_or_default(),
         namespace: options.get("namespace").cloned(),
         // SD_JOURNAL_SYSTEM is 4; without it those of users are read, too.
-        of_users: options.get("journalflags").is_some_and(|flags| flags.parse::<u32>().is_ok_and(|flags| flags & 4 == 0)),
+        of_users: options
+            .get("journalflags")
+            .is_some_and(|flags| flags.parse::<u32>().is_ok_and(|flags| flags & 4 == 0)),
     }
 }
 

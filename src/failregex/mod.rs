@@ -848,10 +848,7 @@ fn groups_of(pattern: &Pattern, found: &pattern::Groups, text: &str) -> Groups {
             .cloned()
             .flatten()
             .filter(|value| !value.is_empty());
-        let open = !groups
-            .get(&target)
-            .is_some_and(|value| value.as_ref().is_some_and(|value| !value.is_empty()));
-        if open && value.is_some() {
+        if value_of(&groups, &target).is_none_or(Value::is_empty) && value.is_some() {
             groups.insert(target, value);
         }
     }

@@ -18,8 +18,8 @@ use crate::exempt::{Exempt, Refresher, Target};
 use crate::filter;
 use crate::frame::{Framer, Trust};
 use crate::hit::Arrival;
-use crate::key::Key;
 use crate::judge::{Decision, Judge, Outcome, Reader};
+use crate::key::Key;
 use crate::notify;
 use crate::notify::state::{State, StateFile};
 use crate::parse::Format;
@@ -106,7 +106,10 @@ impl Engine {
         let keeper = keeper
             .inspect_err(|error| log::error!("cannot start the keeper of the chain: {error}"))
             .ok();
-        let off = keeper.as_ref().map(|keeper| keeper.off()).unwrap_or_default();
+        let off = keeper
+            .as_ref()
+            .map(|keeper| keeper.off())
+            .unwrap_or_default();
         let exempt = Exempt::new(&config);
         keep_fresh(exempt.refresher());
         let watch = keeper.as_ref().and_then(|keeper| {
@@ -119,7 +122,12 @@ impl Engine {
                 piped: args.tee.clone(),
             };
             let started = Watch::start(setting);
-            started.inspect_err(|error| log::error!("cannot start a thread: {error}; no other log is watched")).ok().flatten()
+            started
+                .inspect_err(|error| {
+                    log::error!("cannot start a thread: {error}; no other log is watched")
+                })
+                .ok()
+                .flatten()
         });
         let state = State {
             pid,
@@ -286,7 +294,11 @@ impl Engine {
         self.state.tee_dropped = tee.dropped;
         self.state.tee_waiting = tee.waiting;
         self.state.messages_lost = say::lost();
-        self.state.act = self.keeper.as_ref().map(|keeper| keeper.health()).unwrap_or_default();
+        self.state.act = self
+            .keeper
+            .as_ref()
+            .map(|keeper| keeper.health())
+            .unwrap_or_default();
         let state = (!last).then(|| self.state.clone());
         send(Message::State(Box::new(StateFile {
             path: self.path.clone(),
@@ -317,12 +329,7 @@ pub(crate) fn keep_fresh(mut refresher: Refresher) {
 }
 
 /// Tells everybody who should know.
-fn tell(
-    decision: &Decision<'_>,
-    keeper: Option<&Keeper>,
-    watch: Option<&Watch>,
-    dry: bool,
-) {
+fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>, watch: Option<&Watch>, dry: bool) {
     let Decision {
         jail,
         id,

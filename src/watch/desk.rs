@@ -40,7 +40,12 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(config: Arc<Config>, exempt: Exempt, keeper: Hand, off: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        config: Arc<Config>,
+        exempt: Exempt,
+        keeper: Hand,
+        off: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             act: Act::new(&config),
             config,
@@ -68,8 +73,11 @@ impl Desk {
             self.start_actions(jail);
         }
         let Some((ledger, past)) = past else { return };
-        let at: HashMap<String, usize> =
-            jails.iter().enumerate().map(|(at, jail)| (jail.name().to_owned(), at)).collect();
+        let at: HashMap<String, usize> = jails
+            .iter()
+            .enumerate()
+            .map(|(at, jail)| (jail.name().to_owned(), at))
+            .collect();
         for (name, key, bad) in past.bad {
             if let Some(jail) = at.get(&name).and_then(|at| jails.get(*at)) {
                 self.history.put(&key, jail.id, bad);
@@ -79,7 +87,8 @@ impl Desk {
             let Some(at) = at.get(&name) else { continue };
             let mut decisions = Vec::new();
             if let Some(jail) = jails.get_mut(*at) {
-                jail.warden.restore(remembered, now, &mut |decision| decisions.push(decision));
+                jail.warden
+                    .restore(remembered, now, &mut |decision| decisions.push(decision));
             }
             self.carry_out(jails, *at, decisions, None, now);
         }
@@ -87,14 +96,24 @@ impl Desk {
     }
 
     fn start_actions(&mut self, jail: &mut Jail) {
-        let actions: Vec<Spec> = jail.raw().into_iter().flat_map(|raw| &raw.actions).map(|action| spec(jail.name(), action)).collect();
-        if actions.is_empty() || jail.actions.is_some() || self.config.firewall.backend == Backend::DryRun {
+        let actions: Vec<Spec> = jail
+            .raw()
+            .into_iter()
+            .flat_map(|raw| &raw.actions)
+            .map(|action| spec(jail.name(), action))
+            .collect();
+        if actions.is_empty()
+            || jail.actions.is_some()
+            || self.config.firewall.backend == Backend::DryRun
+        {
             return;
         }
         if self.pool.is_none() {
             match Pool::new(&Settings::default()) {
                 Ok(pool) => self.pool = Some(pool),
-                Err(error) => log::error!("cannot start threads for the actions of jails: {error}; none of them run"),
+                Err(error) => log::error!(
+                    "cannot start threads for the actions of jails: {error}; none of them run"
+                ),
             }
         }
         let Some(pool) = &self.pool else { return };
@@ -109,7 +128,9 @@ impl Desk {
     /// Failures that the jails at `owners` found in a line.
     pub(super) fn failed(&mut self, jails: &mut [Jail], owners: &[usize], now: f64) {
         for at in owners {
-            let Some(jail) = jails.get_mut(*at) else { continue };
+            let Some(jail) = jails.get_mut(*at) else {
+                continue;
+            };
             if jail.pending.is_empty() {
                 continue;
             }
@@ -133,18 +154,26 @@ impl Desk {
     /// Another jail has banned `key`: those that count bans do.
     pub(super) fn other_banned(&mut self, jails: &mut [Jail], by: JailId, key: &Key, now: f64) {
         for at in 0..jails.len() {
-            let Some(jail) = jails.get(at).filter(|jail| jail.id != by) else { continue };
+            let Some(jail) = jails.get(at).filter(|jail| jail.id != by) else {
+                continue;
+            };
             if !jail.raw().is_some_and(|raw| raw.counts_bans) {
                 continue;
             }
-            let by = self.config.jails.get(usize::from(by)).map_or("", |jail| &jail.name);
+            let by = self
+                .config
+                .jails
+                .get(usize::from(by))
+                .map_or("", |jail| &jail.name);
             let failure = Failure::of(&key.to_string(), now, format!("banned by {by}"));
             self.consider(jails, at, failure, now, now);
         }
     }
 
     fn consider(&mut self, jails: &mut [Jail], at: usize, failure: Failure, when: f64, now: f64) {
-        let Some(jail) = jails.get_mut(at) else { return };
+        let Some(jail) = jails.get_mut(at) else {
+            return;
+        };
         if !failure.unresolved
             && let Some(why) = self.spared(jail, &failure)
         {
@@ -170,29 +199,53 @@ impl Desk {
     }
 
     fn count(&mut self, jails: &mut [Jail], at: usize, failure: &Failure, when: f64, now: f64) {
-        let Some(jail) = jails.get_mut(at) else { return };
+        let Some(jail) = jails.get_mut(at) else {
+            return;
+        };
         jail.tally.hits += 1;
         let key = key(jail, &failure.id);
         let lines = failure.matches.join("\n");
-        let failed = bans::Failure { key: &key, at: when, line: Some(&lines) };
+        let failed = bans::Failure {
+            key: &key,
+            at: when,
+            line: Some(&lines),
+        };
         let mut decisions = Vec::new();
-        jail.warden.failure(&failed, now, &mut self.history, &mut |decision| decisions.push(decision));
+        jail.warden
+            .failure(&failed, now, &mut self.history, &mut |decision| {
+                decisions.push(decision)
+            });
         self.carry_out(jails, at, decisions, Some(failure), now);
     }
 
     /// Ends of bans.
     pub(super) fn advance(&mut self, jails: &mut [Jail], at: usize, now: f64) {
-        let Some(jail) = jails.get_mut(at) else { return };
+        let Some(jail) = jails.get_mut(at) else {
+            return;
+        };
         let mut decisions = Vec::new();
-        jail.warden.advance(now, &mut |decision| decisions.push(decision));
+        jail.warden
+            .advance(now, &mut |decision| decisions.push(decision));
         self.carry_out(jails, at, decisions, None, now);
     }
 
-    fn carry_out(&mut self, jails: &mut [Jail], at: usize, decisions: Vec<Decision>, failure: Option<&Failure>, now: f64) {
+    fn carry_out(
+        &mut self,
+        jails: &mut [Jail],
+        at: usize,
+        decisions: Vec<Decision>,
+        failure: Option<&Failure>,
+        now: f64,
+    ) {
         for decision in decisions {
-            let Some(jail) = jails.get_mut(at) else { return };
+            let Some(jail) = jails.get_mut(at) else {
+                return;
+            };
             let banned = self.decided(jail, &decision, failure, now);
-            let (by, restored) = (jail.id, matches!(&decision.what, What::Ban(ban) if ban.restored));
+            let (by, restored) = (
+                jail.id,
+                matches!(&decision.what, What::Ban(ban) if ban.restored),
+            );
             if banned && !restored {
                 self.other_banned(jails, by, &decision.key, now);
             }
@@ -200,13 +253,26 @@ impl Desk {
     }
 
     /// Carries a decision out; true: somebody is banned now who was not.
-    fn decided(&mut self, jail: &mut Jail, decision: &Decision, failure: Option<&Failure>, now: f64) -> bool {
-        let Some(conf) = jail.conf() else { return false };
+    fn decided(
+        &mut self,
+        jail: &mut Jail,
+        decision: &Decision,
+        failure: Option<&Failure>,
+        now: f64,
+    ) -> bool {
+        let Some(conf) = jail.conf() else {
+            return false;
+        };
         if conf.mode == Mode::Observe {
             if let What::Ban(ban) = &decision.what {
                 jail.tally.not_banned += 1;
                 notify::observed(jail.name(), &decision.key);
-                log::info!("would ban client={} jail={} hits={} (mode observe)", decision.key, jail.name(), ban.count);
+                log::info!(
+                    "would ban client={} jail={} hits={} (mode observe)",
+                    decision.key,
+                    jail.name(),
+                    ban.count
+                );
             }
             return false;
         }
@@ -221,7 +287,9 @@ impl Desk {
             What::Prolong { standing, .. } => {
                 let until = standing.end();
                 self.put(jail, &decision.key, until, "", now, true);
-                if let (Some(actions), Some(ticket)) = (&jail.actions, jail.held.get_mut(&decision.key)) {
+                if let (Some(actions), Some(ticket)) =
+                    (&jail.actions, jail.held.get_mut(&decision.key))
+                {
                     ticket.ban_time = until.map_or(-1, |until| whole(until - ticket.time));
                     actions.prolong(ticket.clone());
                 }
@@ -243,17 +311,34 @@ impl Desk {
         false
     }
 
-    fn ban(&mut self, jail: &mut Jail, key: &Key, ban: &Ban, failure: Option<&Failure>, now: f64) -> bool {
+    fn ban(
+        &mut self,
+        jail: &mut Jail,
+        key: &Key,
+        ban: &Ban,
+        failure: Option<&Failure>,
+        now: f64,
+    ) -> bool {
         if self.off.load(Ordering::Relaxed) {
             jail.tally.not_banned += 1;
-            log::info!("not banned client={key} jail={}: switched off (f2b-pipe reload switches on)", jail.name());
+            log::info!(
+                "not banned client={key} jail={}: switched off (f2b-pipe reload switches on)",
+                jail.name()
+            );
             return false;
         }
         let reason = if ban.restored {
             "restored".to_owned()
         } else {
-            let last = ban.lines.last().map(|line| line.as_bytes()).unwrap_or_default();
-            let last = Escaped { bytes: last, max: EVIDENCE_BYTES };
+            let last = ban
+                .lines
+                .last()
+                .map(|line| line.as_bytes())
+                .unwrap_or_default();
+            let last = Escaped {
+                bytes: last,
+                max: EVIDENCE_BYTES,
+            };
             let findtime = Duration::try_from_secs_f64(jail.findtime()).unwrap_or_default();
             format!("{} failures in {findtime:?}, last: {last}", ban.count)
         };
@@ -262,9 +347,15 @@ impl Desk {
         }
         jail.tally.bans += 1;
         if !ban.restored {
-            let lasts = ban.until().map_or("ever".to_owned(), |until| format!("{}s", whole(until - now)));
+            let lasts = ban.until().map_or("ever".to_owned(), |until| {
+                format!("{}s", whole(until - now))
+            });
             notify::ban(jail.name(), key);
-            log::info!("ban client={key} jail={} hits={} for={lasts}", jail.name(), ban.count);
+            log::info!(
+                "ban client={key} jail={} hits={} for={lasts}",
+                jail.name(),
+                ban.count
+            );
         }
         if let Some(actions) = &jail.actions {
             let ticket = Ticket {
@@ -280,14 +371,32 @@ impl Desk {
                 ..Ticket::default()
             };
             actions.ban(ticket.clone());
-            jail.held.insert(key.clone(), Ticket { matches: Vec::new(), ..ticket });
+            jail.held.insert(
+                key.clone(),
+                Ticket {
+                    matches: Vec::new(),
+                    ..ticket
+                },
+            );
         }
         true
     }
 
     /// Puts a ban into the kernel, if the jail's bans are there; false: it could not be, and was told.
-    fn put(&mut self, jail: &mut Jail, key: &Key, until: Option<f64>, reason: &str, now: f64, prolong: bool) -> bool {
-        let Some(who) = jail.raw().filter(|raw| raw.in_kernel).and_then(|_| target(key)) else {
+    fn put(
+        &mut self,
+        jail: &mut Jail,
+        key: &Key,
+        until: Option<f64>,
+        reason: &str,
+        now: f64,
+        prolong: bool,
+    ) -> bool {
+        let Some(who) = jail
+            .raw()
+            .filter(|raw| raw.in_kernel)
+            .and_then(|_| target(key))
+        else {
             return true;
         };
         let bannable = match self.exempt.check(who, Some(jail.id)) {
@@ -299,12 +408,20 @@ impl Desk {
         };
         let ban_for = match until {
             None => BanFor::Forever,
-            Some(until) => match Duration::try_from_secs_f64(until - now).ok().and_then(BanFor::timed) {
+            Some(until) => match Duration::try_from_secs_f64(until - now)
+                .ok()
+                .and_then(BanFor::timed)
+            {
                 Some(ban_for) => ban_for,
                 None => return false,
             },
         };
-        let ban = ActBan { jail: jail.id, who: bannable, ban_for, reason };
+        let ban = ActBan {
+            jail: jail.id,
+            who: bannable,
+            ban_for,
+            reason,
+        };
         let ms = whole(now * 1000.0).unsigned_abs();
         let done = match prolong {
             true => self.act.prolong(&ban, ms).map(|()| Banned::Already),
@@ -312,7 +429,12 @@ impl Desk {
         };
         match done {
             Ok(banned) => {
-                self.keeper.banned(BanEvent { jail: jail.id, who, ban_for, banned });
+                self.keeper.banned(BanEvent {
+                    jail: jail.id,
+                    who,
+                    ban_for,
+                    banned,
+                });
                 true
             }
             Err(error) => {
@@ -363,7 +485,11 @@ fn target(key: &Key) -> Option<Target> {
 }
 
 fn captures(failure: &Failure) -> std::collections::BTreeMap<String, String> {
-    failure.groups.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    failure
+        .groups
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
 }
 
 /// What `ignorecommand` may ask about.
@@ -384,7 +510,10 @@ fn spec(jail: &str, action: &Action) -> Spec {
     let mut spec = Spec::new(jail, &action.name, &action.file);
     spec.properties.extend(action.params.clone());
     spec.properties.extend(action.commands.clone());
-    spec.start_on_demand = action.commands.get("actionstart_on_demand").map(|text| text == "true");
+    spec.start_on_demand = action
+        .commands
+        .get("actionstart_on_demand")
+        .map(|text| text == "true");
     spec.norestored = action.is_on("norestored");
     spec.repair_on_unban = action.is_on("actionrepair_on_unban");
     spec.timeout = Duration::try_from_secs_f64(action.timeout()).unwrap_or(spec.timeout);
@@ -392,7 +521,10 @@ fn spec(jail: &str, action: &Action) -> Spec {
 }
 
 /// Whole seconds.
-#[allow(clippy::cast_possible_truncation, reason = "a cast of a float saturates, and no time is near that")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a cast of a float saturates, and no time is near that"
+)]
 fn whole(seconds: f64) -> i64 {
     seconds.ceil() as i64
 }

@@ -10,8 +10,8 @@ use super::sources;
 use crate::act::command;
 use crate::bans::{Bounds, Warden};
 use crate::config::{self, Config, Raw};
-use crate::failregex::{Clock, Failure, Matcher, Phase, Seen, Stamp};
 use crate::fail2ban::UseDns;
+use crate::failregex::{Clock, Failure, Matcher, Phase, Seen, Stamp};
 use crate::hit::JailId;
 use crate::judge::JailTally;
 use crate::key::Key;
@@ -42,12 +42,18 @@ impl Jail {
     /// All of the configuration that judge by expressions.
     pub(super) fn all(config: &Arc<Config>, back: &Back) -> Vec<Self> {
         let numbered = config.jails.iter().enumerate();
-        let raws = numbered.filter_map(|(n, jail)| Some((JailId::try_from(n).ok()?, jail.raw.as_ref()?)));
-        raws.enumerate().map(|(at, (id, raw))| Self::new(config, id, raw, at, back)).collect()
+        let raws =
+            numbered.filter_map(|(n, jail)| Some((JailId::try_from(n).ok()?, jail.raw.as_ref()?)));
+        raws.enumerate()
+            .map(|(at, (id, raw))| Self::new(config, id, raw, at, back))
+            .collect()
     }
 
     fn new(config: &Arc<Config>, id: JailId, raw: &Raw, at: usize, back: &Back) -> Self {
-        let name = config.jails.get(usize::from(id)).map_or("", |jail| &jail.name);
+        let name = config
+            .jails
+            .get(usize::from(id))
+            .map_or("", |jail| &jail.name);
         let ignore = raw.ignorecommand.as_ref().map(|command| {
             let cache = raw.ignorecache.as_ref().map(|cache| command::IgnoreCache {
                 key: cache.key.clone(),
@@ -99,7 +105,10 @@ impl Jail {
 
     /// Makes its expressions ready, if its configuration says so. What is wrong with them is said once.
     pub(super) fn compile_if(&mut self, wanted: impl Fn(&Raw) -> bool) {
-        let Some(raw) = self.raw().filter(|raw| self.matcher.is_none() && !raw.counts_bans && wanted(raw)) else {
+        let Some(raw) = self
+            .raw()
+            .filter(|raw| self.matcher.is_none() && !raw.counts_bans && wanted(raw))
+        else {
             return;
         };
         match Matcher::new(&raw.rules) {
@@ -110,7 +119,9 @@ impl Jail {
 
     /// Judges a line; its failures are in `pending`.
     pub(super) fn line(&mut self, text: &str, stamp: Stamp, phase: Phase, clock: Clock) {
-        let Some(matcher) = &mut self.matcher else { return };
+        let Some(matcher) = &mut self.matcher else {
+            return;
+        };
         let seen = matcher.line(text, stamp, phase, clock, &mut self.pending);
         if seen == Seen::Missed
             && let Some(pattern) = matcher.take_too_hard()

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -115,7 +115,11 @@ impl Watch {
         woken.set_nonblocking(true)?;
         let shared = Arc::new(Shared::default());
         let wants_feed = setting.piped.as_deref().is_some_and(|path| {
-            let raws = setting.config.jails.iter().filter_map(|jail| jail.raw.as_ref());
+            let raws = setting
+                .config
+                .jails
+                .iter()
+                .filter_map(|jail| jail.raw.as_ref());
             raws.into_iter().any(|raw| sources::reads(raw, path))
         });
         let back = slow::Back {
@@ -123,15 +127,19 @@ impl Watch {
             wake: wake.try_clone()?,
         };
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
-            crate::sys::stand_back();
-            let room = std::panic::AssertUnwindSafe(|| {
-                Room::new(setting, back, Arc::clone(&theirs)).stay(&woken, &fed, &told);
-            });
-            if std::panic::catch_unwind(room).is_err() {
-                log::error!("logs are not watched any more until the next restart; please report this");
-            }
-        })?;
+        let thread = std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || {
+                crate::sys::stand_back();
+                let room = std::panic::AssertUnwindSafe(|| {
+                    Room::new(setting, back, Arc::clone(&theirs)).stay(&woken, &fed, &told);
+                });
+                if std::panic::catch_unwind(room).is_err() {
+                    log::error!(
+                        "logs are not watched any more until the next restart; please report this"
+                    );
+                }
+            })?;
         Ok(Some(Self {
             feed,
             news,
@@ -149,7 +157,9 @@ impl Watch {
         }
         if self.feed.try_send((chunk.to_vec(), trust)).is_err() {
             let lines = memchr::memchr_iter(b'\n', chunk).count();
-            self.shared.shed.fetch_add(u64::try_from(lines).unwrap_or(0), Ordering::Relaxed);
+            self.shared
+                .shed
+                .fetch_add(u64::try_from(lines).unwrap_or(0), Ordering::Relaxed);
             return;
         }
         self.wake();
@@ -184,7 +194,7 @@ impl Watch {
 /// Makes the thread look. A pipe that is full wakes it all the same.
 fn wake(wake: &UnixStream) {
     let mut wake = wake;
-    wake.write(&[0]).ok();
+    wake.write_all(&[0]).ok();
 }
 
 impl Drop for Watch {
@@ -219,7 +229,14 @@ struct Room {
 
 impl Room {
     fn new(setting: Setting, back: slow::Back, shared: Arc<Shared>) -> Self {
-        let Setting { config, paths, exempt, keeper, off, piped } = setting;
+        let Setting {
+            config,
+            paths,
+            exempt,
+            keeper,
+            off,
+            piped,
+        } = setting;
         let desk = Desk::new(Arc::clone(&config), exempt, keeper, off);
         let jails = Jail::all(&config, &back);
         let sources = Sources::new(&config, paths, piped.clone());
@@ -251,17 +268,15 @@ impl Room {
             let left = next_tick.saturating_duration_since(Instant::now());
             let pause = left.min(self.sources.pause());
             self.rest(woken, pause);
-            loop {
-                match fed.try_recv() {
-                    Ok((chunk, trust)) => self.piped(&chunk, trust),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
+            while let Ok((chunk, trust)) = fed.try_recv() {
+                self.piped(&chunk, trust);
             }
-            loop {
-                match told.try_recv() {
-                    Ok(News::Banned(by, key)) => self.desk.other_banned(&mut self.jails, by, &key, now()),
-                    Ok(News::Ready(ready)) => self.desk.ready(&mut self.jails, *ready, now()),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            while let Ok(news) = told.try_recv() {
+                match news {
+                    News::Banned(by, key) => {
+                        self.desk.other_banned(&mut self.jails, by, &key, now());
+                    }
+                    News::Ready(ready) => self.desk.ready(&mut self.jails, *ready, now()),
                 }
             }
             self.read();
@@ -274,9 +289,13 @@ impl Room {
         if !pause.is_zero() {
             let mut fds: Vec<BorrowedFd<'_>> = vec![woken.as_fd()];
             fds.extend(self.sources.fds());
-            let mut fds: Vec<PollFd<'_>> = fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            let mut fds: Vec<PollFd<'_>> = fds
+                .into_iter()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .collect();
             // Rounded up, or the last millisecond is spent in a loop.
-            let timeout = PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            let timeout =
+                PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
             if poll(&mut fds, timeout).is_err() {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -288,15 +307,26 @@ impl Room {
 
     /// Lines of logs and journals.
     fn read(&mut self) {
-        let Self { jails, desk, sources, .. } = self;
+        let Self {
+            jails,
+            desk,
+            sources,
+            ..
+        } = self;
         sources.read(&mut |told, owners| {
             let now = now();
             let clock = Clock { now, today: now };
             match told {
                 Told::Line { text, stamp, live } => {
                     for owner in owners {
-                        let Some(jail) = jails.get_mut(*owner) else { continue };
-                        let phase = if live { Phase::Following } else { Phase::Reading(jail.findtime()) };
+                        let Some(jail) = jails.get_mut(*owner) else {
+                            continue;
+                        };
+                        let phase = if live {
+                            Phase::Following
+                        } else {
+                            Phase::Reading(jail.findtime())
+                        };
                         jail.line(text, stamp, phase, clock);
                     }
                     desk.failed(jails, owners, now);
@@ -318,11 +348,18 @@ impl Room {
             self.shed = shed;
             self.framer = Framer::default();
         }
-        let Some(path) = self.piped.clone() else { return };
+        let Some(path) = self.piped.clone() else {
+            return;
+        };
         let owners: Vec<usize> = (0..self.jails.len())
             .filter(|at| self.jails.get(*at).is_some_and(|jail| jail.reads(&path)))
             .collect();
-        let Self { jails, desk, framer, .. } = self;
+        let Self {
+            jails,
+            desk,
+            framer,
+            ..
+        } = self;
         framer.feed(chunk, trust, |lines, trust| {
             if trust == Trust::Doubtful {
                 return;
@@ -331,7 +368,9 @@ impl Room {
                 let now = now();
                 let clock = Clock { now, today: now };
                 for owner in &owners {
-                    let Some(jail) = jails.get_mut(*owner) else { continue };
+                    let Some(jail) = jails.get_mut(*owner) else {
+                        continue;
+                    };
                     jail.bytes(line.bytes(), Stamp::InText, Phase::Following, clock);
                 }
                 desk.failed(jails, &owners, now);
@@ -353,9 +392,16 @@ impl Room {
             self.next_note = Instant::now() + NOTE;
             self.sources.note(self.desk.ledger(), now);
         }
-        let tallies: BTreeMap<String, JailTally> =
-            self.jails.iter().map(|jail| (jail.name().to_owned(), jail.tally)).collect();
-        *self.shared.tallies.lock().unwrap_or_else(PoisonError::into_inner) = tallies;
+        let tallies: BTreeMap<String, JailTally> = self
+            .jails
+            .iter()
+            .map(|jail| (jail.name().to_owned(), jail.tally))
+            .collect();
+        *self
+            .shared
+            .tallies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = tallies;
     }
 
     fn end(mut self) {

@@ -74,10 +74,18 @@ impl Slow {
         let started = back.again().and_then(|back| {
             thread::Builder::new().name("ask".into()).spawn(move || {
                 crate::sys::stand_back();
-                Asker { at, ignore, back, names: HashMap::new() }.stay(&from);
+                Asker {
+                    at,
+                    ignore,
+                    back,
+                    names: HashMap::new(),
+                }
+                .stay(&from);
             })
         });
-        let failed = started.inspect_err(|error| log::error!("jail {name}: cannot start a thread: {error}; host names do not count"));
+        let failed = started.inspect_err(|error| {
+            log::error!("jail {name}: cannot start a thread: {error}; host names do not count")
+        });
         Self {
             to: failed.is_ok().then_some(to),
             asks_command,
@@ -91,8 +99,14 @@ impl Slow {
 
     /// Asks; false: too many wait already, and it is not counted.
     pub(super) fn ask(&self, failure: Failure, ticket: Ticket, when: f64) -> bool {
-        let waiting = Waiting { failure, ticket, when };
-        self.to.as_ref().is_some_and(|to| to.try_send(waiting).is_ok())
+        let waiting = Waiting {
+            failure,
+            ticket,
+            when,
+        };
+        self.to
+            .as_ref()
+            .is_some_and(|to| to.try_send(waiting).is_ok())
     }
 }
 
@@ -105,9 +119,17 @@ struct Asker {
 
 impl Asker {
     fn stay(&mut self, from: &Receiver<Waiting>) {
-        while let Ok(Waiting { failure, mut ticket, when }) = from.recv() {
+        while let Ok(Waiting {
+            failure,
+            mut ticket,
+            when,
+        }) = from.recv()
+        {
             let ids = if failure.unresolved {
-                self.addresses(&failure.id).iter().map(ToString::to_string).collect()
+                self.addresses(&failure.id)
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect()
             } else {
                 vec![failure.id.clone()]
             };
@@ -119,8 +141,16 @@ impl Asker {
                         continue;
                     }
                 }
-                let failure = Failure { id, unresolved: false, ..failure.clone() };
-                let ready = Ready { at: self.at, failure, when };
+                let failure = Failure {
+                    id,
+                    unresolved: false,
+                    ..failure.clone()
+                };
+                let ready = Ready {
+                    at: self.at,
+                    failure,
+                    when,
+                };
                 if self.back.news.send(News::Ready(Box::new(ready))).is_err() {
                     return;
                 }
@@ -136,13 +166,15 @@ impl Asker {
             return known.clone();
         }
         if self.names.len() >= NAMES {
-            self.names.retain(|_, (since, _)| since.elapsed() < REMEMBERED);
+            self.names
+                .retain(|_, (since, _)| since.elapsed() < REMEMBERED);
         }
         if self.names.len() >= NAMES {
             self.names.clear();
         }
         let found = look_up(name);
-        self.names.insert(name.to_owned(), (Instant::now(), found.clone()));
+        self.names
+            .insert(name.to_owned(), (Instant::now(), found.clone()));
         found
     }
 }
@@ -156,12 +188,16 @@ fn look_up(name: &str) -> Vec<IpAddr> {
     }
     let (answer, answered) = sync_channel(1);
     let asked = name.to_owned();
-    let started = thread::Builder::new().name("resolve".into()).spawn(move || {
-        crate::sys::stand_back();
-        let found = (asked.as_str(), 0).to_socket_addrs();
-        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
-        answer.send(found.map(|all| all.map(|addr| addr.ip().to_canonical()).collect::<Vec<_>>())).ok();
-    });
+    let started = thread::Builder::new()
+        .name("resolve".into())
+        .spawn(move || {
+            crate::sys::stand_back();
+            let found = (asked.as_str(), 0).to_socket_addrs();
+            UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+            answer
+                .send(found.map(|all| all.map(|addr| addr.ip().to_canonical()).collect::<Vec<_>>()))
+                .ok();
+        });
     if started.is_err() {
         UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
         return Vec::new();

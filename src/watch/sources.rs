@@ -23,9 +23,7 @@ pub(super) enum Told<'a> {
         live: bool,
     },
     /// How old is this line? (Of the first owner's dates.)
-    Old {
-        line: &'a str,
-    },
+    Old { line: &'a str },
 }
 
 /// All of them, once this process is the one to read them.
@@ -67,13 +65,22 @@ impl Sources {
     pub(super) fn open(&mut self, jails: &mut [Jail], now: f64) -> Option<(Ledger, Past)> {
         let mut remembered = self.ledger(now);
         let past = remembered.as_mut().map(|(_, past)| past);
-        let (positions, cursors) = past.map(|past| (std::mem::take(&mut past.positions), std::mem::take(&mut past.cursors))).unwrap_or_default();
+        let (positions, cursors) = past
+            .map(|past| {
+                (
+                    std::mem::take(&mut past.positions),
+                    std::mem::take(&mut past.cursors),
+                )
+            })
+            .unwrap_or_default();
         let mut entries = Vec::new();
         let mut polling = true;
         let mut queries: Vec<(Query, Vec<usize>)> = Vec::new();
         for (owner, jail) in jails.iter_mut().enumerate() {
             let name = jail.name().to_owned();
-            let Some(raw) = jail.raw().filter(|raw| !raw.counts_bans) else { continue };
+            let Some(raw) = jail.raw().filter(|raw| !raw.counts_bans) else {
+                continue;
+            };
             let encoding = encoding(raw);
             if raw.backend == LineSource::Journal {
                 match query(raw, encoding) {
@@ -86,20 +93,43 @@ impl Sources {
             } else {
                 polling &= raw.backend == LineSource::Polling;
                 for log in &raw.logs {
-                    let piped = self.piped.as_deref().is_some_and(|piped| Path::new(&log.glob) == piped);
+                    let piped = self
+                        .piped
+                        .as_deref()
+                        .is_some_and(|piped| Path::new(&log.glob) == piped);
                     if !piped {
-                        entries.push(Entry { glob: log.glob.clone(), from_end: log.tail, encoding, owners: vec![owner] });
+                        entries.push(Entry {
+                            glob: log.glob.clone(),
+                            from_end: log.tail,
+                            encoding,
+                            owners: vec![owner],
+                        });
                     }
                 }
             }
             jail.compile_if(|_| true);
         }
-        let mut options = tail::Options { polling, ..tail::Options::default() };
-        options.positions.extend(positions.iter().filter_map(|(_, json)| serde_json::from_str(json).ok()));
-        let tail = (!entries.is_empty()).then(|| Tail::new(entries.clone(), options.clone()).or_else(|error| {
-            log::warn!("inotify: {error}; logs are looked at every second instead");
-            Tail::new(entries, tail::Options { polling: true, ..options })
-        }));
+        let mut options = tail::Options {
+            polling,
+            ..tail::Options::default()
+        };
+        options.positions.extend(
+            positions
+                .iter()
+                .filter_map(|(_, json)| serde_json::from_str(json).ok()),
+        );
+        let tail = (!entries.is_empty()).then(|| {
+            Tail::new(entries.clone(), options.clone()).or_else(|error| {
+                log::warn!("inotify: {error}; logs are looked at every second instead");
+                Tail::new(
+                    entries,
+                    tail::Options {
+                        polling: true,
+                        ..options
+                    },
+                )
+            })
+        });
         let findtimes: Vec<f64> = jails.iter().map(Jail::findtime).collect();
         let cursors = cursors.into_iter();
         let cursors: HashMap<String, Cursor> = cursors
@@ -111,7 +141,10 @@ impl Sources {
             (Journal::new(query, stored, since, now), owners)
         });
         self.open = Some(Open {
-            tail: tail.and_then(|tail| tail.inspect_err(|error| log::error!("logs cannot be followed: {error}")).ok()),
+            tail: tail.and_then(|tail| {
+                tail.inspect_err(|error| log::error!("logs cannot be followed: {error}"))
+                    .ok()
+            }),
             journals: journals.collect(),
             findtimes,
             fresh: Vec::new(),
@@ -128,18 +161,28 @@ impl Sources {
         if let Some(dir) = path.parent()
             && let Err(error) = std::fs::create_dir_all(dir)
         {
-            log::warn!("{}: {error}; nothing is remembered over a restart", dir.display());
+            log::warn!(
+                "{}: {error}; nothing is remembered over a restart",
+                dir.display()
+            );
         }
         let opened = Ledger::open(&path, Limits::default(), now);
-        opened.inspect_err(|error| log::error!("{}: {error}", path.display())).ok()
+        opened
+            .inspect_err(|error| log::error!("{}: {error}", path.display()))
+            .ok()
     }
 
     /// How long nothing needs to be done unless one of [`fds`](Self::fds) is readable.
     pub(super) fn pause(&self) -> Duration {
-        let Some(open) = &self.open else { return Duration::MAX };
+        let Some(open) = &self.open else {
+            return Duration::MAX;
+        };
         let tail = open.tail.as_ref().map(Tail::pause);
         let journals = open.journals.iter().map(|(journal, _)| journal.pause());
-        tail.into_iter().chain(journals).min().unwrap_or(Duration::MAX)
+        tail.into_iter()
+            .chain(journals)
+            .min()
+            .unwrap_or(Duration::MAX)
     }
 
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
@@ -152,15 +195,34 @@ impl Sources {
 
     /// Tells what there is to read now, each with the jails it is for.
     pub(super) fn read(&mut self, told: &mut dyn FnMut(Told<'_>, &[usize]) -> Option<f64>) {
-        let Some(Open { tail, journals, findtimes, fresh, .. }) = &mut self.open else { return };
+        let Some(Open {
+            tail,
+            journals,
+            findtimes,
+            fresh,
+            ..
+        }) = &mut self.open
+        else {
+            return;
+        };
         let begun = Instant::now();
         if let Some(tail) = tail {
             let piped = self.piped.as_deref();
             let mut on = |event: tail::Event<'_>| match event {
                 tail::Event::Line { file, text, live } if piped != Some(&file.path) => {
-                    told(Told::Line { text, stamp: Stamp::InText, live }, &file.owners);
+                    told(
+                        Told::Line {
+                            text,
+                            stamp: Stamp::InText,
+                            live,
+                        },
+                        &file.owners,
+                    );
                 }
-                tail::Event::Found { file, start: Start::Beginning } => fresh.push(file.id),
+                tail::Event::Found {
+                    file,
+                    start: Start::Beginning,
+                } => fresh.push(file.id),
                 tail::Event::Trouble { path, text } => log::warn!("{}: {text}", path.display()),
                 tail::Event::Line { .. }
                 | tail::Event::Found { .. }
@@ -172,7 +234,10 @@ impl Sources {
                 log::error!("logs cannot be followed: {error}");
             }
             for file in std::mem::take(fresh) {
-                let owners = tail.followed().find(|followed| followed.id == file).map(|file| file.owners.clone());
+                let owners = tail
+                    .followed()
+                    .find(|followed| followed.id == file)
+                    .map(|file| file.owners.clone());
                 let owners = owners.unwrap_or_default();
                 let since = super::now() - longest(findtimes, &owners);
                 let sought = tail.seek(file, since, &mut |line| told(Told::Old { line }, &owners));
@@ -184,7 +249,14 @@ impl Sources {
         for (journal, owners) in journals {
             let read = journal.wait(Duration::ZERO, &mut |event| match event {
                 journal::Event::Entry { text, time, live } => {
-                    told(Told::Line { text, stamp: Stamp::Known(time), live }, owners);
+                    told(
+                        Told::Line {
+                            text,
+                            stamp: Stamp::Known(time),
+                            live,
+                        },
+                        owners,
+                    );
                 }
                 journal::Event::ReachedEnd => {}
                 journal::Event::Trouble { text } => log::warn!("journal: {text}"),
@@ -201,7 +273,9 @@ impl Sources {
 
     /// Writes down how far everything was read.
     pub(super) fn note(&mut self, ledger: Option<&Ledger>, now: f64) {
-        let (Some(open), Some(ledger)) = (&mut self.open, ledger) else { return };
+        let (Some(open), Some(ledger)) = (&mut self.open, ledger) else {
+            return;
+        };
         let mut write = |name: String, json: String, of_file: bool| {
             if open.noted.get(&name) == Some(&json) {
                 return;
@@ -214,12 +288,21 @@ impl Sources {
             open.noted.insert(name, json);
         };
         for position in open.tail.iter().flat_map(Tail::positions) {
-            let name = format!("{} {} {}", position.path.display(), position.encoding, position.from_end);
+            let name = format!(
+                "{} {} {}",
+                position.path.display(),
+                position.encoding,
+                position.from_end
+            );
             if let Ok(json) = serde_json::to_string(&position) {
                 write(name, json, true);
             }
         }
-        for cursor in open.journals.iter().filter_map(|(journal, _)| journal.cursor()) {
+        for cursor in open
+            .journals
+            .iter()
+            .filter_map(|(journal, _)| journal.cursor())
+        {
             if let Ok(json) = serde_json::to_string(cursor) {
                 write(cursor.query.clone(), json, false);
             }
@@ -228,7 +311,11 @@ impl Sources {
 }
 
 fn longest(findtimes: &[f64], owners: &[usize]) -> f64 {
-    owners.iter().filter_map(|owner| findtimes.get(*owner)).copied().fold(0.0, f64::max)
+    owners
+        .iter()
+        .filter_map(|owner| findtimes.get(*owner))
+        .copied()
+        .fold(0.0, f64::max)
 }
 
 /// Does a jail read the log at `path`?
@@ -236,7 +323,8 @@ pub(super) fn reads(raw: &Raw, path: &Path) -> bool {
     raw.backend != LineSource::Journal
         && !raw.counts_bans
         && raw.logs.iter().any(|log| {
-            glob::Pattern::new(&log.glob).is_ok_and(|pattern| pattern.matches_path(path)) || Path::new(&log.glob) == path
+            glob::Pattern::new(&log.glob).is_ok_and(|pattern| pattern.matches_path(path))
+                || Path::new(&log.glob) == path
         })
 }
 
@@ -249,8 +337,22 @@ pub(super) fn encoding(raw: &Raw) -> Encoding {
 }
 
 fn query(raw: &Raw, encoding: Encoding) -> Result<Query, String> {
-    let lines: Vec<String> = raw.journalmatch.iter().map(|words| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")).collect();
-    Query::new(lines.iter().map(String::as_str), raw.journal.clone(), encoding)
+    let lines: Vec<String> = raw
+        .journalmatch
+        .iter()
+        .map(|words| {
+            words
+                .iter()
+                .map(|word| quoted(word))
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect();
+    Query::new(
+        lines.iter().map(String::as_str),
+        raw.journal.clone(),
+        encoding,
+    )
 }
 
 /// A word as a shell would read it again.

@@ -26,7 +26,10 @@ const REPORT: u32 = 10;
 #[must_use]
 pub fn run(args: &WatchArgs) -> ExitCode {
     say::start();
-    let (end, again) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (end, again) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+    );
     for (signal, flag) in [(SIGTERM, &end), (SIGINT, &end), (SIGHUP, &again)] {
         if let Err(error) = signal_hook::flag::register(signal, Arc::clone(flag)) {
             log::error!("cannot catch signals: {error}");
@@ -80,9 +83,16 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
             return false;
         }
     };
-    let names: Vec<&str> = config.jails.iter().filter(|jail| jail.raw.is_some()).map(|jail| jail.name.as_str()).collect();
+    let names: Vec<&str> = config
+        .jails
+        .iter()
+        .filter(|jail| jail.raw.is_some())
+        .map(|jail| jail.name.as_str())
+        .collect();
     match names.is_empty() {
-        true => log::info!("no jail judges other logs than httpd's; write one with `filter` and `logpath`, or enable one in fail2ban's folder"),
+        true => log::info!(
+            "no jail judges other logs than httpd's; write one with `filter` and `logpath`, or enable one in fail2ban's folder"
+        ),
         false => log::info!("watching logs; jails: {}", names.join(", ")),
     }
     let started = Utc::now().timestamp();
@@ -98,7 +108,10 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
                 jails: watch.as_ref().map(Watch::tallies).unwrap_or_default(),
                 ..State::default()
             };
-            send(Message::State(Box::new(StateFile { path: path.clone(), state: Some(state) })));
+            send(Message::State(Box::new(StateFile {
+                path: path.clone(),
+                state: Some(state),
+            })));
         }
         looks += 1;
         thread::sleep(LOOK);
