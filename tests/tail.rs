@@ -297,6 +297,21 @@ fn a_glob_takes_in_what_appears_and_folders_may_come_later() {
 }
 
 #[test]
+fn files_that_come_and_go_leave_nothing_behind() {
+    let folder = Folder::new();
+    let mut seen = Seen::new(&[&folder.path("*.log")], Options::default());
+    seen.quiet();
+    for file in 0..100 {
+        let log = folder.path(&format!("{file}.log"));
+        append(&log, "");
+        fs::remove_file(&log).unwrap();
+    }
+    seen.quiet();
+    assert_eq!(seen.tail.followed().count(), 0);
+    assert!(seen.events.is_empty(), "{:?}", seen.events);
+}
+
+#[test]
 fn a_dangling_link_is_followed_when_it_leads_somewhere() {
     let folder = Folder::new();
     let (link, log) = (folder.path("link.log"), folder.path("real"));

@@ -600,12 +600,11 @@ impl Tail {
                 self.open_new(id, now, on)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let gone = *stream.gone.get_or_insert(now);
+                stream.gone.get_or_insert(now);
                 if !stream.generations.is_empty() {
                     self.settling.insert(id);
-                } else if stream.literal || stream.followed.path.is_symlink() {
-                    // Waited for.
-                } else if now.duration_since(gone) >= LINGER {
+                } else if !stream.literal && !stream.followed.path.is_symlink() {
+                    // A glob's file that went before it could be opened.
                     self.forget(id, on);
                 }
                 true
@@ -771,9 +770,11 @@ impl Tail {
                     self.by_path.remove(path);
                 }
             }
-            on(Event::Gone {
-                file: &stream.followed,
-            });
+            if stream.found {
+                on(Event::Gone {
+                    file: &stream.followed,
+                });
+            }
         }
     }
 
