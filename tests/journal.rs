@@ -316,11 +316,6 @@ print(json.dumps(out))
         String::from_utf8_lossy(&ran.stderr)
     );
     let want: Vec<(String, f64)> = serde_json::from_slice(&ran.stdout).unwrap();
-    let kernel = want
-        .iter()
-        .filter(|(text, _)| text.contains(" kernel: ["))
-        .count();
-    eprintln!("{} entries, {kernel} of the kernel", want.len());
     assert!(want.len() > cases.len());
     let got: Vec<_> = seen
         .texts

@@ -297,6 +297,21 @@ fn a_glob_takes_in_what_appears_and_folders_may_come_later() {
 }
 
 #[test]
+fn files_that_come_and_go_leave_nothing_behind() {
+    let folder = Folder::new();
+    let mut seen = Seen::new(&[&folder.path("*.log")], Options::default());
+    seen.quiet();
+    for file in 0..100 {
+        let log = folder.path(&format!("{file}.log"));
+        append(&log, "");
+        fs::remove_file(&log).unwrap();
+    }
+    seen.quiet();
+    assert_eq!(seen.tail.followed().count(), 0);
+    assert!(seen.events.is_empty(), "{:?}", seen.events);
+}
+
+#[test]
 fn a_dangling_link_is_followed_when_it_leads_somewhere() {
     let folder = Folder::new();
     let (link, log) = (folder.path("link.log"), folder.path("real"));
@@ -467,6 +482,87 @@ fn ten_thousand_files_are_followed_with_few_of_them_open() {
     let before = seen.lines.len();
     seen.until("rotated", |seen| seen.lines.len() == before + 2);
     assert_eq!(&seen.texts()[before..], ["last", "first"]);
+}
+
+/// Any mixture of what writers, rotations and restarts do: each line once, in its order.
+#[test]
+fn every_line_comes_once_in_its_order_whatever_happens() {
+    let lives: Vec<_> = (1..=12)
+        .map(|seed| std::thread::spawn(move || a_life(seed)))
+        .collect();
+    for life in lives {
+        life.join().unwrap();
+    }
+}
+
+fn a_life(seed: u64) {
+    let folder = Folder::new();
+    let log = folder.path("a.log");
+    let mut options = Options {
+        polling: seed.is_multiple_of(4),
+        ..Options::default()
+    };
+    append(&log, "");
+    let mut seen = Seen::new(&[&folder.path("*.log")], options.clone());
+    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut want: Vec<String> = Vec::new();
+    let mut begun = false;
+    let mut history = Vec::new();
+    for step in 0..60 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let what = random % 16;
+        history.push(what);
+        match what {
+            0..5 => {
+                append(&log, format!("{step}\n"));
+                let line = match begun {
+                    true => format!("begun {step}"),
+                    false => step.to_string(),
+                };
+                want.push(line);
+                begun = false;
+            }
+            5 if !begun => {
+                append(&log, "begun ");
+                begun = true;
+            }
+            6..8 if !begun => {
+                // A file that comes and goes between two looks is lost.
+                seen.until("found", |seen| !seen.found.is_empty());
+                let rotated =
+                    |seen: &Seen| seen.events.iter().filter(|text| *text == "rotated").count();
+                let before = rotated(&seen);
+                fs::rename(&log, folder.path(&format!("a.log.{step}"))).unwrap();
+                if what == 7 {
+                    seen.step(Duration::ZERO);
+                }
+                append(&log, "");
+                seen.until("rotated", |seen| rotated(seen) > before);
+            }
+            8 if !begun => {
+                // What nobody has read when it is truncated is lost for everybody.
+                seen.until(&format!("{seed}: {history:?}"), |seen| {
+                    seen.lines.len() == want.len()
+                });
+                fs::copy(&log, folder.path(&format!("a.log.{step}"))).unwrap();
+                fs::write(&log, "").unwrap();
+            }
+            9 => {
+                options.positions = seen.tail.positions();
+                let lines = std::mem::take(&mut seen.lines);
+                seen = Seen::new(&[&folder.path("*.log")], options.clone());
+                seen.lines = lines;
+            }
+            _ => seen.step(Duration::from_millis(random % 7)),
+        }
+    }
+    seen.until(&format!("{seed}: {history:?}"), |seen| {
+        seen.lines.len() >= want.len()
+    });
+    seen.quiet();
+    assert_eq!(seen.texts(), want, "{seed}: {history:?}");
 }
 
 /// Runs this same program again with only the test `name` in a user namespace, after `setup`.

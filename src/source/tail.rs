@@ -2,7 +2,8 @@
 //!
 //! In: globs. Out: [`Event::Line`], decoded, in the order of each file. A log that is rotated is read to its end before
 //! the new one is begun; nothing is lost or handed out twice while we run, and with [`Tail::positions`] kept, nothing is
-//! over a restart either.
+//! over a restart either. What is lost: a whole file that came and went between two looks (some milliseconds, a second
+//! when polling, or while we are not there), and what is written between the copy and the truncation of copytruncate.
 //!
 //! inotify says what has grown; a stat(2) a second does where it cannot (network file systems, watches used up), and a
 //! slower round for all catches what no event tells, as a link that leads to another folder.
@@ -187,7 +188,8 @@ pub struct Tail {
     keys: HashMap<Key, FileId>,
     by_path: HashMap<PathBuf, Vec<FileId>>,
     watches: Watches,
-    stored: HashMap<(PathBuf, String, bool), Position>,
+    /// The oldest generation of each first.
+    stored: HashMap<(PathBuf, String, bool), Vec<Position>>,
     polling: bool,
     started: bool,
     /// Found in this call, read from the next.
@@ -222,21 +224,22 @@ impl Tail {
                 Err(text) => troubles.push((PathBuf::from(entry.glob), text)),
             }
         }
-        let stored = options.positions.into_iter().map(|position| {
+        let mut stored: HashMap<_, Vec<Position>> = HashMap::new();
+        for position in options.positions {
             let key = (
                 position.path.clone(),
                 position.encoding.clone(),
                 position.from_end,
             );
-            (key, position)
-        });
+            stored.entry(key).or_default().push(position);
+        }
         Ok(Self {
             entries: good,
             streams: HashMap::new(),
             keys: HashMap::new(),
             by_path: HashMap::new(),
             watches: Watches::new(options.polling)?,
-            stored: stored.collect(),
+            stored,
             polling: options.polling,
             started: false,
             fresh: Vec::new(),
@@ -324,22 +327,23 @@ impl Tail {
         }
     }
 
-    /// Where all files would have to be gone on with, for [`Options::positions`].
+    /// Where all files would have to be gone on with, for [`Options::positions`]; in this order, since a log that is being
+    /// rotated has one for each file that is not read to its end.
     #[must_use]
     pub fn positions(&self) -> Vec<Position> {
-        let mut positions: Vec<Position> = self
-            .streams
-            .values()
-            .filter_map(|stream| {
-                let unread = stream
-                    .generations
-                    .iter()
-                    .find(|generation| !generation.reading.at_end);
-                let reading = &unread.or(stream.generations.back())?.reading;
-                let path = &stream.followed.path;
-                Some(reading.position(path, stream.encoding, stream.from_end))
-            })
-            .collect();
+        let mut positions = Vec::new();
+        for stream in self.streams.values() {
+            let unread = stream
+                .generations
+                .iter()
+                .position(|generation| !generation.reading.at_end)
+                .unwrap_or(stream.generations.len().saturating_sub(1));
+            let path = &stream.followed.path;
+            positions.extend(stream.generations.iter().skip(unread).map(|generation| {
+                let reading = &generation.reading;
+                reading.position(path, stream.encoding, stream.from_end)
+            }));
+        }
         // Of files that are waited for. What a glob does not find any more is forgotten, or it would pile up.
         let awaited = self
             .entries
@@ -347,13 +351,16 @@ impl Tail {
             .filter(|(_, glob)| glob.is_literal())
             .map(|(entry, _)| Path::new(&entry.glob))
             .collect::<HashSet<_>>();
-        let absent = self.stored.values();
+        let absent = self.stored.values().flatten();
         positions.extend(
             absent
-                .filter(|position| awaited.contains(position.path.as_path()))
+                .filter(|position| !self.started || awaited.contains(position.path.as_path()))
                 .cloned(),
         );
-        positions.sort_by(|a, b| (&a.path, &a.encoding).cmp(&(&b.path, &b.encoding)));
+        // Stable: generations stay in their order.
+        positions.sort_by(|a, b| {
+            (&a.path, &a.encoding, a.from_end).cmp(&(&b.path, &b.encoding, b.from_end))
+        });
         positions
     }
 
@@ -580,20 +587,24 @@ impl Tail {
                     let stamp = (meta.size(), meta.mtime(), meta.mtime_nsec());
                     let changed = std::mem::replace(&mut last.stamp, stamp) != stamp;
                     // NFS asks its server at an open, and what overlayfs has copied up is another file under the number.
-                    if changed && last.watch.is_none() && last.reading.file.take().is_some() {
-                        self.open -= 1;
+                    if changed
+                        && last.watch.is_none()
+                        && last.reading.file.is_some()
+                        && let Ok(Some(file)) = reading::open(&stream.followed.path)
+                        && position::identity(&file).is_ok_and(|id| id == last.reading.id)
+                    {
+                        last.reading.file = Some(file);
                     }
                     return changed || !last.reading.at_end;
                 }
                 self.open_new(id, now, on)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let gone = *stream.gone.get_or_insert(now);
+                stream.gone.get_or_insert(now);
                 if !stream.generations.is_empty() {
                     self.settling.insert(id);
-                } else if stream.literal || stream.followed.path.is_symlink() {
-                    // Waited for.
-                } else if now.duration_since(gone) >= LINGER {
+                } else if !stream.literal && !stream.followed.path.is_symlink() {
+                    // A glob's file that went before it could be opened.
                     self.forget(id, on);
                 }
                 true
@@ -629,24 +640,31 @@ impl Tail {
                 None
             };
             let mut newest = Reading::new(file, now)?;
-            match stored {
-                Some(stored) if newest.file.as_ref().is_some_and(|file| stored.is_in(file)) => {
+            if stored.is_none() && first && stream.from_end && !self.started {
+                newest.go_to_end(stream.encoding)?;
+                start = Start::End;
+            }
+            for stored in stored.unwrap_or_default() {
+                let is_newest = newest.file.as_ref().is_some_and(|file| stored.is_in(file));
+                let moved = if is_newest && stored.inode == newest.id.1 {
+                    None
+                } else {
+                    stored.find_moved()
+                };
+                if let Some(moved) = moved {
+                    let mut older = Reading::new(moved, now)?;
+                    older.go_on(&stored)?;
+                    readings.push(older);
+                } else if is_newest {
                     newest.go_on(&stored)?;
-                    start = Start::Stored;
+                } else if let Some(copy) = stored.find_copy() {
+                    let mut older = Reading::new(copy, now)?;
+                    older.go_on(&stored)?;
+                    readings.push(older);
+                } else {
+                    continue;
                 }
-                Some(stored) => {
-                    if let Some(moved) = stored.find_moved() {
-                        let mut older = Reading::new(moved, now)?;
-                        older.go_on(&stored)?;
-                        readings.push(older);
-                        start = Start::Stored;
-                    }
-                }
-                None if first && stream.from_end && !self.started => {
-                    newest.go_to_end(stream.encoding)?;
-                    start = Start::End;
-                }
-                None => {}
+                start = Start::Stored;
             }
             readings.push(newest);
             Ok(Some((readings, start)))
@@ -708,7 +726,7 @@ impl Tail {
             None => None,
         };
         if self.open >= OPEN_MAX && reading.offset == 0 {
-            reading.file = None;
+            reading.close();
         }
         self.open += usize::from(reading.file.is_some());
         if let Some(stream) = self.streams.get_mut(&id) {
@@ -752,9 +770,11 @@ impl Tail {
                     self.by_path.remove(path);
                 }
             }
-            on(Event::Gone {
-                file: &stream.followed,
-            });
+            if stream.found {
+                on(Event::Gone {
+                    file: &stream.followed,
+                });
+            }
         }
     }
 
@@ -850,7 +870,7 @@ impl Tail {
                 && self.open > OPEN_MAX
                 && single
                 && generation.reading.at_end
-                && generation.reading.file.take().is_some()
+                && generation.reading.close()
             {
                 self.open -= 1;
             }

@@ -41,8 +41,7 @@ pub struct Position {
 impl Position {
     /// Is `file` what was read, or a copy of it?
     pub(super) fn is_in(&self, file: &File) -> bool {
-        let behind = BEFORE_BYTES as u64;
-        let from = self.offset.saturating_sub(behind);
+        let from = self.offset.saturating_sub(BEFORE_BYTES as u64);
         let mut bytes = [0; BEFORE_BYTES];
         let want = usize::try_from(self.offset - from).unwrap_or(BEFORE_BYTES);
         let Some(bytes) = bytes.get_mut(..want) else {
@@ -50,31 +49,42 @@ impl Position {
         };
         file.read_exact_at(bytes, from).is_ok()
             && hash(bytes) == self.before
-            && first_line(file).is_ok_and(|hash| hash == self.first_line || self.offset == 0)
+            && (self.says_nothing() || first_line(file).is_ok_and(|hash| hash == self.first_line))
     }
 
-    /// The file that was read, which has another name since it was rotated, or its copy.
+    /// The file was empty: any may be it.
+    fn says_nothing(&self) -> bool {
+        self.offset == 0 && self.first_line == hash(b"")
+    }
+
+    /// The file that was read, which has another name since it was rotated.
     pub(super) fn find_moved(&self) -> Option<File> {
-        let folder = self.path.parent()?;
-        let name = self.path.file_name()?.as_encoded_bytes();
-        let mut copies = Vec::new();
-        for entry in std::fs::read_dir(folder).ok()?.flatten() {
-            let path = entry.path();
-            if entry.ino() == self.inode && self.offset > 0 {
-                if let Some(file) = regular(&path).filter(|file| self.is_in(file)) {
-                    return Some(file);
-                }
-            } else if entry.file_name().as_encoded_bytes().starts_with(name)
-                && path != self.path
-                && copies.len() < COPIES_MAX
-            {
-                copies.push(path);
-            }
+        if self.says_nothing() {
+            return None;
         }
-        copies
-            .iter()
-            .filter_map(|path| regular(path))
-            .find(|file| self.offset > 0 && self.is_in(file))
+        std::fs::read_dir(self.path.parent()?)
+            .ok()?
+            .flatten()
+            .filter(|entry| entry.ino() == self.inode)
+            .filter_map(|entry| regular(&entry.path()))
+            .find(|file| self.is_in(file))
+    }
+
+    /// What was copied away before the file was truncated: `NAME.1`, `NAME-20260101`.
+    pub(super) fn find_copy(&self) -> Option<File> {
+        if self.says_nothing() {
+            return None;
+        }
+        let name = self.path.file_name()?.as_encoded_bytes();
+        std::fs::read_dir(self.path.parent()?)
+            .ok()?
+            .flatten()
+            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(name))
+            .map(|entry| entry.path())
+            .filter(|path| *path != self.path)
+            .take(COPIES_MAX)
+            .filter_map(|path| regular(&path))
+            .find(|file| self.is_in(file))
     }
 }
 

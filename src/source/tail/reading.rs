@@ -121,6 +121,15 @@ impl Reading {
         })
     }
 
+    /// Closes it for a while, if it was open; it is known again by its first line.
+    pub(super) fn close(&mut self) -> bool {
+        if let Some(file) = self.file.take() {
+            self.first_line = first_line(&file).ok().or(self.first_line);
+            return true;
+        }
+        false
+    }
+
     /// The first bytes, where a byte order mark may be.
     pub(super) fn mark(&self) -> [u8; 2] {
         let mut mark = [0; 2];
@@ -159,6 +168,7 @@ impl Reading {
         let from = offset.saturating_sub(BEFORE_BYTES as u64);
         let mut bytes = vec![0; usize::try_from(offset - from).unwrap_or(BEFORE_BYTES)];
         file.read_exact_at(&mut bytes, from)?;
+        self.first_line = first_line(file).ok();
         self.before.bytes = bytes;
         self.offset = offset;
         self.in_line = false;
@@ -205,7 +215,7 @@ impl Reading {
                 .bytes
                 .extend_from_slice(last.unwrap_or_default());
         }
-        if self.first_line.is_none() && self.offset > 0 {
+        if from == 0 && used > 0 {
             self.first_line = first_line(file).ok();
         }
         self.at_end = got < want;
@@ -237,9 +247,11 @@ impl Reading {
             offset: self.offset,
             in_line: self.in_line,
             first_line: self
-                .first_line
-                .or_else(|| first_line(self.file.as_ref()?).ok())
-                .unwrap_or_default(),
+                .file
+                .as_ref()
+                .and_then(|file| first_line(file).ok())
+                .or(self.first_line)
+                .unwrap_or_else(|| hash(b"")),
             before: hash(&self.before.bytes),
         }
     }
