@@ -85,10 +85,15 @@ impl Desk {
         }
         for (name, remembered) in past.bans {
             let Some(at) = at.get(&name) else { continue };
-            let mut decisions = Vec::new();
-            if let Some(jail) = jails.get_mut(*at) {
-                jail.warden
-                    .restore(remembered, now, &mut |decision| decisions.push(decision));
+            let Some(jail) = jails.get_mut(*at) else {
+                continue;
+            };
+            let (key, mut decisions) = (remembered.key.clone(), Vec::new());
+            let mut sink = |decision| decisions.push(decision);
+            if !jail.warden.restore(remembered, now, &mut sink) {
+                // It ended while nobody was here to note that.
+                let what = What::Unban { at: now };
+                ledger.decided(&name, &Decision { key, what }, now);
             }
             self.carry_out(jails, *at, decisions, None, now);
         }

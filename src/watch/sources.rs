@@ -1,6 +1,6 @@
 //! Logs and journals, and which jails read them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::config::{Config, LineSource, Raw, RuntimePaths};
 use crate::failregex::Stamp;
 use crate::ledger::{Ledger, Limits, Past};
 use crate::source::journal::{self, Cursor, Journal, Query};
-use crate::source::tail::{self, Encoding, Entry, FileId, Start, Tail};
+use crate::source::tail::{self, Encoding, Entry, FileId, Position, Start, Tail};
 
 /// What a source tells.
 pub(super) enum Told<'a> {
@@ -113,11 +113,10 @@ impl Sources {
             polling,
             ..tail::Options::default()
         };
-        options.positions.extend(
-            positions
-                .iter()
-                .filter_map(|(_, json)| serde_json::from_str(json).ok()),
-        );
+        for (_, json) in &positions {
+            let known: Vec<Position> = serde_json::from_str(json).unwrap_or_default();
+            options.positions.extend(known);
+        }
         let tail = (!entries.is_empty()).then(|| {
             Tail::new(entries.clone(), options.clone()).or_else(|error| {
                 log::warn!("inotify: {error}; logs are looked at every second instead");
@@ -287,14 +286,15 @@ impl Sources {
             }
             open.noted.insert(name, json);
         };
+        // A log that is being rotated has several, whose order matters.
+        let mut files: BTreeMap<String, Vec<Position>> = BTreeMap::new();
         for position in open.tail.iter().flat_map(Tail::positions) {
-            let name = format!(
-                "{} {} {}",
-                position.path.display(),
-                position.encoding,
-                position.from_end
-            );
-            if let Ok(json) = serde_json::to_string(&position) {
+            let path = position.path.display();
+            let name = format!("{path} {} {}", position.encoding, position.from_end);
+            files.entry(name).or_default().push(position);
+        }
+        for (name, positions) in files {
+            if let Ok(json) = serde_json::to_string(&positions) {
                 write(name, json, true);
             }
         }
