@@ -4,7 +4,8 @@
 //! line as its end, which the `regex` crate cannot do; and it is so short that telling branches apart by their next byte
 //! costs less than starting a general engine. Going back is bounded by a number of steps.
 
-use super::syntax::{self, Class, Node};
+use super::needs::{self, Need, Starts};
+use super::syntax::{self, Class, Node, Spot};
 
 /// No position.
 const NOWHERE: usize = usize::MAX;
@@ -39,14 +40,7 @@ enum Op {
         slot: usize,
         exit: usize,
     },
-    Start,
-    LineStart,
-    End,
-    LineEnd,
-    VeryEnd,
-    Edge(bool),
-    EdgeStart,
-    EdgeEnd,
+    At(Spot),
     /// The program behind it, up to its `Match`; `back` characters earlier.
     Look {
         ahead: bool,
@@ -81,6 +75,8 @@ pub(super) struct Matcher {
     slots: usize,
     anchored: bool,
     looks_behind: bool,
+    /// What every match contains.
+    pub(super) need: Need,
     starts: Box<[bool; 256]>,
     starts_at_end: bool,
 }
@@ -148,6 +144,7 @@ impl Matcher {
             slots: groups * 2 + 2,
             anchored: anchored(node),
             looks_behind: false,
+            need: needs::of(node),
             starts: Box::new([false; 256]),
             starts_at_end: false,
         };
@@ -245,29 +242,8 @@ impl Matcher {
                 max,
                 greedy,
             } => self.repeat(node, *min, *max, *greedy)?,
-            Node::Start => {
-                self.push(Op::Start)?;
-            }
-            Node::LineStart => {
-                self.push(Op::LineStart)?;
-            }
-            Node::End => {
-                self.push(Op::End)?;
-            }
-            Node::LineEnd => {
-                self.push(Op::LineEnd)?;
-            }
-            Node::VeryEnd => {
-                self.push(Op::VeryEnd)?;
-            }
-            Node::Edge(yes) => {
-                self.push(Op::Edge(*yes))?;
-            }
-            Node::EdgeStart => {
-                self.push(Op::EdgeStart)?;
-            }
-            Node::EdgeEnd => {
-                self.push(Op::EdgeEnd)?;
+            Node::At(spot) => {
+                self.push(Op::At(*spot))?;
             }
             Node::Ahead { node, negated } => {
                 self.inner(
@@ -352,7 +328,17 @@ impl Matcher {
         let class = match node {
             Node::Class(class) => Some(class.clone()),
             Node::Byte(byte) => Some(Class::of_byte(*byte)),
-            _ => None,
+            Node::Empty
+            | Node::Seq(_)
+            | Node::Alt(_)
+            | Node::Group(..)
+            | Node::Repeat { .. }
+            | Node::At(_)
+            | Node::Ahead { .. }
+            | Node::Behind { .. }
+            | Node::Atomic(_)
+            | Node::Back { .. }
+            | Node::If { .. } => None,
         };
         if let Some(class) = class {
             self.push(Op::Repeat {
@@ -430,40 +416,40 @@ impl Matcher {
                 Op::Round { exit, .. } => open.extend([pc + 1, *exit]),
                 Op::Look { next, .. } => open.push(*next),
                 Op::If { no, .. } => open.extend([pc + 1, *no]),
-                Op::Save(_)
-                | Op::Start
-                | Op::LineStart
-                | Op::End
-                | Op::LineEnd
-                | Op::VeryEnd
-                | Op::Edge(_)
-                | Op::EdgeStart
-                | Op::EdgeEnd => open.push(pc + 1),
+                Op::Save(_) | Op::At(_) => open.push(pc + 1),
             }
         }
         firsts
     }
 
-    /// Looks for the leftmost match in `line[from..to]`; what is before `from` is seen by looks behind, `to` is the end
-    /// of the text. Both lie between characters.
-    pub(super) fn find(&self, line: &str, from: usize, to: usize, search: &mut Search) -> bool {
+    /// Looks for the leftmost match in a part of a line; what is before the part is seen by looks behind, its end is the end
+    /// of the text. Both lie between characters. `starts`: where a match can begin at all.
+    pub(super) fn find(
+        &self,
+        line: &str,
+        (from, to): (usize, usize),
+        starts: Starts,
+        search: &mut Search,
+    ) -> bool {
         let text = line.as_bytes().get(..to).unwrap_or_default();
         search.far = 0;
         search.steps = STEPS_MAX;
         if self.anchored {
-            return from == 0 && self.try_at(text, 0, search);
+            return from == 0 && starts.next(0) == Some(0) && self.try_at(text, 0, search);
         }
         let mut start = from;
-        while let Some(rest) = text.get(start..) {
-            let can = |&byte: &u8| self.starts.get(usize::from(byte)).copied().unwrap_or(true);
-            match rest.iter().position(can) {
-                Some(skip) => start += skip,
-                None if self.starts_at_end => start = text.len(),
-                None => return false,
-            }
-            if text.get(start).is_none_or(|byte| byte & 0xc0 != 0x80)
-                && self.try_at(text, start, search)
-            {
+        while let Some(next) = starts.next(start) {
+            start = next;
+            let Some(&byte) = text.get(start) else {
+                // At the end of the text, once.
+                let at_end = from.max(text.len());
+                return self.starts_at_end
+                    && starts.next(at_end) == Some(at_end)
+                    && self.try_at(text, at_end, search);
+            };
+            let can = self.starts.get(usize::from(byte)).copied().unwrap_or(true);
+            // Between characters only.
+            if can && byte & 0xc0 != 0x80 && self.try_at(text, start, search) {
                 return true;
             }
             start += 1;
@@ -664,8 +650,8 @@ impl Matcher {
                     };
                     true
                 }
-                zero_width => {
-                    let fits = holds(zero_width, text, pos);
+                Op::At(spot) => {
+                    let fits = holds(*spot, text, pos);
                     pc += 1;
                     fits
                 }
@@ -739,12 +725,18 @@ impl Firsts {
 
 fn anchored(node: &Node) -> bool {
     match node {
-        Node::Start => true,
+        Node::At(spot) => *spot == Spot::Start,
         Node::Group(_, node) | Node::Atomic(node) => anchored(node),
         Node::Seq(nodes) => nodes.first().is_some_and(anchored),
         Node::Alt(nodes) => nodes.iter().all(anchored),
         Node::Repeat { node, min, .. } => *min > 0 && anchored(node),
-        _ => false,
+        Node::Empty
+        | Node::Byte(_)
+        | Node::Class(_)
+        | Node::Ahead { .. }
+        | Node::Behind { .. }
+        | Node::Back { .. }
+        | Node::If { .. } => false,
     }
 }
 
@@ -790,22 +782,22 @@ fn word_before(text: &[u8], pos: usize) -> bool {
     backwards(text, pos, 1).is_some_and(|pos| word_at(text, pos))
 }
 
-fn holds(op: &Op, text: &[u8], pos: usize) -> bool {
+fn holds(spot: Spot, text: &[u8], pos: usize) -> bool {
     let at_end = pos == text.len();
-    match op {
-        Op::Start => pos == 0,
-        Op::LineStart => pos == 0 || text.get(pos - 1) == Some(&b'\n'),
-        Op::End => at_end || text.get(pos..) == Some(b"\n"),
-        Op::LineEnd => at_end || text.get(pos) == Some(&b'\n'),
-        Op::VeryEnd => at_end,
-        // Python sees no edge in an empty text.
-        Op::Edge(yes) => !text.is_empty() && (word_before(text, pos) != word_at(text, pos)) == *yes,
-        Op::EdgeStart => {
-            !(word_at(text, pos) && word_before(text, pos))
-                && !(at_end && pos > 0 && !word_before(text, pos))
+    let inside_word = || word_at(text, pos) && word_before(text, pos);
+    match spot {
+        Spot::Start => pos == 0,
+        Spot::LineStart => pos == 0 || text.get(pos - 1) == Some(&b'\n'),
+        Spot::End => at_end || text.get(pos..) == Some(b"\n"),
+        Spot::LineEnd => at_end || text.get(pos) == Some(&b'\n'),
+        Spot::VeryEnd => at_end,
+        // Python sees no edge in an empty text, and no place that is none either.
+        Spot::Edge(yes) => {
+            !text.is_empty() && (word_before(text, pos) != word_at(text, pos)) == yes
         }
-        Op::EdgeEnd => !(word_at(text, pos) && word_before(text, pos)),
-        _ => false,
+        // Nothing begins at the end, but behind a word or in an empty line.
+        Spot::EdgeStart => !inside_word() && (!at_end || pos == 0 || word_before(text, pos)),
+        Spot::EdgeEnd => !inside_word(),
     }
 }
 

@@ -132,6 +132,20 @@ fn ranges(class: &str) -> Vec<(char, char)> {
     }
 }
 
+/// What must be so between two characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spot {
+    Start,
+    LineStart,
+    End,
+    LineEnd,
+    VeryEnd,
+    /// `\b` (true), `\B`.
+    Edge(bool),
+    EdgeStart,
+    EdgeEnd,
+}
+
 /// A piece of an expression.
 #[derive(Clone, Debug)]
 pub(super) enum Node {
@@ -148,15 +162,7 @@ pub(super) enum Node {
         max: usize,
         greedy: bool,
     },
-    Start,
-    LineStart,
-    End,
-    LineEnd,
-    VeryEnd,
-    /// `\b` (true), `\B`.
-    Edge(bool),
-    EdgeStart,
-    EdgeEnd,
+    At(Spot),
     Ahead {
         node: Box<Node>,
         negated: bool,
@@ -428,21 +434,21 @@ impl Parser<'_> {
             return Ok((Node::Empty, false));
         };
         Ok(match c {
-            EDGE_START => (Node::EdgeStart, false),
-            EDGE_END => (Node::EdgeEnd, false),
+            EDGE_START => (Node::At(Spot::EdgeStart), false),
+            EDGE_END => (Node::At(Spot::EdgeEnd), false),
             '^' => (
                 if flags.multiline {
-                    Node::LineStart
+                    Node::At(Spot::LineStart)
                 } else {
-                    Node::Start
+                    Node::At(Spot::Start)
                 },
                 false,
             ),
             '$' => (
                 if flags.multiline {
-                    Node::LineEnd
+                    Node::At(Spot::LineEnd)
                 } else {
-                    Node::End
+                    Node::At(Spot::End)
                 },
                 false,
             ),
@@ -589,10 +595,10 @@ impl Parser<'_> {
             return Err(self.wrong("a \"\\\" at the end"));
         };
         let zero_width = match c {
-            'A' => Some(Node::Start),
-            'Z' => Some(Node::VeryEnd),
-            'b' => Some(Node::Edge(true)),
-            'B' => Some(Node::Edge(false)),
+            'A' => Some(Node::At(Spot::Start)),
+            'Z' => Some(Node::At(Spot::VeryEnd)),
+            'b' => Some(Node::At(Spot::Edge(true))),
+            'B' => Some(Node::At(Spot::Edge(false))),
             _ => None,
         };
         if let Some(node) = zero_width {
@@ -797,16 +803,6 @@ fn width(node: &Node) -> Option<usize> {
             let first = width(yes)?;
             (width(no)? == first).then_some(first)
         }
-        Node::Empty
-        | Node::Start
-        | Node::LineStart
-        | Node::End
-        | Node::LineEnd
-        | Node::VeryEnd
-        | Node::Edge(_)
-        | Node::EdgeStart
-        | Node::EdgeEnd
-        | Node::Ahead { .. }
-        | Node::Behind { .. } => Some(0),
+        Node::Empty | Node::At(_) | Node::Ahead { .. } | Node::Behind { .. } => Some(0),
     }
 }

@@ -449,10 +449,10 @@ fn without_stars(mut text: String, bound_begin: bool, bound_end: bool) -> String
     }
     if !bound_end {
         let kept = text.trim_end_matches(')').len();
-        if let Some(before) = text.get(..kept).and_then(|t| t.strip_suffix("**")) {
-            if !before.ends_with('\\') {
-                text.replace_range(before.len()..kept, "");
-            }
+        if let Some(before) = text.get(..kept).and_then(|t| t.strip_suffix("**"))
+            && !before.ends_with('\\')
+        {
+            text.replace_range(before.len()..kept, "");
         }
     }
     text
