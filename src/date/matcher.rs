@@ -5,12 +5,16 @@
 //! costs less than starting a general engine. Going back is bounded by a number of steps.
 
 use super::needs::{self, Need, Starts};
-use super::syntax::{self, Class, Node, Spot};
+use super::syntax::{self, Class, Node, Parsed, Spot};
 
 /// No position.
 const NOWHERE: usize = usize::MAX;
-/// Steps for one search; a date takes about fifty, a line of text without one a few hundred. More is no match.
-const STEPS_MAX: u32 = 1_000_000;
+/// Steps for one search, and as many more for each byte. A date takes about fifty, a place where none begins one to five.
+/// With more it is no match.
+const STEPS: usize = 100_000;
+const STEPS_A_BYTE: usize = 20;
+/// Choices and settings that wait to be taken back. With more it is no match.
+const STACK_MAX: usize = 100_000;
 /// Longest program, operations.
 const OPS_MAX: usize = 20_000;
 /// Branches that one table tells apart.
@@ -75,6 +79,7 @@ pub(super) struct Matcher {
     slots: usize,
     anchored: bool,
     looks_behind: bool,
+    ascii_words: bool,
     /// What every match contains.
     pub(super) need: Need,
     starts: Box<[bool; 256]>,
@@ -111,7 +116,7 @@ pub(super) struct Search {
     stack: Vec<Frame>,
     /// How many bytes of the text, from its beginning, the search has looked at (one more than there are: at its end).
     pub(super) far: usize,
-    steps: u32,
+    steps: usize,
 }
 
 impl Search {
@@ -134,16 +139,18 @@ impl Search {
 }
 
 impl Matcher {
-    /// Compiles; `groups` without the whole match.
+    /// Compiles.
     ///
     /// # Errors
     /// The expression is too large.
-    pub(super) fn new(node: &Node, groups: usize) -> Result<Self, String> {
+    pub(super) fn new(parsed: &Parsed) -> Result<Self, String> {
+        let node = &parsed.node;
         let mut matcher = Matcher {
             ops: Vec::new(),
-            slots: groups * 2 + 2,
+            slots: parsed.groups * 2 + 2,
             anchored: anchored(node),
             looks_behind: false,
+            ascii_words: parsed.ascii_words,
             need: needs::of(node),
             starts: Box::new([false; 256]),
             starts_at_end: false,
@@ -433,7 +440,7 @@ impl Matcher {
     ) -> bool {
         let text = line.as_bytes().get(..to).unwrap_or_default();
         search.far = 0;
-        search.steps = STEPS_MAX;
+        search.steps = STEPS + STEPS_A_BYTE * text.len();
         if self.anchored {
             return from == 0 && starts.next(0) == Some(0) && self.try_at(text, 0, search);
         }
@@ -651,11 +658,14 @@ impl Matcher {
                     true
                 }
                 Op::At(spot) => {
-                    let fits = holds(*spot, text, pos);
+                    let fits = self.holds(*spot, text, pos);
                     pc += 1;
                     fits
                 }
             };
+            if search.stack.len() > STACK_MAX {
+                search.steps = 0;
+            }
             if forth && search.steps > 0 {
                 continue;
             }
@@ -707,6 +717,39 @@ impl Matcher {
                     }
                 }
             }
+        }
+    }
+
+    fn word_at(&self, text: &[u8], pos: usize) -> bool {
+        match text.get(pos) {
+            Some(byte) if byte.is_ascii() => byte.is_ascii_alphanumeric() || *byte == b'_',
+            Some(_) => !self.ascii_words && char_at(text, pos).is_some_and(syntax::is_word),
+            None => false,
+        }
+    }
+
+    fn word_before(&self, text: &[u8], pos: usize) -> bool {
+        backwards(text, pos, 1).is_some_and(|pos| self.word_at(text, pos))
+    }
+
+    fn holds(&self, spot: Spot, text: &[u8], pos: usize) -> bool {
+        let at_end = pos == text.len();
+        let inside_word = || self.word_at(text, pos) && self.word_before(text, pos);
+        match spot {
+            Spot::Start => pos == 0,
+            Spot::LineStart => pos == 0 || text.get(pos - 1) == Some(&b'\n'),
+            Spot::End => at_end || text.get(pos..) == Some(b"\n"),
+            Spot::LineEnd => at_end || text.get(pos) == Some(&b'\n'),
+            Spot::VeryEnd => at_end,
+            // Python sees no edge in an empty text, and no place that is none either.
+            Spot::Edge(yes) => {
+                !text.is_empty() && (self.word_before(text, pos) != self.word_at(text, pos)) == yes
+            }
+            // Nothing begins at the end, but behind a word or in an empty line.
+            Spot::EdgeStart => {
+                !inside_word() && (!at_end || pos == 0 || self.word_before(text, pos))
+            }
+            Spot::EdgeEnd => !inside_word(),
         }
     }
 }
@@ -768,37 +811,6 @@ fn backwards(text: &[u8], mut pos: usize, chars: usize) -> Option<usize> {
         }
     }
     Some(pos)
-}
-
-fn word_at(text: &[u8], pos: usize) -> bool {
-    match text.get(pos) {
-        Some(byte) if byte.is_ascii() => byte.is_ascii_alphanumeric() || *byte == b'_',
-        Some(_) => char_at(text, pos).is_some_and(syntax::is_word),
-        None => false,
-    }
-}
-
-fn word_before(text: &[u8], pos: usize) -> bool {
-    backwards(text, pos, 1).is_some_and(|pos| word_at(text, pos))
-}
-
-fn holds(spot: Spot, text: &[u8], pos: usize) -> bool {
-    let at_end = pos == text.len();
-    let inside_word = || word_at(text, pos) && word_before(text, pos);
-    match spot {
-        Spot::Start => pos == 0,
-        Spot::LineStart => pos == 0 || text.get(pos - 1) == Some(&b'\n'),
-        Spot::End => at_end || text.get(pos..) == Some(b"\n"),
-        Spot::LineEnd => at_end || text.get(pos) == Some(&b'\n'),
-        Spot::VeryEnd => at_end,
-        // Python sees no edge in an empty text, and no place that is none either.
-        Spot::Edge(yes) => {
-            !text.is_empty() && (word_before(text, pos) != word_at(text, pos)) == yes
-        }
-        // Nothing begins at the end, but behind a word or in an empty line.
-        Spot::EdgeStart => !inside_word() && (!at_end || pos == 0 || word_before(text, pos)),
-        Spot::EdgeEnd => !inside_word(),
-    }
 }
 
 /// Takes back all that was set since `mark`.

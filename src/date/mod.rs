@@ -843,4 +843,109 @@ mod tests {
             }
         );
     }
+
+    fn at(detector: &mut Detector, line: &str) -> f64 {
+        let find = detector.find(line, NOW);
+        let Find::At { time, .. } = find else {
+            panic!("{line}: {find:?}")
+        };
+        time
+    }
+
+    #[test]
+    fn a_date_without_year_is_of_this_year_or_the_last() {
+        // 28 May 2026
+        let mut detector = detector(&["^%b %d %H:%M:%S"]);
+        assert_eq!(at(&mut detector, "May 28 00:00:00 x"), 1_779_926_400.0);
+        assert_eq!(at(&mut detector, "May 29 00:00:00 x"), 1_780_012_800.0);
+        assert_eq!(at(&mut detector, "May 30 00:00:00 x"), 1_748_563_200.0);
+    }
+
+    #[test]
+    fn the_same_text_is_read_anew_when_the_year_has_changed() {
+        let mut detector = detector(&["^%b %d %H:%M:%S"]);
+        let line = "May 28 00:00:00 x";
+        for (now, time) in [
+            (NOW, 1_779_926_400.0),
+            (NOW + 1.0, 1_779_926_400.0),
+            (NOW + 31_536_000.0, 1_811_462_400.0),
+        ] {
+            assert_eq!(detector.find(line, now), Find::At { cut: 0..15, time });
+        }
+    }
+
+    #[test]
+    fn what_has_only_the_form_of_a_date_is_told_from_none() {
+        let mut detector = detector(&[]);
+        assert_eq!(
+            detector.find("2026-02-30 00:00:00 x", NOW),
+            Find::Impossible { cut: 0..19 }
+        );
+        assert_eq!(detector.find("2026-02-20 24:00:00 x", NOW), Find::None);
+        assert_eq!(detector.find("FOO Jan 23 21:59:59 x", NOW), Find::Stumble);
+        assert_eq!(detector.find("no date", NOW), Find::None);
+    }
+
+    #[test]
+    fn no_date_may_be_asked_for() {
+        assert_eq!(
+            detector(&["{NONE}"]).find("2026-02-20 21:00:00 x", NOW),
+            Find::NoDate
+        );
+    }
+
+    #[test]
+    fn a_group_says_what_is_cut_out() {
+        let line = "192.0.2.7 - - [23/Jan/2026:21:59:59 +0000] \"GET";
+        let cut = |pattern: &str| {
+            let find = detector(&[pattern]).find(line, NOW);
+            let Find::At { cut, .. } = find else {
+                panic!("{find:?}")
+            };
+            line[cut].to_owned()
+        };
+        assert_eq!(
+            cut(r"^[^\[]*(\[{DATE}\s*\])"),
+            "[23/Jan/2026:21:59:59 +0000]"
+        );
+    }
+
+    #[test]
+    fn messages_say_what_to_write() {
+        let wrong = |pattern: &str| {
+            Detector::new(&[pattern.to_owned()], None)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(wrong("100% %H").contains("a percent sign is written %%"));
+        assert!(wrong("(%H").contains("unclosed group"));
+        let zone = Detector::new(&[], Some("Europe/Paris"))
+            .unwrap_err()
+            .to_string();
+        assert!(zone.contains("UTC+0100"), "{zone}");
+    }
+
+    #[test]
+    fn a_pattern_that_goes_back_too_often_gives_up() {
+        let mut detector = detector(&["(?:a|aa)+b%H"]);
+        assert_eq!(detector.find(&"a".repeat(5000), NOW), Find::None);
+    }
+
+    #[test]
+    fn lines_of_any_bytes_do_no_harm() {
+        let mut detector = detector(&[]);
+        for line in [
+            "",
+            "\u{e4}",
+            "\0",
+            "[[[",
+            "\u{661}\u{662}:\u{663}\u{664}:\u{665}\u{666}",
+            "\u{f8f0}",
+            "::::",
+            "@",
+        ] {
+            detector.find(line, NOW);
+            detector.find(&line.repeat(1000), f64::NAN);
+        }
+    }
 }

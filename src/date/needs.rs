@@ -3,7 +3,7 @@
 //! A log without dates, or with its dates at another place in each line, makes every pattern look at the whole of every line.
 //! Times of day are rare and found fast, and tell where a match can begin.
 
-use super::syntax::{Class, Node};
+use super::syntax::{self, Class, Node};
 
 /// Digits in a row that are no time of day and no address.
 const LONG: usize = 8;
@@ -32,7 +32,9 @@ pub(super) struct Traits {
     clocks: Vec<usize>,
     long: bool,
     at: bool,
-    /// Nothing is known: not ASCII, or too many times of day.
+    /// Whether widths are no bytes here: not ASCII.
+    wide: bool,
+    /// Nothing is known: other scripts' digits, or too many times of day.
     open: bool,
 }
 
@@ -41,7 +43,12 @@ impl Traits {
     pub(super) fn see(&mut self, line: &str, ascii: bool) {
         let bytes = line.as_bytes();
         self.clocks.clear();
-        self.open = !ascii;
+        self.wide = !ascii;
+        // Digits of other scripts make times too.
+        self.open = !ascii
+            && line
+                .chars()
+                .any(|c| !c.is_ascii() && syntax::digit(c).is_some());
         if self.open {
             return;
         }
@@ -79,8 +86,11 @@ impl Traits {
     /// Where a match can begin.
     pub(super) fn starts(&self, need: Need) -> Starts<'_> {
         let everywhere = match need {
-            Need::Clock(width) if !self.open => return Starts::Near(&self.clocks, width),
-            Need::Nothing | Need::Clock(_) => true,
+            Need::Nothing => true,
+            Need::Clock(width) if !self.open && !self.wide => {
+                return Starts::Near(&self.clocks, width);
+            }
+            Need::Clock(_) => self.open || !self.clocks.is_empty(),
             Need::Long => self.open || self.long,
             Need::At => self.open || self.at,
         };

@@ -67,13 +67,29 @@ impl Class {
     }
 
     fn finished(mut self) -> Self {
-        self.ascii = (0u8..128)
-            .filter(|&byte| self.tell(char::from(byte)))
-            .fold(0, |set, byte| set | 1 << byte);
+        let up_to = |byte: u8| u128::MAX >> (127 - u32::from(byte.min(127)));
+        let mut ascii = 0u128;
+        for &(from, to) in &self.ranges {
+            if let Ok(from @ 0..=127) = u8::try_from(from) {
+                let below = if from == 0 { 0 } else { up_to(from - 1) };
+                ascii |= up_to(u8::try_from(to).unwrap_or(127)) & !below;
+            }
+        }
+        for &(kind, yes) in &self.kinds {
+            let members = (0u8..128).filter(|&byte| is(kind, char::from(byte)) == yes);
+            ascii = members.fold(ascii, |set, byte| set | 1 << byte);
+        }
+        if self.fold {
+            // A letter's two cases are 32 apart.
+            let upper = up_to(b'Z') & !up_to(b'A' - 1);
+            ascii |= ((ascii & upper) << 32) | ((ascii >> 32) & upper);
+        }
+        let letters_beyond = 1u128 << b'i' | 1 << b'k' | 1 << b's';
         self.wide = self.negated
             || !self.kinds.is_empty()
             || self.ranges.iter().any(|&(_, to)| !to.is_ascii())
-            || self.fold && b"iksIKS".iter().any(|&byte| self.has_ascii(byte));
+            || self.fold && ascii & letters_beyond != 0;
+        self.ascii = if self.negated { !ascii } else { ascii };
         self
     }
 }
@@ -193,6 +209,8 @@ pub(super) struct Parsed {
     pub(super) groups: usize,
     /// In the order of their numbers.
     pub(super) names: Vec<(String, usize)>,
+    /// Whether words are of ASCII (`(?a)`).
+    pub(super) ascii_words: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -238,6 +256,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, String> {
         node,
         groups: parser.groups,
         names,
+        ascii_words: flags.ascii,
     })
 }
 
