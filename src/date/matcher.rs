@@ -79,6 +79,8 @@ pub(super) struct Matcher {
     slots: usize,
     anchored: bool,
     looks_behind: bool,
+    /// Begins with [`Spot::EdgeStart`].
+    at_edge: bool,
     ascii_words: bool,
     /// What every match contains.
     pub(super) need: Need,
@@ -150,6 +152,7 @@ impl Matcher {
             slots: parsed.groups * 2 + 2,
             anchored: anchored(node),
             looks_behind: false,
+            at_edge: false,
             ascii_words: parsed.ascii_words,
             need: needs::of(node),
             starts: Box::new([false; 256]),
@@ -157,6 +160,7 @@ impl Matcher {
         };
         matcher.emit(node)?;
         matcher.push(Op::Match)?;
+        matcher.at_edge = matches!(matcher.ops.first(), Some(Op::At(Spot::EdgeStart)));
         let firsts = matcher.firsts(0);
         matcher.starts = Box::new(firsts.bytes);
         matcher.starts_at_end = firsts.end;
@@ -442,26 +446,34 @@ impl Matcher {
         search.far = 0;
         search.steps = STEPS + STEPS_A_BYTE * text.len();
         if self.anchored {
-            return from == 0 && starts.next(0) == Some(0) && self.try_at(text, 0, search);
+            let can = from == 0 && starts.next(0).is_some_and(|(first, _)| first == 0);
+            return can && self.try_at(text, 0, search);
         }
         let mut start = from;
-        while let Some(next) = starts.next(start) {
-            start = next;
-            let Some(&byte) = text.get(start) else {
-                // At the end of the text, once.
-                let at_end = from.max(text.len());
-                return self.starts_at_end
-                    && starts.next(at_end) == Some(at_end)
-                    && self.try_at(text, at_end, search);
-            };
-            let can = self.starts.get(usize::from(byte)).copied().unwrap_or(true);
-            // Between characters only.
-            if can && byte & 0xc0 != 0x80 && self.try_at(text, start, search) {
-                return true;
+        while let Some((first, last)) = starts.next(start) {
+            start = first;
+            while start <= last {
+                let Some(&byte) = text.get(start) else {
+                    // At the end of the text, once.
+                    return self.starts_at_end && self.try_at(text, from.max(text.len()), search);
+                };
+                if self.can_start(text, start, byte) && self.try_at(text, start, search) {
+                    return true;
+                }
+                start += 1;
             }
-            start += 1;
         }
         false
+    }
+
+    /// Whether a match may begin with this byte: between characters only, and where that is asked for not inside a word.
+    fn can_start(&self, text: &[u8], start: usize, byte: u8) -> bool {
+        let first = self.starts.get(usize::from(byte)).copied().unwrap_or(true);
+        let before = |at: usize| text.get(at).is_some_and(u8::is_ascii_alphanumeric);
+        let inside = self.at_edge
+            && byte.is_ascii_alphanumeric()
+            && start.checked_sub(1).is_some_and(before);
+        first && !inside && byte & 0xc0 != 0x80
     }
 
     fn try_at(&self, text: &[u8], start: usize, search: &mut Search) -> bool {

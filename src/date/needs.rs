@@ -112,19 +112,17 @@ pub(super) enum Starts<'l> {
 }
 
 impl Starts<'_> {
-    /// The next place from `start` on.
-    pub(super) fn next(&self, start: usize) -> Option<usize> {
+    /// The next places from `start` on: the first and the last of a row.
+    pub(super) fn next(&self, start: usize) -> Option<(usize, usize)> {
         match self {
-            Starts::Everywhere => Some(start),
+            Starts::Everywhere => Some((start, usize::MAX)),
             Starts::Nowhere => None,
-            Starts::Near(clocks, (min, max)) => clocks
-                .iter()
-                .filter_map(|clock| {
-                    let last = clock.checked_sub(*min)?;
-                    let first = clock.saturating_sub(*max);
-                    (start <= last).then_some(start.max(first))
-                })
-                .min(),
+            // In the order of the line, so the first that is not over is the next.
+            Starts::Near(clocks, (min, max)) => clocks.iter().find_map(|clock| {
+                let last = clock.checked_sub(*min)?;
+                let first = clock.saturating_sub(*max);
+                (start <= last).then_some((start.max(first), last))
+            }),
         }
     }
 }
@@ -319,9 +317,9 @@ mod tests {
     #[test]
     fn matches_begin_so_far_before_a_time() {
         let starts = Starts::Near(&[10, 40], (3, 5));
-        assert_eq!(starts.next(0), Some(5));
-        assert_eq!(starts.next(6), Some(6));
-        assert_eq!(starts.next(8), Some(35));
+        assert_eq!(starts.next(0), Some((5, 7)));
+        assert_eq!(starts.next(6), Some((6, 7)));
+        assert_eq!(starts.next(8), Some((35, 37)));
         assert_eq!(starts.next(38), None);
     }
 }
