@@ -123,8 +123,9 @@ class Made:
             v["S"] = r.choice([59, 60, 61, 62])
         if r.random() < 0.03:
             v["M"] = 60
+        # Before 1970 the C library knows no summer time of a zone by a rule; such dates are left out.
         if r.random() < 0.06:
-            v["Y"] = r.choice([1999, 2000, 2029, 2030, 1970, 2099, 9999, 0, 1, 2038])
+            v["Y"] = r.choice([1999, 2000, 2029, 2030, 1970, 2099, 9999, 0, 1971, 2038])
         return v
 
     def code(self, code, v):
