@@ -23,7 +23,7 @@ mod text; // text to entries with their lines
 mod value; // durations, statuses, expressions
 
 use problem::Problems;
-pub use problem::{Problem, Severity};
+pub use problem::{Place, Problem, Severity};
 
 /// The shipped file, as installed.
 pub const SHIPPED: &str = include_str!("../../conf/f2b-pipe.toml");

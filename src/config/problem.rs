@@ -29,6 +29,32 @@ pub struct Problem {
     pub cited: Option<String>,
 }
 
+impl Problem {
+    /// A mistake in one line; `key` may be empty.
+    pub(crate) fn at(severity: Severity, place: &Place, key: &str, text: String) -> Self {
+        Self {
+            severity,
+            file: place.file.to_path_buf(),
+            line: Some(place.line),
+            key: key.to_owned(),
+            text,
+            cited: None,
+        }
+    }
+
+    /// A mistake of a file as a whole.
+    pub(crate) fn of_file(severity: Severity, file: &std::path::Path, text: String) -> Self {
+        Self {
+            severity,
+            file: file.to_path_buf(),
+            line: None,
+            key: String::new(),
+            text,
+            cited: None,
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     /// `file:line: key: what is wrong; what to write`, and the cited lines under it, indented.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,12 +74,12 @@ impl fmt::Display for Problem {
 }
 
 /// Where something is written.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
     /// The file as it was named.
-    pub(super) file: std::sync::Arc<std::path::Path>,
+    pub file: std::sync::Arc<std::path::Path>,
     /// Counted from 1.
-    pub(super) line: usize,
+    pub line: usize,
 }
 
 impl fmt::Display for Place {
@@ -92,14 +118,7 @@ impl Problems {
 
     /// A file that could not be used at all.
     pub(super) fn file(&mut self, severity: Severity, file: &std::path::Path, text: String) {
-        self.0.push(Problem {
-            severity,
-            file: file.to_path_buf(),
-            line: None,
-            key: String::new(),
-            text,
-            cited: None,
-        });
+        self.0.push(Problem::of_file(severity, file, text));
     }
 
     /// File by file, line by line: mistakes of form are found before mistakes of meaning.
@@ -124,12 +143,8 @@ impl Problems {
 
     fn add(&mut self, severity: Severity, place: &Place, key: &str, wrong: Wrong) {
         self.0.push(Problem {
-            severity,
-            file: place.file.to_path_buf(),
-            line: Some(place.line),
-            key: key.to_owned(),
-            text: wrong.text,
             cited: wrong.cited,
+            ..Problem::at(severity, place, key, wrong.text)
         });
     }
 }
