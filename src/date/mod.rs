@@ -301,13 +301,15 @@ impl Detector {
         };
         let later = !self.places.is_empty();
         let key = template::key(pattern);
-        if key == "{DEFAULT}" || key == "{^LN-BEG}" {
+        // Beside other patterns {DEFAULT} adds nothing, and alone it leaves the list empty, which is the default list.
+        if key == "{DEFAULT}" {
+            return Ok(true);
+        }
+        if key == "{^LN-BEG}" {
             let defaults = defaults().map_err(wrong)?;
-            for template in defaults.twins.iter().chain(&defaults.plain) {
-                // {DEFAULT} beside other patterns adds nothing, and alone leaves the list empty, which is the default list.
-                if key == "{^LN-BEG}" && template.anchored {
-                    self.put(template, pattern, later)?;
-                }
+            let all = defaults.twins.iter().chain(&defaults.plain);
+            for template in all.filter(|template| template.anchored) {
+                self.put(template, pattern, later)?;
             }
             return Ok(true);
         }

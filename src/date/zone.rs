@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, Local, Offset, TimeZone};
 
+use super::syntax;
+
 /// A zone that cannot be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unknown {
@@ -69,32 +71,11 @@ pub(super) fn offset(zone: &str) -> Result<i64, Unknown> {
         Some(("-", digits)) => (-1, digits),
         Some(_) => return Err(Unknown::Form),
     };
-    let mut minutes = 0;
-    if !offset.is_empty() {
-        let read: Vec<_> = digits
-            .chars()
-            .filter(|&c| c != ':')
-            .map(super::syntax::digit)
-            .collect();
-        let colon = digits
-            .char_indices()
-            .filter(|&(_, c)| c == ':')
-            .collect::<Vec<_>>();
-        let colon_fits = match colon.as_slice() {
-            [] => true,
-            [(_, _)] => digits.chars().nth(2) == Some(':') && read.len() == 4,
-            _ => false,
-        };
-        let (hours, rest) = match *read.as_slice() {
-            [Some(h1), Some(h2)] => (h1 * 10 + h2, 0),
-            [Some(h1), Some(h2), Some(m1), Some(m2)] => (h1 * 10 + h2, m1 * 10 + m2),
-            _ => return Err(Unknown::Form),
-        };
-        if !colon_fits || !digits.starts_with(['0', '1']) {
-            return Err(Unknown::Form);
-        }
-        minutes = sign * (i64::from(hours) * 60 + i64::from(rest));
-    }
+    let minutes = if offset.is_empty() {
+        0
+    } else {
+        sign * minutes_of(digits).ok_or(Unknown::Form)?
+    };
     if name.is_empty() {
         return Ok(minutes * 60);
     }
@@ -103,6 +84,26 @@ pub(super) fn offset(zone: &str) -> Result<i64, Unknown> {
         .find(|(_, names)| names.contains(&name))
         .ok_or(Unknown::Name)?;
     Ok((i64::from(named.0) + minutes) * 60)
+}
+
+/// `01`, `0530`, `05:30`: minutes; nineteen hours are the most.
+fn minutes_of(digits: &str) -> Option<i64> {
+    let two = |text: &mut std::str::Chars| {
+        let tens = syntax::digit(text.next()?)?;
+        Some(i64::from(tens * 10 + syntax::digit(text.next()?)?))
+    };
+    let mut rest = digits.starts_with(['0', '1']).then(|| digits.chars())?;
+    let hours = two(&mut rest)?;
+    if rest.as_str().is_empty() {
+        return Some(hours * 60);
+    }
+    let mut rest = rest
+        .as_str()
+        .strip_prefix(':')
+        .unwrap_or(rest.as_str())
+        .chars();
+    let minutes = two(&mut rest)?;
+    rest.as_str().is_empty().then_some(hours * 60 + minutes)
 }
 
 /// Seconds for which local time has no step: shifts and midnights of all zones fall on quarters of an hour.
