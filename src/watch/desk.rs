@@ -289,9 +289,11 @@ impl Desk {
                 }
                 return banned;
             }
-            What::Prolong { standing, .. } => {
+            What::Prolong { standing, count } => {
                 let until = standing.end();
-                self.put(jail, &decision.key, until, "", now, true);
+                let last = failure.and_then(|failure| failure.matches.last());
+                let reason = reason(jail, *count, last.map_or("", String::as_str));
+                self.put(jail, &decision.key, until, &reason, now, true);
                 if let (Some(actions), Some(ticket)) =
                     (&jail.actions, jail.held.get_mut(&decision.key))
                 {
@@ -332,20 +334,9 @@ impl Desk {
             );
             return false;
         }
-        let reason = if ban.restored {
-            "restored".to_owned()
-        } else {
-            let last = ban
-                .lines
-                .last()
-                .map(|line| line.as_bytes())
-                .unwrap_or_default();
-            let last = Escaped {
-                bytes: last,
-                max: EVIDENCE_BYTES,
-            };
-            let findtime = Duration::try_from_secs_f64(jail.findtime()).unwrap_or_default();
-            format!("{} failures in {findtime:?}, last: {last}", ban.count)
+        let reason = match ban.lines.last() {
+            Some(last) => reason(jail, ban.count, last),
+            None => "restored".to_owned(),
         };
         if !self.put(jail, key, ban.until(), &reason, now, false) {
             return false;
@@ -468,6 +459,16 @@ impl Desk {
             log::debug!("{left} orders of actions are left");
         }
     }
+}
+
+/// `3 failures in 600s, last: ...`, as `ipset -L` shows it.
+fn reason(jail: &Jail, count: u32, last: &str) -> String {
+    let last = Escaped {
+        bytes: last.as_bytes(),
+        max: EVIDENCE_BYTES,
+    };
+    let findtime = Duration::try_from_secs_f64(jail.findtime()).unwrap_or_default();
+    format!("{count} failures in {findtime:?}, last: {last}")
 }
 
 /// Whom a failure is counted for: an IPv6 address by the jail's prefix.
