@@ -308,13 +308,10 @@ mod tables {
         let Ok(hir) = regex_syntax::parse(class) else {
             return Vec::new(); // the classes are those above, and a test asks them
         };
-        match hir.kind() {
-            HirKind::Class(regex_syntax::hir::Class::Unicode(class)) => class
-                .ranges()
-                .iter()
-                .map(|r| (r.start(), r.end()))
-                .collect(),
-            _ => Vec::new(),
-        }
+        let HirKind::Class(regex_syntax::hir::Class::Unicode(class)) = hir.kind() else {
+            return Vec::new();
+        };
+        let ranges = class.ranges().iter();
+        ranges.map(|r| (r.start(), r.end())).collect()
     }
 }
