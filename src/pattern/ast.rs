@@ -120,10 +120,14 @@ impl Set {
                     }
                 }
                 Item::Class(class) => {
-                    for c in '\0'..='\x7f' {
-                        if class.has(c) {
-                            set.ascii |= 1 << u32::from(c);
-                        }
+                    // The four separators are white space in Unicode's words only.
+                    let has = |c: char| match (class, c) {
+                        (Class::Space, '\x1c'..='\x1f') if ascii => false,
+                        (Class::NotSpace, '\x1c'..='\x1f') if ascii => true,
+                        (_, c) => class.has(c),
+                    };
+                    for c in ('\0'..='\x7f').filter(|&c| has(c)) {
+                        set.ascii |= 1 << u32::from(c);
                     }
                     if !ascii {
                         set.classes |= class as u8;

@@ -680,8 +680,16 @@ impl Parser<'_> {
         let mut on = true;
         let mut any = false;
         let (mut ascii, mut unicode) = (false, false);
+        let mut switched_on = String::new();
         loop {
             let c = self.next();
+            if let Some(letter) = c {
+                if on {
+                    switched_on.push(letter);
+                } else if switched_on.contains(letter) {
+                    return Err(PatternError::new(start, Mistake::UnknownExtension));
+                }
+            }
             match c {
                 Some('i') => flags.fold = on,
                 Some('m') => flags.multiline = on,
