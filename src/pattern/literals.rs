@@ -84,6 +84,9 @@ fn of_concat(nodes: &[Node], case: Case) -> Option<Vec<Vec<u8>>> {
 /// Adds a character, or a letter in either case. Places between characters do not end a run.
 fn letter(node: &Node, case: Case, run: &mut Vec<u8>) -> bool {
     match &node.kind {
+        // A newline is put behind the part of a line that a prefregex cuts out. Without it, what a pattern requires of that
+        // part it requires of the line.
+        Kind::Char('\n') => false,
         Kind::Char(c) => {
             let mut buffer = [0; 4];
             let c = match case {
@@ -101,7 +104,8 @@ fn letter(node: &Node, case: Case, run: &mut Vec<u8>) -> bool {
             _ => false,
         },
         Kind::Empty | Kind::At(_) | Kind::Look { .. } => true,
-        _ => false,
+        Kind::Concat(_) | Kind::Either(_) | Kind::Repeat { .. } => false,
+        Kind::Group(..) | Kind::Atomic(_) | Kind::Back { .. } | Kind::If { .. } => false,
     }
 }
 

@@ -642,7 +642,14 @@ impl<'a> Search<'a> {
     }
 
     fn set_slot(&mut self, slot: u32, pos: usize) -> usize {
-        self.content = None;
+        if self
+            .program
+            .referenced
+            .iter()
+            .any(|&(group, _)| group == slot / 2)
+        {
+            self.content = None;
+        }
         match self.scratch.slots.get_mut(slot as usize) {
             Some(value) => std::mem::replace(value, pos),
             None => UNSET,

@@ -180,9 +180,9 @@ impl Pattern {
     /// # Errors
     /// `Mistake::NoId`: fail2ban does not load such a failregex.
     pub fn identifies(&self, prefix: Option<&Pattern>) -> Result<(), PatternError> {
-        let id = |name: &Box<str>| matches!(&**name, "fid" | "ip4" | "ip6" | "dns" | "mlfid");
+        let id = |name: &str| matches!(name, "fid" | "ip4" | "ip6" | "dns" | "mlfid");
         let prefix = prefix.map_or(&[][..], Pattern::groups);
-        if self.names.iter().chain(prefix).any(id) {
+        if self.names.iter().chain(prefix).any(|name| id(name)) {
             return Ok(());
         }
         Err(PatternError::new(0, Mistake::NoId))
@@ -304,7 +304,8 @@ impl Patterns {
         &self.patterns
     }
 
-    /// Those that a text may match, by their places in order: never leaves out one that does.
+    /// Those that a text may match, by their places in order: never leaves out one that does. Nor one that matches a part
+    /// of the text with a newline behind it: so a whole line can be asked before its prefregex is tried.
     pub fn candidates(&self, text: &str, out: &mut Vec<usize>) {
         out.clear();
         let Some(literals) = self.literals() else {
