@@ -32,7 +32,13 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> Done {
     let processes = processes::all();
     let piped = web(args, config, &mut report);
     kernel::look(config, &processes, &mut report);
-    host::look(&processes, piped, &args.place.runtime_dir, &mut report);
+    host::look(
+        config,
+        &processes,
+        piped,
+        &args.place.runtime_dir,
+        &mut report,
+    );
 
     if args.json {
         let shown = Shown {

@@ -66,9 +66,16 @@ pub(super) fn options() -> impl Iterator<Item = &'static str> {
 
 /// Reads folders.
 pub(super) struct Reader {
+<<<<<<< HEAD
     pub(super) library: Library,
     /// What is wrong with jails that run.
     pub(super) problems: Vec<Problem>,
+=======
+    library: Library,
+    problems: Vec<Problem>,
+    /// In place of every jail's `backend`.
+    backend: Option<&'static str>,
+>>>>>>> h-e2e
 }
 
 impl Reader {
@@ -76,7 +83,17 @@ impl Reader {
         Self {
             library: Library::new(folders),
             problems: Vec::new(),
+            backend: None,
         }
+    }
+
+    /// See [`super::in_journal`].
+    pub(super) fn in_journal(mut self, name: &str) -> Option<Jail> {
+        self.backend = Some("systemd");
+        let config = self.jails()?;
+        let (_, place) = config.order.iter().find(|(section, _)| section == name)?;
+        self.jail(&config, name, place, true, &mut keys::Used::default())
+            .ok()?
     }
 
     /// See [`Folder::read`].
@@ -164,9 +181,12 @@ impl Reader {
         }
 
         // First what the filter needs, then, with the filter's own values at hand as `known/x`, all of it.
-        let backend = section
-            .text("backend")?
-            .unwrap_or_else(|| "auto".to_owned());
+        let backend = match self.backend {
+            Some(backend) => backend.to_owned(),
+            None => section
+                .text("backend")?
+                .unwrap_or_else(|| "auto".to_owned()),
+        };
         let filter = section.text("filter")?.unwrap_or_default();
         let first = Vars::from([
             ("enabled".to_owned(), Some("True".to_owned())),
@@ -258,6 +278,9 @@ impl Reader {
                 Kind::Whole => self.whole(section, name, &value)?.to_string(),
             };
             options.insert((*name).to_owned(), Some(value));
+        }
+        if let Some(backend) = self.backend {
+            options.insert("backend".to_owned(), Some(backend.to_owned()));
         }
         for (name, value) in [
             ("enabled", "False"),

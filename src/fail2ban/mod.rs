@@ -219,5 +219,12 @@ pub fn read_filter(folders: &[&Path], spec: &str, backend: &str) -> Result<Filte
     jail::Reader::new(folders).filter(spec, backend)
 }
 
+/// The jail `name` of the folder `dir` as it is when it reads the journal, whatever its `backend` says: the lines of the
+/// journal begin otherwise than those of files. `None`: it cannot.
+#[must_use]
+pub fn in_journal(dir: &Path, name: &str) -> Option<Jail> {
+    jail::Reader::new(&[dir]).in_journal(name)
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -11,20 +10,26 @@ use nix::unistd::{AccessFlags, access};
 
 use super::processes::{self, Process};
 use super::report::{Area, Report};
+use crate::config::Config;
+use crate::watch;
 
 const AREA: Area = Area::Host;
 
-/// Where fail2ban-server answers.
-const FAIL2BAN_SOCKET: &str = "/run/fail2ban/fail2ban.sock";
 /// Smaller pipes are full after a handful of long lines (measured: 64 KiB after 8 requests with a long User-Agent).
 const PIPE_WANTED_BYTES: u64 = 1 << 20;
 /// A clock before this stands at its factory setting; this program did not exist then.
 const FIRST_YEAR: i32 = 2024;
 
 /// All of it.
-pub(super) fn look(processes: &[Process], piped: bool, runtime_dir: &Path, report: &mut Report) {
+pub(super) fn look(
+    config: &Config,
+    processes: &[Process],
+    piped: bool,
+    runtime_dir: &Path,
+    report: &mut Report,
+) {
     running(processes, piped, report);
-    fail2ban(processes, report);
+    fail2ban(config, report);
     clock(report);
     runtime(runtime_dir, report);
     syslog(report);
@@ -66,13 +71,18 @@ fn running(processes: &[Process], piped: bool, report: &mut Report) {
     }
 }
 
-fn fail2ban(processes: &[Process], report: &mut Report) {
-    let answers = UnixStream::connect(FAIL2BAN_SOCKET).is_ok();
-    if answers
-        || processes
-            .iter()
-            .any(|process| process.name.starts_with("fail2ban-serv"))
-    {
+fn fail2ban(config: &Config, report: &mut Report) {
+    if !watch::fail2ban_runs() {
+        return;
+    }
+    if config.fail2ban.is_some() {
+        report.warn(
+            AREA,
+            "fail2ban-server",
+            "runs beside this, so the jails of its folder stand back here until it has ended",
+            "systemctl disable --now fail2ban",
+        );
+    } else {
         report.warn(
             AREA,
             "fail2ban-server",
