@@ -15,7 +15,7 @@ use crate::bans::{Increment, IncrementOptions, Terms};
 use crate::count::keyed;
 use crate::decide::BanFor;
 use crate::fail2ban::{
-    Action, BanTime, Block, FilterRules, Folder, IgnoreCache, LogPath, UseDns, read_filter,
+    Action, BanTime, Block, Broken, FilterRules, Folder, IgnoreCache, LogPath, UseDns, read_filter,
 };
 use crate::failregex::{MAXLINES_MAX, Rules};
 use crate::source::journal;
@@ -79,6 +79,8 @@ pub struct Raw {
     pub origin: Origin,
     /// The filter without its options; `None`: expressions only.
     pub filter: Option<String>,
+    /// What it was given: `mode=aggressive`.
+    pub options: BTreeMap<String, String>,
     /// The expressions.
     pub rules: Rules,
     /// Where lines come from.
@@ -333,6 +335,7 @@ impl Check<'_> {
         jail.raw = Some(Box::new(Raw {
             origin: Origin::Own,
             filter: keys.filter.map(|(spec, _)| found.filter.unwrap_or(spec)),
+            options: found.options,
             rules,
             backend: if journal {
                 Backend::Journal
@@ -401,8 +404,8 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
     problems.0.extend(folder.problems);
     config.fail2ban_files = folder.files;
     for broken in folder.broken {
-        config.broken.push(broken.jail);
-        problems.0.push(broken.problem);
+        problems.0.push(broken.problem.clone());
+        config.broken.push(broken);
     }
     for found in folder.jails {
         let say = |severity, text: String| Problem {
@@ -427,28 +430,30 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
             problems.0.push(say(Severity::Warning, text));
             config.jails.remove(at);
         }
-        match imported(&found, &config.manual, &config.firewall) {
-            Ok((jail, _))
-                if config
-                    .jails
-                    .iter()
-                    .chain([&config.manual])
-                    .any(|other| jail.shares_sets(other)) =>
-            {
-                config.broken.push(found.name.clone());
-                let text =
-                    "its sets would have the names of those of another jail; rename it".to_owned();
-                problems.0.push(say(Severity::Error, text));
-            }
+        let others = || config.jails.iter().chain([&config.manual]);
+        let made =
+            imported(&found, &config.manual, &config.firewall).and_then(|made| {
+                match others().any(|other| made.0.shares_sets(other)) {
+                    true => Err(
+                        "its sets would have the names of those of another jail; rename it"
+                            .to_owned(),
+                    ),
+                    false => Ok(made),
+                }
+            });
+        match made {
             Ok((jail, notes)) => {
-                problems
-                    .0
-                    .extend(notes.into_iter().map(|text| say(Severity::Warning, text)));
+                let notes = notes.into_iter().map(|text| say(Severity::Warning, text));
+                problems.0.extend(notes);
                 config.jails.push(jail);
             }
             Err(text) => {
-                config.broken.push(found.name.clone());
-                problems.0.push(say(Severity::Error, text));
+                let problem = say(Severity::Error, text);
+                problems.0.push(problem.clone());
+                config.broken.push(Broken {
+                    jail: found.name.clone(),
+                    problem,
+                });
             }
         }
     }
@@ -532,6 +537,7 @@ fn imported(
     let raw = Raw {
         origin: Origin::Fail2ban,
         filter: found.rules.filter.clone(),
+        options: found.rules.options.clone(),
         rules: Rules::of(&found.rules, found.logtimezone.clone()),
         backend: match &found.backend {
             backend if backend.is_journal() => Backend::Journal,
