@@ -130,28 +130,37 @@ fn stock_jails_are_listed_as_fail2ban_would_run_them() {
             .iter()
             .filter(|jail| jail["origin"] == "fail2ban");
         assert_eq!(imported.count(), theirs.len());
+        assert!(
+            finding(&ours, &["asterisk", "of tcp, udp"]),
+            "an action for each protocol"
+        );
         for pair in theirs {
             let (name, theirs) = (pair[0].as_str().unwrap(), &pair[1]);
             let ours = jail(&ours, name);
             let paths: Vec<&Value> = list(theirs, "logpath").iter().map(|log| &log[0]).collect();
-            // Ports are known to fail2ban as a word of its actions only.
-            let told = list(theirs, "actions").iter();
-            let port = told
-                .filter_map(|action| action["told"]["port"].as_str())
-                .next();
-            let port = port.map(|port| port.split([',', ' ']).filter(|word| !word.is_empty()));
+            // Ports are known to fail2ban as words of its actions only: all of those that close any.
+            let mut port: Vec<&str> = Vec::new();
+            for action in list(theirs, "actions") {
+                for word in action["told"]["port"]
+                    .as_str()
+                    .unwrap_or("")
+                    .split([',', ' '])
+                {
+                    if !word.is_empty() && !port.contains(&word) {
+                        port.push(word);
+                    }
+                }
+            }
+            assert!(!port.is_empty(), "{name}");
             let wanted = [
                 ("failregex", json!(list(theirs, "failregex").len())),
                 ("logpath", json!(paths)),
                 ("maxretry", theirs["maxretry"].clone()),
                 ("findtime", theirs["findtime"].clone()),
                 ("bantime", theirs["bantime"].clone()),
-                ("port", port.map_or(Value::Null, |port| port.collect())),
+                ("port", json!(port)),
             ];
             for (key, wanted) in wanted {
-                if wanted.is_null() {
-                    continue;
-                }
                 assert!(
                     same(&ours[key], &wanted),
                     "{name}: {key}: ours {}, theirs {wanted}",

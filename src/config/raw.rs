@@ -474,11 +474,13 @@ fn imported(
             Err(wrong) => notes.push(format!("ignoreip: {}", wrong.text)),
         }
     }
-    let block = found
+    let blocks: Vec<&Block> = found
         .actions
         .iter()
-        .find_map(|action| action.block.as_ref());
-    let (ports, protocols, blocktype) = match block {
+        .filter_map(|action| action.block.as_ref())
+        .collect();
+    let block = together(&blocks);
+    let (ports, protocols, blocktype) = match &block {
         Some(block) => {
             let ports = block_ports(block).map_err(|text| format!("port: {text}"))?;
             let words: Vec<&str> = block.protocols.iter().map(String::as_str).collect();
@@ -561,7 +563,17 @@ fn imported(
             },
             increment,
         },
-        ports: found.ports.clone(),
+        // What its actions are told counts, where that is not the jail's `port`.
+        ports: match block.as_ref().and_then(|block| block.ports.clone()) {
+            Some(ports)
+                if blocks
+                    .iter()
+                    .all(|b| b.ports.as_ref() != Some(&found.ports)) =>
+            {
+                ports
+            }
+            _ => found.ports.clone(),
+        },
         ignorecommand: found.ignorecommand.clone(),
         ignorecache: found.ignorecache.clone(),
         actions: found
@@ -612,6 +624,37 @@ fn journal_place(options: &BTreeMap<String, String>) -> journal::Place {
         of_users: options
             .get("journalflags")
             .is_some_and(|flags| flags.parse::<u32>().is_ok_and(|flags| flags & 4 == 0)),
+    }
+}
+
+/// One block that holds what several hold: jails that close some ports of TCP and others of UDP have an action for each,
+/// and a jail's sets have one list of ports and protocols.
+fn together(blocks: &[&Block]) -> Option<Block> {
+    let (first, rest) = blocks.split_first()?;
+    let mut all = Block::clone(first);
+    for block in rest {
+        all.ports = match (all.ports, &block.ports) {
+            (Some(mut ports), Some(more)) => {
+                add(&mut ports, more);
+                Some(ports)
+            }
+            _ => None,
+        };
+        add(&mut all.protocols, &block.protocols);
+        if all.chain == "INPUT" {
+            all.chain.clone_from(&block.chain);
+        }
+        all.reject &= block.reject;
+    }
+    Some(all)
+}
+
+/// Those of `more` that are not there.
+fn add(words: &mut Vec<String>, more: &[String]) {
+    for word in more {
+        if !words.contains(word) {
+            words.push(word.clone());
+        }
     }
 }
 
