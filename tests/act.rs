@@ -807,7 +807,7 @@ impl Commands {
     fn new() -> Self {
         own_network();
         let (paths, dir) = runtime();
-        let text = "[jail.web]\nstatus = [404]\nport = ['http']\nmaxretry = 3\n\
+        let text = "[fail2ban]\nconfig = ''\n[jail.web]\nstatus = [404]\nport = ['http']\nmaxretry = 3\n\
                     [jail.rude]\nstatus = [404]\nblocktype = 'reject'\n";
         std::fs::write(dir.join("f2b-pipe.toml"), text).unwrap();
         Self { dir, paths }

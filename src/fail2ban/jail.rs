@@ -66,16 +66,11 @@ pub(super) fn options() -> impl Iterator<Item = &'static str> {
 
 /// Reads folders.
 pub(super) struct Reader {
-<<<<<<< HEAD
     pub(super) library: Library,
     /// What is wrong with jails that run.
     pub(super) problems: Vec<Problem>,
-=======
-    library: Library,
-    problems: Vec<Problem>,
     /// In place of every jail's `backend`.
     backend: Option<&'static str>,
->>>>>>> h-e2e
 }
 
 impl Reader {
