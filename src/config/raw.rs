@@ -18,7 +18,7 @@ use crate::fail2ban::{
     Action, BanTime, Block, Broken, FilterRules, Folder, IgnoreCache, LogPath, UseDns, in_journal,
     read_filter,
 };
-use crate::failregex::{MAXLINES_MAX, Rules};
+use crate::failregex::{MAXLINES_MAX, Matcher, Rules};
 use crate::source::journal;
 
 /// Keys of a jail that judges by expressions, beside those that every jail has.
@@ -126,7 +126,7 @@ pub(super) struct Keys {
     logencoding: Option<String>,
     journalmatch: Vec<Vec<String>>,
     maxmatches: Option<u32>,
-    pub(super) window: Option<bool>,
+    pub(super) window: Option<(bool, Place)>,
     increment: bool,
     factor: Option<String>,
     formula: Option<String>,
@@ -260,9 +260,9 @@ impl Check<'_> {
                     .error(place, &format!("{section}.{key}"), text);
                 return false;
             }
-            if keys.window == Some(false) {
+            if let Some((false, place)) = &keys.window {
                 let text = "\"fail2ban\" is for jails with `filter` or `failregex`; here an exact sliding window counts; leave the key out".to_owned();
-                self.problems.warn(at, &format!("{section}.count"), text);
+                self.problems.warn(place, &format!("{section}.count"), text);
             }
             return true;
         }
@@ -321,6 +321,10 @@ impl Check<'_> {
             self.problems.error(at, section, text);
             return false;
         }
+        if !counts_bans && let Err(refused) = Matcher::new(&rules) {
+            self.problems.error(at, section, refused.to_string());
+            return false;
+        }
         let options = IncrementOptions {
             factor: keys.factor.as_deref(),
             formula: keys.formula.as_deref(),
@@ -336,7 +340,7 @@ impl Check<'_> {
                 return false;
             }
         };
-        let way = if keys.window.unwrap_or(true) {
+        let way = if keys.window.is_none_or(|(window, _)| window) {
             keyed::Way::Window
         } else {
             keyed::Way::Estimate

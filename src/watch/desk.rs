@@ -88,10 +88,11 @@ impl Desk {
 
     /// Takes over what was remembered, starts the actions of jails, and counts bans from now on.
     pub(super) fn remember(&mut self, jails: &mut [Jail], past: Option<(Ledger, Past)>, now: f64) {
-        if self.config.firewall.backend != Backend::DryRun && counted(jails).next().is_some() {
-            if let Err(error) = self.exchange.open() {
-                log::error!("bans by other processes do not count for recidive: {error}");
-            }
+        if self.config.firewall.backend != Backend::DryRun
+            && counted(jails).next().is_some()
+            && let Err(error) = self.exchange.open()
+        {
+            log::error!("bans by other processes do not count for recidive: {error}");
         }
         for jail in jails.iter_mut() {
             self.start_actions(jail);
@@ -449,13 +450,9 @@ impl Desk {
         };
         let ban_for = match until {
             None => BanFor::Forever,
-            Some(until) => match Duration::try_from_secs_f64(until - now)
+            Some(until) => Duration::try_from_secs_f64(until - now)
                 .ok()
-                .and_then(BanFor::timed)
-            {
-                Some(ban_for) => ban_for,
-                None => return None,
-            },
+                .and_then(BanFor::timed)?,
         };
         let ban = ActBan {
             jail: jail.id,
