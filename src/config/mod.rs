@@ -672,6 +672,12 @@ impl RuntimePaths {
         self.stem.with_extension("off")
     }
 
+    /// The socket of the process that counts bans.
+    #[must_use]
+    pub fn bans(&self) -> PathBuf {
+        self.stem.with_extension("bans")
+    }
+
     /// What the `run` with this process id has counted, as JSON, every few seconds.
     #[must_use]
     pub fn state(&self, pid: u32) -> PathBuf {

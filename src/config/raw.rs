@@ -15,7 +15,8 @@ use crate::bans::{Increment, IncrementOptions, Terms};
 use crate::count::keyed;
 use crate::decide::BanFor;
 use crate::fail2ban::{
-    Action, BanTime, Block, Broken, FilterRules, Folder, IgnoreCache, LogPath, UseDns, read_filter,
+    Action, BanTime, Block, Broken, FilterRules, Folder, IgnoreCache, LogPath, UseDns, in_journal,
+    read_filter,
 };
 use crate::failregex::{MAXLINES_MAX, Rules};
 use crate::source::journal;
@@ -85,7 +86,7 @@ pub struct Raw {
     pub rules: Rules,
     /// Where lines come from.
     pub backend: Backend,
-    /// `logpath`.
+    /// `logpath`, of which a jail of the journal reads nothing.
     pub logs: Vec<LogPath>,
     /// `logencoding`.
     pub encoding: String,
@@ -279,15 +280,26 @@ impl Check<'_> {
             .as_ref()
             .is_some_and(|(name, _)| name == RECIDIVE)
             && keys.logpath.is_empty();
+        let mut journal = keys.logpath.iter().any(|path| path == "journal");
         if let (Some((spec, place)), false) = (&keys.filter, counts_bans) {
-            let backend = if keys.logpath.iter().any(|path| path == "journal") {
-                "systemd"
-            } else {
-                "auto"
-            };
+            let backend = if journal { "systemd" } else { "auto" };
             let folders: Vec<&Path> = self.folders.iter().map(PathBuf::as_path).collect();
             match read_filter(&folders, spec, backend) {
-                Ok(rules) => found = rules,
+                Ok(rules) => {
+                    found = rules;
+                    let asks = !(keys.journalmatch.is_empty() && found.journalmatch.is_empty());
+                    let logs: Vec<LogPath> =
+                        keys.logpath.iter().map(|path| log_path(path)).collect();
+                    if !journal
+                        && asks
+                        && only_in_journal(&logs)
+                        && let Ok(rules) = read_filter(&folders, spec, "systemd")
+                    {
+                        (found, journal) = (rules, true);
+                        let path = format!("{section}.logpath");
+                        self.problems.warn(at, &path, turned(&logs));
+                    }
+                }
                 Err(problem) => {
                     self.problems
                         .error(place, &format!("{section}.filter"), problem.text);
@@ -304,7 +316,6 @@ impl Check<'_> {
             usedns: keys.usedns.unwrap_or(found.usedns),
             logtimezone: keys.logtimezone,
         };
-        let journal = keys.logpath.iter().any(|path| path == "journal");
         if keys.logpath.is_empty() && !counts_bans {
             let text = "its lines come from nowhere; write logpath = [\"/var/log/auth.log\"], or logpath = \"journal\"".to_owned();
             self.problems.error(at, section, text);
@@ -342,12 +353,7 @@ impl Check<'_> {
             } else {
                 Backend::Auto
             },
-            logs: keys
-                .logpath
-                .iter()
-                .filter(|path| *path != "journal")
-                .map(|path| log_path(path))
-                .collect(),
+            logs: keys.logpath.iter().map(|path| log_path(path)).collect(),
             encoding: keys.logencoding.unwrap_or_else(|| "auto".to_owned()),
             journalmatch: or(keys.journalmatch, found.journalmatch),
             journal: journal::Place::default(),
@@ -397,6 +403,20 @@ fn log_path(text: &str) -> LogPath {
     }
 }
 
+/// Is there no such log, but a journal? Then a jail that may choose reads that.
+fn only_in_journal(logs: &[LogPath]) -> bool {
+    let there = |log: &LogPath| glob::glob(&log.glob).is_ok_and(|mut found| found.next().is_some());
+    !logs.iter().any(there) && journal::available()
+}
+
+fn turned(logs: &[LogPath]) -> String {
+    let globs: Vec<&str> = logs.iter().map(|log| log.glob.as_str()).collect();
+    format!(
+        "there is no {}, so its lines are read from the journal",
+        globs.join(" and no ")
+    )
+}
+
 /// Adds the jails that are enabled in the fail2ban folder `dir` to `config`. One whose name a jail in a file of the
 /// administrator has is left out, and takes the place of a shipped one.
 pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
@@ -407,12 +427,13 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
         problems.0.push(broken.problem.clone());
         config.broken.push(broken);
     }
-    for found in folder.jails {
+    for mut found in folder.jails {
+        let (name, written) = (found.name.clone(), found.written.clone());
         let say = |severity, text: String| Problem {
             severity,
-            file: found.written.file.to_path_buf(),
-            line: Some(found.written.line),
-            key: found.name.clone(),
+            file: written.file.to_path_buf(),
+            line: Some(written.line),
+            key: name.clone(),
             text,
             cited: None,
         };
@@ -429,6 +450,21 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
             let text = "it takes the place of the shipped jail of this name".to_owned();
             problems.0.push(say(Severity::Warning, text));
             config.jails.remove(at);
+        }
+        if found.backend.name == "auto"
+            && !found.rules.journalmatch.is_empty()
+            && found.rules.filter.as_deref() != Some(RECIDIVE)
+            && only_in_journal(&found.logpath)
+            && let Some(other) = in_journal(dir, &name)
+        {
+            problems
+                .0
+                .push(say(Severity::Warning, turned(&found.logpath)));
+            // As configured, for people: a jail of the journal reads no files.
+            found = crate::fail2ban::Jail {
+                logpath: found.logpath,
+                ..other
+            };
         }
         let others = || config.jails.iter().chain([&config.manual]);
         let made =

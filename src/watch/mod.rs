@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::act::keeper::Hand;
-use crate::config::{Config, RuntimePaths};
+use crate::config::{Config, Origin, RuntimePaths};
 use crate::exempt::Exempt;
 use crate::failregex::{Clock, Phase, Stamp};
 use crate::frame::{Framer, Trust};
@@ -32,13 +32,17 @@ use crate::judge::JailTally;
 use crate::key::Key;
 
 mod desk; // what becomes of a failure
+mod exchange; // bans that other processes made
 mod jail; // one jail: its expressions, its bans, its actions
+mod neighbour; // a fail2ban-server beside us
 mod slow; // names and commands that are asked before a failure counts
 mod sources; // logs and journals, and which jails read them
 mod standalone; // `f2b-pipe watch`
 
 use desk::Desk;
+use exchange::Exchange;
 use jail::Jail;
+pub use neighbour::fail2ban_runs;
 use sources::{Sources, Told};
 pub use standalone::run;
 
@@ -48,12 +52,15 @@ const FEED: usize = 16;
 const NEWS: usize = 10_000;
 /// How often ends of bans are looked at, and whether the lock is ours.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a fail2ban-server is looked for.
+const LOOK: Duration = Duration::from_secs(3);
 /// How often positions in logs are written down.
 const NOTE: Duration = Duration::from_secs(10);
 /// How long commands of actions may go on after the end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// What a watch works with.
+#[derive(Clone)]
 pub struct Setting {
     /// All jails.
     pub config: Arc<Config>,
@@ -132,7 +139,7 @@ impl Watch {
             .spawn(move || {
                 crate::sys::stand_back();
                 let room = std::panic::AssertUnwindSafe(|| {
-                    Room::new(setting, back, Arc::clone(&theirs)).stay(&woken, &fed, &told);
+                    stay(&setting, &back, &theirs, &woken, &fed, &told);
                 });
                 if std::panic::catch_unwind(room).is_err() {
                     log::error!(
@@ -214,6 +221,44 @@ fn now() -> f64 {
     since.map_or(0.0, |since| since.as_secs_f64())
 }
 
+/// The thread's work. When a fail2ban-server comes or goes, the room is left and entered anew with other jails: what was
+/// banned and how far logs were read is remembered, as over a restart.
+fn stay(
+    setting: &Setting,
+    back: &slow::Back,
+    shared: &Arc<Shared>,
+    woken: &UnixStream,
+    fed: &Receiver<(Vec<u8>, Trust)>,
+    told: &Receiver<News>,
+) {
+    let imported: Vec<&str> = setting
+        .config
+        .jails
+        .iter()
+        .filter(|jail| {
+            let raw = jail.raw.as_ref();
+            raw.is_some_and(|raw| raw.origin == Origin::Fail2ban)
+        })
+        .map(|jail| jail.name.as_str())
+        .collect();
+    let look = || !imported.is_empty() && fail2ban_runs();
+    let mut beside = look();
+    while !shared.stop.load(Ordering::Relaxed) {
+        if beside {
+            log::warn!(
+                "fail2ban-server runs on this host, so its jails stand back here until it has ended: {}",
+                imported.join(", ")
+            );
+        }
+        let room = Room::new(setting, back, Arc::clone(shared), beside);
+        room.stay(woken, fed, told, &|| look() == beside);
+        if beside {
+            log::info!("fail2ban-server has ended");
+        }
+        beside = !beside;
+    }
+}
+
 /// The thread's side.
 struct Room {
     jails: Vec<Jail>,
@@ -224,11 +269,13 @@ struct Room {
     piped: Option<PathBuf>,
     shared: Arc<Shared>,
     shed: u64,
+    next_look: Instant,
     next_note: Instant,
 }
 
 impl Room {
-    fn new(setting: Setting, back: slow::Back, shared: Arc<Shared>) -> Self {
+    /// `beside`: a fail2ban-server runs, and has its own jails.
+    fn new(setting: &Setting, back: &slow::Back, shared: Arc<Shared>, beside: bool) -> Self {
         let Setting {
             config,
             paths,
@@ -236,9 +283,12 @@ impl Room {
             keeper,
             off,
             piped,
-        } = setting;
-        let desk = Desk::new(Arc::clone(&config), exempt, keeper, off);
-        let jails = Jail::all(&config, &back);
+        } = setting.clone();
+        let exchange = Exchange::new(paths.bans());
+        let desk = Desk::new(Arc::clone(&config), exempt, keeper, off, exchange);
+        let jails = Jail::all(&config, back, &|raw| {
+            !(beside && raw.origin == Origin::Fail2ban)
+        });
         let sources = Sources::new(&config, paths, piped.clone());
         let mut room = Self {
             jails,
@@ -248,6 +298,7 @@ impl Room {
             piped,
             shared,
             shed: 0,
+            next_look: Instant::now() + LOOK,
             next_note: Instant::now() + NOTE,
         };
         if let Some(path) = &room.piped {
@@ -258,12 +309,25 @@ impl Room {
         room
     }
 
-    fn stay(mut self, woken: &UnixStream, fed: &Receiver<(Vec<u8>, Trust)>, told: &Receiver<News>) {
+    /// Until the end, or until things are not `as_before`.
+    fn stay(
+        mut self,
+        woken: &UnixStream,
+        fed: &Receiver<(Vec<u8>, Trust)>,
+        told: &Receiver<News>,
+        as_before: &dyn Fn() -> bool,
+    ) {
         let mut next_tick = Instant::now();
         while !self.shared.stop.load(Ordering::Relaxed) {
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
                 self.tick();
+            }
+            if Instant::now() >= self.next_look {
+                self.next_look = Instant::now() + LOOK;
+                if !as_before() {
+                    break;
+                }
             }
             let left = next_tick.saturating_duration_since(Instant::now());
             let pause = left.min(self.sources.pause());
@@ -273,13 +337,16 @@ impl Room {
             }
             while let Ok(news) = told.try_recv() {
                 match news {
-                    News::Banned(by, key) => {
-                        self.desk.other_banned(&mut self.jails, by, &key, now());
-                    }
+                    News::Banned(by, key) => self.desk.banned(&mut self.jails, by, &key, now()),
                     News::Ready(ready) => self.desk.ready(&mut self.jails, *ready, now()),
                 }
             }
+            self.desk.hear(&mut self.jails, now());
             self.read();
+            // What is banned must not be counted once more after a crash.
+            if self.desk.take_decided() {
+                self.sources.note(self.desk.ledger(), now());
+            }
         }
         self.end();
     }
@@ -289,6 +356,7 @@ impl Room {
         if !pause.is_zero() {
             let mut fds: Vec<BorrowedFd<'_>> = vec![woken.as_fd()];
             fds.extend(self.sources.fds());
+            fds.extend(self.desk.fd());
             let mut fds: Vec<PollFd<'_>> = fds
                 .into_iter()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN))

@@ -19,6 +19,7 @@ mod support;
 
 mod bans; // who is banned, and what that does to him
 mod ordinary; // who is not
+mod other_logs; // sshd's log and the journal
 mod signals; // what does not end it, and what does
 mod tee; // every byte of the log
 mod torn; // lines that a full pipe tears, and lines that clients forge

@@ -16,6 +16,7 @@ use crate::act::ActError;
 use crate::act::ipset::Ipset;
 use crate::act::keeper;
 use crate::config::{self, Backend, Config, Raw, RuntimePaths};
+use crate::watch;
 
 /// `status --json`.
 #[derive(Debug, Serialize)]
@@ -124,6 +125,12 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
             }
             Err(error) => troubles.push(words(&error)),
         },
+    }
+    if config.fail2ban.is_some() && watch::fail2ban_runs() {
+        troubles.push(
+            "fail2ban-server runs, so the jails of its folder stand back here until it has ended: systemctl disable --now fail2ban"
+                .to_owned(),
+        );
     }
     troubles.extend(of_processes(&processes));
     if let Some(name) = &args.jail {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,11 +12,10 @@ use super::jails;
 use super::processes::{self, Process};
 use super::report::{Area, Report};
 use crate::config::Config;
+use crate::watch;
 
 const AREA: Area = Area::Host;
 
-/// Where fail2ban-server answers.
-const FAIL2BAN_SOCKET: &str = "/run/fail2ban/fail2ban.sock";
 /// Smaller pipes are full after a handful of long lines (measured: 64 KiB after 8 requests with a long User-Agent).
 const PIPE_WANTED_BYTES: u64 = 1 << 20;
 /// A clock before this stands at its factory setting; this program did not exist then.
@@ -32,7 +30,7 @@ pub(super) fn look(
     report: &mut Report,
 ) {
     running(processes, piped, report);
-    fail2ban(config, processes, report);
+    fail2ban(config, report);
     clock(report);
     runtime(runtime_dir, report);
     syslog(report);
@@ -74,12 +72,8 @@ fn running(processes: &[Process], piped: bool, report: &mut Report) {
     }
 }
 
-fn fail2ban(config: &Config, processes: &[Process], report: &mut Report) {
-    let runs = UnixStream::connect(FAIL2BAN_SOCKET).is_ok()
-        || processes
-            .iter()
-            .any(|process| process.name.starts_with("fail2ban-serv"));
-    if !runs {
+fn fail2ban(config: &Config, report: &mut Report) {
+    if !watch::fail2ban_runs() {
         return;
     }
     let imported = config.jails.iter().filter(|jail| jails::is_fail2bans(jail));

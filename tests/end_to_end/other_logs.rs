@@ -1,0 +1,66 @@
+//! Other logs than httpd's: a real sshd, whose words come by a real rsyslogd or journald.
+
+use std::process::Command;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Host, Login, World, must, secs, text_of, tree, wait_until};
+
+const ATTACKER: &str = "198.51.100.66";
+const READER: &str = "198.51.100.7";
+
+/// Debian's configuration of fail2ban with this jail.local.
+pub(crate) fn fail2ban_with(world: &World, jail_local: &str) {
+    let dir = world.path("fail2ban");
+    must(Command::new("cp").args(["-r", "/etc/fail2ban"]).arg(&dir));
+    world.write("fail2ban/jail.local", jail_local);
+    world.config(&format!("[fail2ban]\nconfig = '{}'\n", dir.display()));
+}
+
+/// Our own filter, as an administrator has it beside f2b-pipe.toml.
+fn own_filter(world: &World, jail: &str) {
+    let filter = std::fs::read(tree().join("conf/filter.d/sshd.conf")).expect("our filter");
+    world.write("filter.d/sshd.conf", filter);
+    world.config(jail);
+}
+
+/// He guesses three times and is out, though not for ever; somebody else comes in all the time.
+fn he_is_banned_and_comes_back(world: &World, host: &Host<'_>) {
+    for _ in 0..2 {
+        assert_eq!(host.login(READER, "root"), Login::Denied);
+        assert_eq!(host.login(ATTACKER, "root"), Login::Denied);
+    }
+    assert_eq!(world.banned_anywhere(), [""; 0]);
+    let banned = Instant::now();
+    host.login(ATTACKER, "nobody-of-that-name");
+    world.wait_banned("sshd", ATTACKER);
+    assert_eq!(world.banned_anywhere().len(), 1);
+    assert_eq!(host.login(ATTACKER, "root"), Login::NoAnswer);
+    assert_eq!(world.banned("sshd"), [ATTACKER]);
+    wait_until("the end of the ban", secs(10), || {
+        host.login(ATTACKER, "root") == Login::Denied
+    });
+    assert!(banned.elapsed() >= secs(2), "{:?}", banned.elapsed());
+    let status = world.status();
+    let jails = status["jails"].as_array().expect("jails");
+    let sshd = jails
+        .iter()
+        .find(|jail| jail["name"] == "sshd")
+        .expect("sshd");
+    assert_eq!(sshd["bans"], 1, "{sshd}");
+}
+
+const SSHD: &str = "[DEFAULT]\nbantime = 3\nfindtime = 60\nmaxretry = 3\n[sshd]\nenabled = true\n";
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn stock_sshd_bans_who_guesses_passwords_by_auth_log() {
+    let world = World::new();
+    fail2ban_with(&world, SSHD);
+    let host = Host::new(&world);
+    host.rsyslogd();
+    host.sshd();
+    host.watch();
+    he_is_banned_and_comes_back(&world, &host);
+}
