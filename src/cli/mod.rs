@@ -440,7 +440,11 @@ fn usable(place: &WhereArgs) -> Result<Config, Failure> {
     }
     let config::Loaded { config, problems } = loaded;
     say::direct();
-    for warning in problems {
+    // What else is to be said of fail2ban's folder, `check` says.
+    for warning in problems
+        .iter()
+        .filter(|problem| !config.is_fail2bans(problem))
+    {
         log::warn!("{warning}");
     }
     Ok(config)

@@ -86,7 +86,7 @@ pub struct Raw {
     pub rules: Rules,
     /// Where lines come from.
     pub backend: Backend,
-    /// `logpath`.
+    /// `logpath`, of which a jail of the journal reads nothing.
     pub logs: Vec<LogPath>,
     /// `logencoding`.
     pub encoding: String,
@@ -357,10 +357,7 @@ impl Check<'_> {
             } else {
                 Backend::Auto
             },
-            logs: match journal {
-                true => Vec::new(),
-                false => keys.logpath.iter().map(|path| log_path(path)).collect(),
-            },
+            logs: keys.logpath.iter().map(|path| log_path(path)).collect(),
             encoding: keys.logencoding.unwrap_or_else(|| "auto".to_owned()),
             journalmatch: or(keys.journalmatch, found.journalmatch),
             journal: journal::Place::default(),
@@ -467,7 +464,11 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
             problems
                 .0
                 .push(say(Severity::Warning, turned(&found.logpath)));
-            found = other;
+            // As configured, for people: a jail of the journal reads no files.
+            found = crate::fail2ban::Jail {
+                logpath: found.logpath,
+                ..other
+            };
         }
         let others = || config.jails.iter().chain([&config.manual]);
         let made =
