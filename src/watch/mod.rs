@@ -98,6 +98,8 @@ struct Shared {
     /// Lines of httpd's pipe that found no room.
     shed: AtomicU64,
     tallies: Mutex<BTreeMap<String, JailTally>>,
+    /// They changed since they were asked for.
+    counted: AtomicBool,
 }
 
 /// What other threads tell this one.
@@ -189,9 +191,16 @@ impl Watch {
         self.shared.shed.load(Ordering::Relaxed)
     }
 
+    /// Have jails counted anything since [`tallies`](Self::tallies) was asked?
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.shared.counted.load(Ordering::Relaxed)
+    }
+
     /// What jails counted, by name.
     #[must_use]
     pub fn tallies(&self) -> BTreeMap<String, JailTally> {
+        self.shared.counted.store(false, Ordering::Relaxed);
         let tallies = self.shared.tallies.lock();
         tallies.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -472,11 +481,12 @@ impl Room {
             .iter()
             .map(|jail| (jail.name().to_owned(), jail.tally))
             .collect();
-        *self
-            .shared
-            .tallies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = tallies;
+        let told = self.shared.tallies.lock();
+        let mut told = told.unwrap_or_else(PoisonError::into_inner);
+        if *told != tallies {
+            *told = tallies;
+            self.shared.counted.store(true, Ordering::Relaxed);
+        }
     }
 
     fn end(mut self) {

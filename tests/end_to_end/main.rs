@@ -23,4 +23,5 @@ mod other_logs; // sshd's log and the journal
 mod signals; // what does not end it, and what does
 mod tee; // every byte of the log
 mod torn; // lines that a full pipe tears, and lines that clients forge
-mod troubles; // what may be broken without httpd noticing
+mod troubles;
+mod tutorial; // httpd's logs as administrators of fail2ban have them judged // what may be broken without httpd noticing
