@@ -17,7 +17,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod actions; // what else is done about a ban
 mod bans; // who is banned, and what that does to him
+mod jails; // jails together, over a restart, beside fail2ban, and broken ones
 mod ordinary; // who is not
 mod other_logs; // sshd's log and the journal
 mod signals; // what does not end it, and what does

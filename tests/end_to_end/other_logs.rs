@@ -1,9 +1,10 @@
 //! Other logs than httpd's: a real sshd, whose words come by a real rsyslogd or journald.
 
+use std::fs::File;
+use std::io::Write;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
-
-use nix::sys::signal::Signal;
 
 use crate::support::{Host, Login, World, must, secs, text_of, tree, wait_until};
 
@@ -132,4 +133,24 @@ fn rotation_in_the_middle_of_an_attack_loses_no_count() {
     let new = text_of(&host.file("/var/log/auth.log"));
     let failed = |log: &str| log.matches("Failed password for root").count();
     assert_eq!((failed(&old), failed(&new)), (3, 3), "{old}\n{new}");
+}
+
+/// Adds to a log of the host what a line says now, with the date before it.
+pub(crate) fn logged(host: &Host<'_>, log: &str, text: &str) {
+    let now = chrono::Local::now().format("%b %e %H:%M:%S");
+    let mut file = File::options()
+        .append(true)
+        .create(true)
+        .open(host.file(log))
+        .expect("a log");
+    file.write_all(format!("{now} server {text}\n").as_bytes())
+        .expect("a line");
+}
+
+/// A wrong password, as sshd tells of it.
+pub(crate) fn guessed(host: &Host<'_>, who: &str) {
+    static PROCESS: AtomicU32 = AtomicU32::new(1000);
+    let pid = PROCESS.fetch_add(1, Ordering::Relaxed);
+    let text = format!("sshd[{pid}]: Failed password for root from {who} port 4711 ssh2");
+    logged(host, "/var/log/auth.log", &text);
 }
