@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Severity};
+use crate::config::{self, Config};
 use crate::frame::{Framed, Framer, Lines, Trust};
 use crate::say;
 
@@ -17,6 +17,7 @@ pub mod bans;
 pub mod check;
 pub mod demo;
 pub mod explain;
+mod logs; // which logs a jail reads here
 pub mod replay;
 pub mod test;
 
@@ -172,6 +173,9 @@ pub struct CheckArgs {
     /// httpd's main configuration file; found by itself if not given
     #[arg(long, value_name = "FILE")]
     pub httpd_conf: Option<PathBuf>,
+    /// fail2ban's configuration, whose jails are looked at; as [fail2ban] config says if not given
+    #[arg(long, short = 'c', value_name = "DIR")]
+    pub config_dir: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     pub json: bool,
@@ -425,15 +429,16 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
 
 /// The configuration, for commands whose answer would be wrong if a part of it were left out.
 fn usable(place: &WhereArgs) -> Result<Config, Failure> {
-    let config::Loaded { config, problems } = config::load(&place.config);
-    if problems.iter().any(|p| p.severity == Severity::Error) {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let loaded = config::load(&place.config);
+    if loaded.errors().next().is_some() {
+        let lines: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
         return Err(Failure::Usage(lines.join("\n")));
     }
-    if config.path.is_none() && place.config != Path::new(CONFIG) {
+    if loaded.config.path.is_none() && place.config != Path::new(CONFIG) {
         let text = format!("--config {}: there is no such file", place.config.display());
         return Err(Failure::Usage(text));
     }
+    let config::Loaded { config, problems } = loaded;
     say::direct();
     for warning in problems {
         log::warn!("{warning}");

@@ -15,10 +15,10 @@ use crate::bans::{Increment, IncrementOptions, Terms};
 use crate::count::keyed;
 use crate::decide::BanFor;
 use crate::fail2ban::{
-    Action, BanTime, Block, FilterRules, Folder, IgnoreCache, LogPath, UseDns, in_journal,
+    Action, BanTime, Block, Broken, FilterRules, Folder, IgnoreCache, LogPath, UseDns, in_journal,
     read_filter,
 };
-use crate::failregex::{MAXLINES_MAX, Rules};
+use crate::failregex::{MAXLINES_MAX, Matcher, Rules};
 use crate::source::journal;
 
 /// Keys of a jail that judges by expressions, beside those that every jail has.
@@ -80,6 +80,8 @@ pub struct Raw {
     pub origin: Origin,
     /// The filter without its options; `None`: expressions only.
     pub filter: Option<String>,
+    /// What it was given: `mode=aggressive`.
+    pub options: BTreeMap<String, String>,
     /// The expressions.
     pub rules: Rules,
     /// Where lines come from.
@@ -124,7 +126,7 @@ pub(super) struct Keys {
     logencoding: Option<String>,
     journalmatch: Vec<Vec<String>>,
     maxmatches: Option<u32>,
-    pub(super) window: Option<bool>,
+    pub(super) window: Option<(bool, Place)>,
     increment: bool,
     factor: Option<String>,
     formula: Option<String>,
@@ -258,9 +260,9 @@ impl Check<'_> {
                     .error(place, &format!("{section}.{key}"), text);
                 return false;
             }
-            if keys.window == Some(false) {
+            if let Some((false, place)) = &keys.window {
                 let text = "\"fail2ban\" is for jails with `filter` or `failregex`; here an exact sliding window counts; leave the key out".to_owned();
-                self.problems.warn(at, &format!("{section}.count"), text);
+                self.problems.warn(place, &format!("{section}.count"), text);
             }
             return true;
         }
@@ -319,6 +321,10 @@ impl Check<'_> {
             self.problems.error(at, section, text);
             return false;
         }
+        if !counts_bans && let Err(refused) = Matcher::new(&rules) {
+            self.problems.error(at, section, refused.to_string());
+            return false;
+        }
         let options = IncrementOptions {
             factor: keys.factor.as_deref(),
             formula: keys.formula.as_deref(),
@@ -334,7 +340,7 @@ impl Check<'_> {
                 return false;
             }
         };
-        let way = if keys.window.unwrap_or(true) {
+        let way = if keys.window.is_none_or(|(window, _)| window) {
             keyed::Way::Window
         } else {
             keyed::Way::Estimate
@@ -344,6 +350,7 @@ impl Check<'_> {
         jail.raw = Some(Box::new(Raw {
             origin: Origin::Own,
             filter: keys.filter.map(|(spec, _)| found.filter.unwrap_or(spec)),
+            options: found.options,
             rules,
             backend: if journal {
                 Backend::Journal
@@ -424,8 +431,8 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
     problems.0.extend(folder.problems);
     config.fail2ban_files = folder.files;
     for broken in folder.broken {
-        config.broken.push(broken.jail);
-        problems.0.push(broken.problem);
+        problems.0.push(broken.problem.clone());
+        config.broken.push(broken);
     }
     for mut found in folder.jails {
         let (name, written) = (found.name.clone(), found.written.clone());
@@ -462,28 +469,30 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
                 .push(say(Severity::Warning, turned(&found.logpath)));
             found = other;
         }
-        match imported(&found, &config.manual, &config.firewall) {
-            Ok((jail, _))
-                if config
-                    .jails
-                    .iter()
-                    .chain([&config.manual])
-                    .any(|other| jail.shares_sets(other)) =>
-            {
-                config.broken.push(found.name.clone());
-                let text =
-                    "its sets would have the names of those of another jail; rename it".to_owned();
-                problems.0.push(say(Severity::Error, text));
-            }
+        let others = || config.jails.iter().chain([&config.manual]);
+        let made =
+            imported(&found, &config.manual, &config.firewall).and_then(|made| {
+                match others().any(|other| made.0.shares_sets(other)) {
+                    true => Err(
+                        "its sets would have the names of those of another jail; rename it"
+                            .to_owned(),
+                    ),
+                    false => Ok(made),
+                }
+            });
+        match made {
             Ok((jail, notes)) => {
-                problems
-                    .0
-                    .extend(notes.into_iter().map(|text| say(Severity::Warning, text)));
+                let notes = notes.into_iter().map(|text| say(Severity::Warning, text));
+                problems.0.extend(notes);
                 config.jails.push(jail);
             }
             Err(text) => {
-                config.broken.push(found.name.clone());
-                problems.0.push(say(Severity::Error, text));
+                let problem = say(Severity::Error, text);
+                problems.0.push(problem.clone());
+                config.broken.push(Broken {
+                    jail: found.name.clone(),
+                    problem,
+                });
             }
         }
     }
@@ -504,11 +513,13 @@ fn imported(
             Err(wrong) => notes.push(format!("ignoreip: {}", wrong.text)),
         }
     }
-    let block = found
+    let blocks: Vec<&Block> = found
         .actions
         .iter()
-        .find_map(|action| action.block.as_ref());
-    let (ports, protocols, blocktype) = match block {
+        .filter_map(|action| action.block.as_ref())
+        .collect();
+    let block = together(&blocks);
+    let (ports, protocols, blocktype) = match &block {
         Some(block) => {
             let ports = block_ports(block).map_err(|text| format!("port: {text}"))?;
             let words: Vec<&str> = block.protocols.iter().map(String::as_str).collect();
@@ -567,6 +578,7 @@ fn imported(
     let raw = Raw {
         origin: Origin::Fail2ban,
         filter: found.rules.filter.clone(),
+        options: found.rules.options.clone(),
         rules: Rules::of(&found.rules, found.logtimezone.clone()),
         backend: match &found.backend {
             backend if backend.is_journal() => Backend::Journal,
@@ -590,7 +602,17 @@ fn imported(
             },
             increment,
         },
-        ports: found.ports.clone(),
+        // What its actions are told counts, where that is not the jail's `port`.
+        ports: match block.as_ref().and_then(|block| block.ports.clone()) {
+            Some(ports)
+                if blocks
+                    .iter()
+                    .all(|b| b.ports.as_ref() != Some(&found.ports)) =>
+            {
+                ports
+            }
+            _ => found.ports.clone(),
+        },
         ignorecommand: found.ignorecommand.clone(),
         ignorecache: found.ignorecache.clone(),
         actions: found
@@ -641,6 +663,37 @@ fn journal_place(options: &BTreeMap<String, String>) -> journal::Place {
         of_users: options
             .get("journalflags")
             .is_some_and(|flags| flags.parse::<u32>().is_ok_and(|flags| flags & 4 == 0)),
+    }
+}
+
+/// One block that holds what several hold: jails that close some ports of TCP and others of UDP have an action for each,
+/// and a jail's sets have one list of ports and protocols.
+fn together(blocks: &[&Block]) -> Option<Block> {
+    let (first, rest) = blocks.split_first()?;
+    let mut all = Block::clone(first);
+    for block in rest {
+        all.ports = match (all.ports, &block.ports) {
+            (Some(mut ports), Some(more)) => {
+                add(&mut ports, more);
+                Some(ports)
+            }
+            _ => None,
+        };
+        add(&mut all.protocols, &block.protocols);
+        if all.chain == "INPUT" {
+            all.chain.clone_from(&block.chain);
+        }
+        all.reject &= block.reject;
+    }
+    Some(all)
+}
+
+/// Those of `more` that are not there.
+fn add(words: &mut Vec<String>, more: &[String]) {
+    for word in more {
+        if !words.contains(word) {
+            words.push(word.clone());
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::config::{Place, Problem};
 
 mod action; // action.d, and which of it our own sets replace
 mod definition; // a file of filter.d or action.d with its parameters
+mod filter; // a filter, alone or in a jail
 mod ini; // one file's text to sections
 mod jail; // a section to a jail
 mod keys; // keys that nobody knows or uses

@@ -886,3 +886,6 @@ fn join(text: &mut String, lines: &[Cut]) {
         text.push('\n');
     }
 }
+
+#[cfg(test)]
+mod tests;

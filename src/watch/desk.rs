@@ -88,10 +88,11 @@ impl Desk {
 
     /// Takes over what was remembered, starts the actions of jails, and counts bans from now on.
     pub(super) fn remember(&mut self, jails: &mut [Jail], past: Option<(Ledger, Past)>, now: f64) {
-        if self.config.firewall.backend != Backend::DryRun && counted(jails).next().is_some() {
-            if let Err(error) = self.exchange.open() {
-                log::error!("bans by other processes do not count for recidive: {error}");
-            }
+        if self.config.firewall.backend != Backend::DryRun
+            && counted(jails).next().is_some()
+            && let Err(error) = self.exchange.open()
+        {
+            log::error!("bans by other processes do not count for recidive: {error}");
         }
         for jail in jails.iter_mut() {
             self.start_actions(jail);
@@ -332,10 +333,12 @@ impl Desk {
                 }
                 return banned == Some(New::Here) && !ban.restored;
             }
-            What::Prolong { standing, .. } => {
+            What::Prolong { standing, count } => {
                 let until = standing.end();
+                let last = failure.and_then(|failure| failure.matches.last());
+                let reason = reason(jail, *count, last.map_or("", String::as_str));
                 // What it cannot do was told.
-                self.put(jail, &decision.key, until, "", now, true);
+                self.put(jail, &decision.key, until, &reason, now, true);
                 if let (Some(actions), Some(ticket)) =
                     (&jail.actions, jail.held.get_mut(&decision.key))
                 {
@@ -377,20 +380,9 @@ impl Desk {
             );
             return None;
         }
-        let reason = if ban.restored {
-            "restored".to_owned()
-        } else {
-            let last = ban
-                .lines
-                .last()
-                .map(|line| line.as_bytes())
-                .unwrap_or_default();
-            let last = Escaped {
-                bytes: last,
-                max: EVIDENCE_BYTES,
-            };
-            let findtime = Duration::try_from_secs_f64(jail.findtime()).unwrap_or_default();
-            format!("{} failures in {findtime:?}, last: {last}", ban.count)
+        let reason = match ban.lines.last() {
+            Some(last) => reason(jail, ban.count, last),
+            None => "restored".to_owned(),
         };
         let new = self.put(jail, key, ban.until(), &reason, now, false)?;
         jail.tally.bans += 1;
@@ -458,13 +450,9 @@ impl Desk {
         };
         let ban_for = match until {
             None => BanFor::Forever,
-            Some(until) => match Duration::try_from_secs_f64(until - now)
+            Some(until) => Duration::try_from_secs_f64(until - now)
                 .ok()
-                .and_then(BanFor::timed)
-            {
-                Some(ban_for) => ban_for,
-                None => return None,
-            },
+                .and_then(BanFor::timed)?,
         };
         let ban = ActBan {
             jail: jail.id,
@@ -516,6 +504,16 @@ impl Desk {
             log::debug!("{left} orders of actions are left");
         }
     }
+}
+
+/// `3 failures in 600s, last: ...`, as `ipset -L` shows it.
+fn reason(jail: &Jail, count: u32, last: &str) -> String {
+    let last = Escaped {
+        bytes: last.as_bytes(),
+        max: EVIDENCE_BYTES,
+    };
+    let findtime = Duration::try_from_secs_f64(jail.findtime()).unwrap_or_default();
+    format!("{count} failures in {findtime:?}, last: {last}")
 }
 
 /// Who banned him.

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use chrono::{Datelike, Utc};
 use nix::unistd::{AccessFlags, access};
 
+use super::jails;
 use super::processes::{self, Process};
 use super::report::{Area, Report};
 use crate::config::Config;
@@ -75,11 +76,17 @@ fn fail2ban(config: &Config, report: &mut Report) {
     if !watch::fail2ban_runs() {
         return;
     }
-    if config.fail2ban.is_some() {
+    let imported = config.jails.iter().filter(|jail| jails::is_fail2bans(jail));
+    let imported = imported.count();
+    if imported > 0 {
+        let dir = config.fail2ban.as_deref().unwrap_or(Path::new(""));
         report.warn(
             AREA,
             "fail2ban-server",
-            "runs beside this, so the jails of its folder stand back here until it has ended",
+            format!(
+                "runs, and does itself what the {imported} jails of {} say; here these stand back until it is stopped",
+                dir.display()
+            ),
             "systemctl disable --now fail2ban",
         );
     } else {

@@ -1,11 +1,17 @@
 //! What `test` looks for: the expressions of a filter, of a jail, or one that was typed.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cli::{Failure, TestArgs};
 use crate::config;
 use crate::fail2ban::{UseDns, read_filter};
 use crate::failregex::Rules;
+use crate::source::journal::{Event, Journal, Place, Query};
+use crate::source::tail::Encoding;
+
+/// How long the journal is waited for at a time.
+const WAIT: Duration = Duration::from_millis(100);
 
 /// What is looked for.
 #[derive(Debug)]
@@ -134,9 +140,33 @@ fn is_name(text: &str) -> bool {
         && options.is_none_or(|rest| rest.trim_end().ends_with(']'))
 }
 
+/// Hands all entries of the journal to `take`, with their times.
+///
+/// # Errors
+/// journalmatch is none, or the journal cannot be read; or what `take` returns.
 pub(super) fn journal(
-    _: &Sought,
-    _: &mut dyn FnMut(f64, &str) -> Result<(), Failure>,
+    sought: &Sought,
+    encoding: Encoding,
+    take: &mut dyn FnMut(f64, &str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    Ok(())
+    let lines: Vec<String> = sought
+        .journalmatch
+        .iter()
+        .map(|words| words.join(" "))
+        .collect();
+    let lines = lines.iter().map(String::as_str);
+    let query = Query::new(lines, Place::default(), encoding)
+        .map_err(|error| Failure::Usage(format!("journalmatch: {error}")))?;
+    let mut journal = Journal::new(query, None, 0.0, super::now());
+    let (mut ended, mut done) = (false, Ok(()));
+    while !ended && done.is_ok() {
+        let read = journal.wait(WAIT, &mut |event| match event {
+            Event::Entry { text, time, .. } if done.is_ok() => done = take(time, text),
+            Event::Entry { .. } => {}
+            Event::ReachedEnd => ended = true,
+            Event::Trouble { text } => done = Err(Failure::Usage(format!("journal: {text}"))),
+        });
+        read.map_err(|error| Failure::Usage(format!("journal: {error}")))?;
+    }
+    done
 }
