@@ -156,6 +156,11 @@ impl World {
         self.client.clone()
     }
 
+    /// The server's namespace as a file.
+    pub(crate) fn server_namespace(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.server)
+    }
+
     /// Something the end must undo, as a shell command.
     pub(crate) fn at_end(&self, command: String) {
         self.at_end.lock().expect("lock").push(command);
