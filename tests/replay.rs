@@ -45,7 +45,7 @@ fn conf(more: &str) -> String {
         text += &format!("[jail.{}]\nenabled = false\n", jail.name);
     }
     text + &format!(
-        "[jail.missing]\nstatus = 404\nmaxretry = 3\nfindtime = \"10s\"\nbantime = \"1m\"\n{more}\n"
+        "[jail.missing]\nstatus = 404\nmaxretry = 3\nfindtime = \"10s\"\nbantime = \"1m\"\n{more}\n[fail2ban]\nconfig = ''\n"
     )
 }
 

@@ -76,11 +76,13 @@ fn bare_jail(name: &str) -> Jail {
 
 /// Checks a whole tree. Jails of which a key stands in `doubtful` are left out: that part of them could not be read.
 ///
-/// `dir` is the folder of the configuration: filters of its `filter.d` are ours.
+/// `dir` is the folder of the configuration: filters of its `filter.d` are ours. `fail2ban` takes the place of what
+/// `[fail2ban]` says.
 pub(super) fn check(
     tree: &Table,
     doubtful: &[String],
     dir: &Path,
+    fail2ban: Option<&Path>,
     problems: &mut Problems,
 ) -> Config {
     let mut check = Check {
@@ -120,6 +122,9 @@ pub(super) fn check(
             "fail2ban" => config.fail2ban = check.fail2ban(node),
             _ => check.unknown_section(key, node),
         }
+    }
+    if let Some(dir) = fail2ban {
+        config.fail2ban = Some(dir.to_path_buf());
     }
     config.manual.blocktype = config.firewall.blocktype;
     check.folders.extend(config.fail2ban.clone());

@@ -49,6 +49,12 @@ pub struct Loaded {
 /// there is no problem; one that cannot be read or understood is, and the shipped defaults stand in its place.
 #[must_use]
 pub fn load(path: &Path) -> Loaded {
+    load_with(path, None)
+}
+
+/// The same with the jails of another fail2ban folder than the configuration names.
+#[must_use]
+pub fn load_with(path: &Path, fail2ban: Option<&Path>) -> Loaded {
     let mut problems = Problems::default();
     let mut layers = Layers::shipped(&mut problems);
     let found = layers.add(path, &mut problems);
@@ -63,7 +69,7 @@ pub fn load(path: &Path) -> Loaded {
         layers.add(&file, &mut problems);
     }
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let mut config = layers.check(dir, &mut problems);
+    let mut config = layers.check(dir, fail2ban, &mut problems);
     config.path = found.then(|| path.to_path_buf());
     Loaded {
         config,
@@ -78,7 +84,7 @@ pub fn from_text(path: &Path, text: &str) -> Loaded {
     let mut layers = Layers::shipped(&mut problems);
     layers.add_text(path, text.as_bytes(), &mut problems);
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let mut config = layers.check(dir, &mut problems);
+    let mut config = layers.check(dir, None, &mut problems);
     config.path = Some(path.to_path_buf());
     Loaded {
         config,
@@ -103,7 +109,7 @@ impl Default for Config {
     /// The shipped file. That it has no problem is a test's business.
     fn default() -> Self {
         let mut problems = Problems::default();
-        Layers::shipped(&mut problems).check(Path::new("/"), &mut problems)
+        Layers::shipped(&mut problems).check(Path::new("/"), None, &mut problems)
     }
 }
 
@@ -147,8 +153,8 @@ impl Layers {
             .lay_over(read.tree, LAYERS_MERGE_DEPTH, "", problems);
     }
 
-    fn check(&self, dir: &Path, problems: &mut Problems) -> Config {
-        check::check(&self.tree, &self.doubtful, dir, problems)
+    fn check(&self, dir: &Path, fail2ban: Option<&Path>, problems: &mut Problems) -> Config {
+        check::check(&self.tree, &self.doubtful, dir, fail2ban, problems)
     }
 }
 
