@@ -20,6 +20,7 @@ use crate::fail2ban::{
 };
 use crate::failregex::{MAXLINES_MAX, Matcher, Rules};
 use crate::source::journal;
+use crate::source::tail::Encoding;
 
 /// Keys of a jail that judges by expressions, beside those that every jail has.
 pub(super) const KEYS: &[&str] = &[
@@ -108,6 +109,35 @@ pub struct Raw {
     pub in_kernel: bool,
     /// Its failures are other jails' bans, and no log is read.
     pub counts_bans: bool,
+}
+
+/// What `*` in a logpath stands for, as in Python's `glob`: no slash, and no dot at the beginning of a name.
+const GLOBBING: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
+
+impl Raw {
+    /// Does the jail read the log at `path`?
+    #[must_use]
+    pub fn reads(&self, path: &Path) -> bool {
+        let names = |log: &LogPath| {
+            let pattern = glob::Pattern::new(&log.glob);
+            Path::new(&log.glob) == path
+                || pattern.is_ok_and(|pattern| pattern.matches_path_with(path, GLOBBING))
+        };
+        self.backend != Backend::Journal && !self.counts_bans && self.logs.iter().any(names)
+    }
+
+    /// The encoding of its lines; UTF-8 if nobody knows the name, which is said.
+    #[must_use]
+    pub fn text_encoding(&self) -> Encoding {
+        Encoding::named(&self.encoding).unwrap_or_else(|error| {
+            log::warn!("logencoding: {error}; utf-8 is taken");
+            Encoding::UTF_8
+        })
+    }
 }
 
 /// The keys of one jail as they are read.

@@ -132,7 +132,7 @@ impl Watch {
                 .jails
                 .iter()
                 .filter_map(|jail| jail.raw.as_ref());
-            raws.into_iter().any(|raw| sources::reads(raw, path))
+            raws.into_iter().any(|raw| raw.reads(path))
         });
         let back = slow::Back {
             news: news.clone(),
@@ -315,7 +315,7 @@ impl Room {
         };
         if let Some(path) = &room.piped {
             for jail in &mut room.jails {
-                jail.compile_if(|raw| sources::reads(raw, path));
+                jail.compile_if(|raw| raw.reads(path));
             }
         }
         room
