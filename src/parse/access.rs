@@ -36,6 +36,9 @@ pub struct Access<'a> {
     pub user: &'a [u8],
     /// The server's name.
     pub vhost: &'a [u8],
+    /// From the first text that its client wrote to the end of the line. Request, path, query, agent and referer all
+    /// stand in it.
+    pub texts: &'a [u8],
     /// Of an error line only: its text.
     pub message: &'a [u8],
     /// The line is from the error log.
@@ -198,6 +201,9 @@ impl Format {
                 };
                 continue;
             };
+            if segment.begins_texts {
+                access.texts = rest;
+            }
             if n == last {
                 // Bare text to the line's end: a quote in it that is not escaped is no client's, but a piece's of another line.
                 let empty_user = segment.bare_user && rest.starts_with(b"\"\"");

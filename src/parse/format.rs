@@ -45,6 +45,8 @@ pub(super) struct Segment {
     pub(super) quoted: bool,
     /// Holds `%u` outside quotes: httpd writes an empty user name as `""`, unescaped.
     pub(super) bare_user: bool,
+    /// The first one whose free text a jail can look for something in.
+    pub(super) begins_texts: bool,
     /// Read from the left.
     pub(super) left: Vec<Op>,
     pub(super) free: Option<Free>,
@@ -202,9 +204,17 @@ impl Format {
         }
         let text = named.map_or_else(|| unquote(text), str::to_owned);
         let items = Items::read(&text)?;
-        let segments = segments(&items)?;
+        let mut segments = segments(&items)?;
         check_addresses(&segments, &items)?;
 
+        let written = |segment: &&mut Segment| match segment.free {
+            Some(Free::PathAndQuery) => true,
+            Some(Free::One(Text::Is(field))) => field != Field::User,
+            Some(Free::One(Text::Ignored)) | None => false,
+        };
+        if let Some(first) = segments.iter_mut().find(written) {
+            first.begins_texts = true;
+        }
         let bare_text = segments.iter().any(|s| !s.quoted && s.free.is_some());
         let first = text.split(' ').next().unwrap_or_default();
         let seal = first.contains("%{usec}t")
@@ -510,6 +520,7 @@ fn segment(items: &[Item], quoted: bool) -> Result<Segment, FormatError> {
     let mut segment = Segment {
         quoted,
         bare_user: false,
+        begins_texts: false,
         left: Vec::new(),
         free: None,
         right: Vec::new(),
