@@ -7,6 +7,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, packed};
 use super::literals::fragments;
 use crate::config::{Field, Jail};
 use crate::parse::Access;
+use crate::parse::scan::find;
 
 /// The search.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Alarm {
             let mut all = all?.concat();
             // These are looked for anyway.
             let encoded = matches!(field, Field::Path | Field::Query);
-            all.retain(|f| !f.contains(&b'\\') && !(encoded && f.contains(&b'%')));
+            all.retain(|f| !(f.contains(&b'\\') || encoded && f.contains(&b'%')));
             written.then_some(all)
         };
         let shortest = |set: &Vec<Vec<u8>>| set.iter().map(Vec::len).min();
@@ -83,9 +84,8 @@ impl Alarm {
     pub(super) fn rings(&self, access: &Access<'_>) -> bool {
         // Escapes and percent-encoding may hide what a jail is looking for.
         if access.texts.is_empty()
-            || memchr::memchr(b'\\', access.texts).is_some()
-            || memchr::memchr(b'%', access.path).is_some()
-            || (!access.query.is_empty() && memchr::memchr(b'%', access.query).is_some())
+            || find(access.path, [b'%']).is_some()
+            || find(access.query, [b'%']).is_some()
         {
             return true;
         }

@@ -18,6 +18,7 @@ use search::Search;
 
 use crate::config::{Conditions, Distinct, Field, Jail, Mode};
 use crate::hit::{Hit, JailId};
+use crate::parse::scan::find;
 use crate::parse::text::{percent_decode, unescape};
 use crate::parse::{Access, Format};
 
@@ -551,7 +552,7 @@ const SCRIPTS: [&[u8]; 7] = [
 
 fn runs_on_behind_a_script(path: &[u8], scripts: Option<&AhoCorasick>, room: &mut Vec<u8>) -> bool {
     // Most paths have no dot but that of the ending, and nothing that could become one.
-    let dot = |path| memchr::memchr3(b'.', b'%', b'\\', path);
+    let dot = |path| find(path, *b".%\\");
     if dot(path).is_some_and(|first| path.len() - first <= ENDING_BYTES) {
         return false;
     }

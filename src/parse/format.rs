@@ -8,6 +8,7 @@
 use std::fmt;
 
 use super::access::{Access, Misfit};
+use super::swift::Swift;
 use super::time::TimeShape;
 use crate::client::is_address_byte;
 use crate::config::Field;
@@ -34,6 +35,7 @@ pub const NICKNAMES: [(&str, &str); 5] = [
 pub struct Format {
     pub(super) segments: Vec<Segment>,
     pub(super) sealed: bool,
+    pub(super) swift: Option<Swift>,
     by_name: bool,
     fields: Vec<Field>,
     text: String,
@@ -252,6 +254,7 @@ impl Format {
             fields.extend([Field::Method, Field::Path, Field::Query]);
         }
         Ok(Self {
+            swift: Swift::new(&segments, sealed),
             segments,
             sealed,
             by_name,
