@@ -147,7 +147,7 @@ fn v4_swiftly(text: &[u8; 16]) -> Option<(Ipv4Addr, usize)> {
 #[inline]
 fn v6_prefix(text: &[u8]) -> Option<(Ipv6Addr, usize)> {
     let (mut bits, mut groups, mut gap) = (0u128, 0, None);
-    let (mut group, mut digits) = (0, 0);
+    let (mut group, mut digits) = (0u32, 0);
     let mut at = 0;
     if text.starts_with(b"::") {
         (gap, at) = (Some(0), 2);
@@ -160,7 +160,7 @@ fn v6_prefix(text: &[u8]) -> Option<(Ipv6Addr, usize)> {
             }
         } else if byte == b':' {
             if digits > 0 {
-                (bits, groups) = (bits << 16 | group, groups + 1);
+                (bits, groups) = (bits << 16 | u128::from(group), groups + 1);
                 (group, digits) = (0, 0);
             } else if gap.is_none() && groups > 0 {
                 gap = Some(groups);
@@ -176,7 +176,7 @@ fn v6_prefix(text: &[u8]) -> Option<(Ipv6Addr, usize)> {
         at += 1;
     }
     if digits > 0 {
-        (bits, groups) = (bits << 16 | group, groups + 1);
+        (bits, groups) = (bits << 16 | u128::from(group), groups + 1);
     } else if gap != Some(groups) {
         return None;
     }
@@ -194,13 +194,13 @@ fn v6_prefix(text: &[u8]) -> Option<(Ipv6Addr, usize)> {
 
 /// What a hexadecimal digit stands for.
 #[inline]
-fn hex(byte: u8) -> Option<u128> {
+fn hex(byte: u8) -> Option<u32> {
     let letter = (byte | 0x20).wrapping_sub(b'a');
     let digit = byte.wrapping_sub(b'0');
     if digit < 10 {
         Some(digit.into())
     } else {
-        (letter < 6).then_some(u128::from(letter) + 10)
+        (letter < 6).then_some(u32::from(letter) + 10)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::access::{Access, split};
 use super::format::{Free, Op, Segment, Text};
+use crate::client::{Client, is_address_byte};
 use crate::config::Field;
 
 /// A format as one run.
@@ -24,6 +25,9 @@ struct Step {
 #[derive(Clone, Debug)]
 enum Piece {
     Op(Op),
+    /// As written, the peer is the client on nearly every line.
+    Client,
+    Peer,
     /// `-` for no user.
     Dash,
     /// Up to the quote.
@@ -83,6 +87,7 @@ impl Swift {
     ) -> Option<()> {
         let mut rest = line;
         let mut escaped = false;
+        let mut client = &b""[..];
         for step in &self.0 {
             if step.texts {
                 access.texts = rest;
@@ -90,6 +95,22 @@ impl Swift {
             match &step.piece {
                 Piece::Nothing => {}
                 Piece::Op(op) => rest = rest.get(op.read(rest, access)?..)?,
+                Piece::Client => {
+                    let (read, used) = Client::read(rest)?;
+                    access.client = Some(read);
+                    (client, rest) = rest.split_at_checked(used)?;
+                }
+                Piece::Peer => {
+                    let same = rest.strip_prefix(client).filter(|after| {
+                        !client.is_empty() && !after.first().is_some_and(|b| is_address_byte(*b))
+                    });
+                    if let Some(after) = same {
+                        access.peer = access.client;
+                        rest = after;
+                    } else {
+                        rest = rest.get(Op::Peer.read(rest, access)?..)?;
+                    }
+                }
                 Piece::Dash => {
                     access.user = rest.get(..1).filter(|user| *user == b"-")?;
                     rest = rest.get(1..)?;
@@ -139,13 +160,11 @@ fn add(steps: &mut Vec<Step>, op: &Op) {
     match op {
         Op::Byte(byte) => then(steps, &[*byte]),
         Op::Literal(bytes) => then(steps, bytes),
-        Op::Client
-        | Op::Peer
-        | Op::Status
-        | Op::Bytes
-        | Op::Duration(_)
-        | Op::Time(_)
-        | Op::Token { .. } => steps.push(Step::new(Piece::Op(op.clone()))),
+        Op::Client => steps.push(Step::new(Piece::Client)),
+        Op::Peer => steps.push(Step::new(Piece::Peer)),
+        Op::Status | Op::Bytes | Op::Duration(_) | Op::Time(_) | Op::Token { .. } => {
+            steps.push(Step::new(Piece::Op(op.clone())))
+        }
     }
 }
 
