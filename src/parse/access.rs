@@ -494,7 +494,7 @@ fn token(text: &[u8], stop: u8) -> usize {
     let mut before = 0;
     // Nearly always the first that could be the end is the end.
     if text.first() != Some(&b'[')
-        && let Some(at) = memchr::memchr3(stop, b' ', b'"', text)
+        && let Some(at) = find(text, [stop, b' ', b'"'])
         && text.get(at) != Some(&b'"')
     {
         return at;

@@ -48,9 +48,7 @@ impl Swift {
             if n > 0 && !(matches!(last.piece, Piece::Text(_)) && last.then_bytes == 0) {
                 then(&mut steps, b"\"");
             }
-            let token = segments.first()?.left.iter();
-            let token = token.take_while(|op| !matches!(op, Op::Byte(b' '))).count();
-            if n == end && sealed && segment.left.len() == token + 1 {
+            if n == end && sealed && is_blank_and_token(segment, segments.first()?) {
                 then(&mut steps, b" ");
                 steps.push(Step::new(Piece::Seal));
                 break;
@@ -154,6 +152,24 @@ impl Step {
             then_bytes: 0,
         }
     }
+}
+
+/// Is `last` a blank and the first word of `first`, and nothing else?
+fn is_blank_and_token(last: &Segment, first: &Segment) -> bool {
+    let (mut want, mut have) = (vec![Step::new(Piece::Nothing)], Vec::new());
+    then(&mut want, b" ");
+    let token = first.left.iter();
+    token
+        .take_while(|op| !matches!(op, Op::Byte(b' ')))
+        .for_each(|op| add(&mut want, op));
+    have.push(Step::new(Piece::Nothing));
+    last.left.iter().for_each(|op| add(&mut have, op));
+    // Both words are the same text (`sealed`), so their shape is enough.
+    let shown = |steps: &[Step]| {
+        let kind = |step: &Step| (std::mem::discriminant(&step.piece), step.then);
+        steps.iter().map(kind).collect::<Vec<_>>()
+    };
+    last.free.is_none() && shown(&want) == shown(&have)
 }
 
 fn add(steps: &mut Vec<Step>, op: &Op) {
