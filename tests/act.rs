@@ -68,6 +68,7 @@ fn jail(name: &str, ports: Ports) -> Jail {
         protocols: Vec::new(),
         blocktype: Blocktype::Drop,
         ipv6_prefix: 64,
+        raw: None,
     }
 }
 
@@ -90,6 +91,9 @@ fn config(blocktype: Blocktype) -> Config {
     };
     Config {
         path: None,
+        fail2ban: None,
+        fail2ban_files: Vec::new(),
+        broken: Vec::new(),
         firewall: Firewall {
             backend: Backend::Ipset,
             set_prefix: "f2bp-".into(),

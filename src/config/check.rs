@@ -412,7 +412,8 @@ impl Check<'_> {
                 }),
                 "count" => {
                     let words = [("window", true), ("fail2ban", false)];
-                    raw.window = self.told(&node.place, &path, value::word(&node.value, &words));
+                    let window = self.told(&node.place, &path, value::word(&node.value, &words));
+                    raw.window = window.map(|window| (window, node.place.clone()));
                 }
                 "blocktype" => self.set(&mut jail.blocktype, node, &path, blocktype),
                 _ => {

@@ -18,8 +18,9 @@ use crate::fail2ban::{
     Action, BanTime, Block, Broken, FilterRules, Folder, IgnoreCache, LogPath, UseDns, in_journal,
     read_filter,
 };
-use crate::failregex::{MAXLINES_MAX, Rules};
+use crate::failregex::{MAXLINES_MAX, Matcher, Rules};
 use crate::source::journal;
+use crate::source::tail::Encoding;
 
 /// Keys of a jail that judges by expressions, beside those that every jail has.
 pub(super) const KEYS: &[&str] = &[
@@ -110,6 +111,35 @@ pub struct Raw {
     pub counts_bans: bool,
 }
 
+/// What `*` in a logpath stands for, as in Python's `glob`: no slash, and no dot at the beginning of a name.
+const GLOBBING: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
+
+impl Raw {
+    /// Does the jail read the log at `path`?
+    #[must_use]
+    pub fn reads(&self, path: &Path) -> bool {
+        let names = |log: &LogPath| {
+            let pattern = glob::Pattern::new(&log.glob);
+            Path::new(&log.glob) == path
+                || pattern.is_ok_and(|pattern| pattern.matches_path_with(path, GLOBBING))
+        };
+        self.backend != Backend::Journal && !self.counts_bans && self.logs.iter().any(names)
+    }
+
+    /// The encoding of its lines; UTF-8 if nobody knows the name, which is said.
+    #[must_use]
+    pub fn text_encoding(&self) -> Encoding {
+        Encoding::named(&self.encoding).unwrap_or_else(|error| {
+            log::warn!("logencoding: {error}; utf-8 is taken");
+            Encoding::UTF_8
+        })
+    }
+}
+
 /// The keys of one jail as they are read.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
@@ -126,7 +156,7 @@ pub(super) struct Keys {
     logencoding: Option<String>,
     journalmatch: Vec<Vec<String>>,
     maxmatches: Option<u32>,
-    pub(super) window: Option<bool>,
+    pub(super) window: Option<(bool, Place)>,
     increment: bool,
     factor: Option<String>,
     formula: Option<String>,
@@ -260,9 +290,9 @@ impl Check<'_> {
                     .error(place, &format!("{section}.{key}"), text);
                 return false;
             }
-            if keys.window == Some(false) {
+            if let Some((false, place)) = &keys.window {
                 let text = "\"fail2ban\" is for jails with `filter` or `failregex`; here an exact sliding window counts; leave the key out".to_owned();
-                self.problems.warn(at, &format!("{section}.count"), text);
+                self.problems.warn(place, &format!("{section}.count"), text);
             }
             return true;
         }
@@ -321,6 +351,10 @@ impl Check<'_> {
             self.problems.error(at, section, text);
             return false;
         }
+        if !counts_bans && let Err(refused) = Matcher::new(&rules) {
+            self.problems.error(at, section, refused.to_string());
+            return false;
+        }
         let options = IncrementOptions {
             factor: keys.factor.as_deref(),
             formula: keys.formula.as_deref(),
@@ -336,7 +370,7 @@ impl Check<'_> {
                 return false;
             }
         };
-        let way = if keys.window.unwrap_or(true) {
+        let way = if keys.window.is_none_or(|(window, _)| window) {
             keyed::Way::Window
         } else {
             keyed::Way::Estimate

@@ -13,10 +13,9 @@ use crate::act::command::{Pool, Settings, Spec, Ticket};
 use crate::act::keeper::{BanEvent, Hand};
 use crate::act::{Act, Ban as ActBan, Banned};
 use crate::bans::{self, Ban, Decision, History, HistoryBounds, What};
-use crate::client::Client;
 use crate::config::{Backend, Config, Mode};
 use crate::decide::BanFor;
-use crate::exempt::{Exempt, Target};
+use crate::exempt::Exempt;
 use crate::fail2ban::Action;
 use crate::failregex::Failure;
 use crate::hit::JailId;
@@ -88,10 +87,11 @@ impl Desk {
 
     /// Takes over what was remembered, starts the actions of jails, and counts bans from now on.
     pub(super) fn remember(&mut self, jails: &mut [Jail], past: Option<(Ledger, Past)>, now: f64) {
-        if self.config.firewall.backend != Backend::DryRun && counted(jails).next().is_some() {
-            if let Err(error) = self.exchange.open() {
-                log::error!("bans by other processes do not count for recidive: {error}");
-            }
+        if self.config.firewall.backend != Backend::DryRun
+            && counted(jails).next().is_some()
+            && let Err(error) = self.exchange.open()
+        {
+            log::error!("bans by other processes do not count for recidive: {error}");
         }
         for jail in jails.iter_mut() {
             self.start_actions(jail);
@@ -244,7 +244,7 @@ impl Desk {
 
     /// Why the one who failed is never banned.
     fn spared(&self, jail: &Jail, failure: &Failure) -> Option<crate::exempt::Spared> {
-        let who = target(&key(jail, &failure.id))?;
+        let who = key(jail, &failure.id).target()?;
         self.exempt.check(who, Some(jail.id)).err()
     }
 
@@ -436,7 +436,7 @@ impl Desk {
         let Some(who) = jail
             .raw()
             .filter(|raw| raw.in_kernel)
-            .and_then(|_| target(key))
+            .and_then(|_| key.target())
         else {
             return Some(New::Here);
         };
@@ -449,13 +449,9 @@ impl Desk {
         };
         let ban_for = match until {
             None => BanFor::Forever,
-            Some(until) => match Duration::try_from_secs_f64(until - now)
+            Some(until) => Duration::try_from_secs_f64(until - now)
                 .ok()
-                .and_then(BanFor::timed)
-            {
-                Some(ban_for) => ban_for,
-                None => return None,
-            },
+                .and_then(BanFor::timed)?,
         };
         let ban = ActBan {
             jail: jail.id,
@@ -540,21 +536,7 @@ fn counted(jails: &[Jail]) -> impl Iterator<Item = usize> {
 
 /// Whom a failure is counted for: an IPv6 address by the jail's prefix.
 fn key(jail: &Jail, id: &str) -> Key {
-    let key = Key::parse(id);
-    let prefix = jail.conf().map_or(128, |jail| jail.ipv6_prefix);
-    match key {
-        Key::Client(client) => Key::Client(client.counted(prefix)),
-        Key::Net(_) | Key::Text(_) => key,
-    }
-}
-
-/// Whom a ban can be about in the kernel.
-fn target(key: &Key) -> Option<Target> {
-    match key {
-        Key::Client(client) => Some(Target::Client(Client::new(client.addr()))),
-        Key::Net(net) => Some(Target::Net(*net)),
-        Key::Text(_) => None,
-    }
+    Key::parse(id).counted(jail.conf().map_or(128, |jail| jail.ipv6_prefix))
 }
 
 fn captures(failure: &Failure) -> std::collections::BTreeMap<String, String> {

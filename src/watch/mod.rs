@@ -52,6 +52,9 @@ const FEED: usize = 16;
 const NEWS: usize = 10_000;
 /// How often ends of bans are looked at, and whether the lock is ours.
 const TICK: Duration = Duration::from_secs(1);
+/// The same at the beginning, for as long as [`EAGER`], until logs are read.
+const EARLY_TICK: Duration = Duration::from_millis(50);
+const EAGER: Duration = Duration::from_secs(3);
 /// How often a fail2ban-server is looked for.
 const LOOK: Duration = Duration::from_secs(3);
 /// How often positions in logs are written down.
@@ -95,6 +98,8 @@ struct Shared {
     /// Lines of httpd's pipe that found no room.
     shed: AtomicU64,
     tallies: Mutex<BTreeMap<String, JailTally>>,
+    /// They changed since they were asked for.
+    counted: AtomicBool,
 }
 
 /// What other threads tell this one.
@@ -127,7 +132,7 @@ impl Watch {
                 .jails
                 .iter()
                 .filter_map(|jail| jail.raw.as_ref());
-            raws.into_iter().any(|raw| sources::reads(raw, path))
+            raws.into_iter().any(|raw| raw.reads(path))
         });
         let back = slow::Back {
             news: news.clone(),
@@ -186,9 +191,16 @@ impl Watch {
         self.shared.shed.load(Ordering::Relaxed)
     }
 
+    /// Have jails counted anything since [`tallies`](Self::tallies) was asked?
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.shared.counted.load(Ordering::Relaxed)
+    }
+
     /// What jails counted, by name.
     #[must_use]
     pub fn tallies(&self) -> BTreeMap<String, JailTally> {
+        self.shared.counted.store(false, Ordering::Relaxed);
         let tallies = self.shared.tallies.lock();
         tallies.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -303,7 +315,7 @@ impl Room {
         };
         if let Some(path) = &room.piped {
             for jail in &mut room.jails {
-                jail.compile_if(|raw| sources::reads(raw, path));
+                jail.compile_if(|raw| raw.reads(path));
             }
         }
         room
@@ -317,11 +329,13 @@ impl Room {
         told: &Receiver<News>,
         as_before: &dyn Fn() -> bool,
     ) {
-        let mut next_tick = Instant::now();
+        let begun = Instant::now();
+        let mut next_tick = begun;
         while !self.shared.stop.load(Ordering::Relaxed) {
             if Instant::now() >= next_tick {
-                next_tick = Instant::now() + TICK;
                 self.tick();
+                let early = !self.sources.is_open() && begun.elapsed() < EAGER;
+                next_tick = Instant::now() + if early { EARLY_TICK } else { TICK };
             }
             if Instant::now() >= self.next_look {
                 self.next_look = Instant::now() + LOOK;
@@ -452,6 +466,8 @@ impl Room {
         if owner && !self.sources.is_open() {
             let past = self.sources.open(&mut self.jails, now);
             self.desk.remember(&mut self.jails, past, now);
+            let names: Vec<&str> = self.jails.iter().map(Jail::name).collect();
+            log::info!("watching logs; jails: {}", names.join(", "));
         }
         for at in 0..self.jails.len() {
             self.desk.advance(&mut self.jails, at, now);
@@ -465,11 +481,12 @@ impl Room {
             .iter()
             .map(|jail| (jail.name().to_owned(), jail.tally))
             .collect();
-        *self
-            .shared
-            .tallies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = tallies;
+        let told = self.shared.tallies.lock();
+        let mut told = told.unwrap_or_else(PoisonError::into_inner);
+        if *told != tallies {
+            *told = tallies;
+            self.shared.counted.store(true, Ordering::Relaxed);
+        }
     }
 
     fn end(mut self) {

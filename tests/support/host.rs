@@ -51,9 +51,10 @@ impl<'w> Host<'w> {
             pam.display(),
             ready.display()
         );
-        let holder = world
-            .on_server("sh")
-            .args(["-c", &script])
+        // Not by `ip netns exec`, which takes away the cgroups that journald looks at.
+        let net = format!("--net={}", world.server_namespace().display());
+        let holder = Command::new("nsenter")
+            .args([&net, "unshare", "--mount", "sh", "-c", &script])
             .stdin(Stdio::null())
             .stderr(File::create(world.path("host.err")).expect("host.err"))
             .spawn()
@@ -169,6 +170,11 @@ impl<'w> Host<'w> {
             &mut self.on("/usr/lib/systemd/systemd-journald"),
         );
         self.wait_dev_log();
+        let journals = self.file("/run/log/journal/*/*.journal");
+        let pattern = journals.display().to_string();
+        wait_until("a journal", secs(5), || {
+            glob::glob(&pattern).expect("a pattern").next().is_some()
+        });
         pid
     }
 
@@ -189,6 +195,21 @@ impl<'w> Host<'w> {
             self.said("watch").matches("watching logs").count() > before
         });
         pid
+    }
+
+    /// Runs a command of the program under test to its end: all it said.
+    pub(crate) fn ask(&self, args: &[&str]) -> String {
+        let (command, rest) = args.split_first().expect("a command");
+        let output = self
+            .on(PROGRAM)
+            .arg(command)
+            .args(self.world.place())
+            .args(rest)
+            .output()
+            .expect("the program under test");
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        said
     }
 
     /// Ends a process that [`start`](Self::start) started, and waits for its end.
