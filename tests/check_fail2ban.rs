@@ -170,7 +170,7 @@ fn stock_jails_are_listed_as_fail2ban_would_run_them() {
             }
         }
     }
-    assert!(compared > 1000);
+    assert!(compared > 1000, "{compared} values equal");
 }
 
 #[test]
@@ -304,6 +304,7 @@ fn status_and_explain_know_them() {
         .with("fail2ban/action.d/a.conf", "[Definition]\nactionban = true <ip>\n")
         .with("fail2ban/filter.d/f.conf", "[Definition]\nfailregex = ^a <HOST>\n")
         .with("f2b-pipe.toml", "[fail2ban]\nconfig = \"DIR/fail2ban\"\n")
+        .with("filter.d/mail.conf", "[Definition]\nfailregex = ^other <HOST>\n")
         .with("x.log", "");
     let ask = |args: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_f2b-pipe"))
@@ -339,6 +340,12 @@ fn status_and_explain_know_them() {
         "{text}"
     );
 
+    // `test` asks the jail, and not the filter of the same name that comes with f2b-pipe.
+    let (code, text) = ask(&["test", "a 192.0.2.7", "mail"]);
+    assert!(
+        code == Some(0) && text.contains("Use        failregex jail : mail"),
+        "{text}"
+    );
     // A jail of fail2ban's that is broken is no reason not to explain a line of httpd's.
     let line = "192.0.2.7 - - [02/Mar/2026:08:00:00 +0000] \"GET / HTTP/1.1\" 200 1 \"-\" \"-\"";
     let (code, text) = ask(&["explain", line]);
