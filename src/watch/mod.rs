@@ -466,7 +466,8 @@ impl Room {
         if owner && !self.sources.is_open() {
             let past = self.sources.open(&mut self.jails, now);
             self.desk.remember(&mut self.jails, past, now);
-            let names: Vec<&str> = self.jails.iter().map(Jail::name).collect();
+            let running = self.jails.iter().filter(|jail| jail.runs());
+            let names: Vec<&str> = running.map(Jail::name).collect();
             log::info!("watching logs; jails: {}", names.join(", "));
         }
         for at in 0..self.jails.len() {

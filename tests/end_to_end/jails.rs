@@ -211,7 +211,7 @@ fn broken_jails_are_told_of_and_the_others_run() {
     fail2ban_with(
         &world,
         "[DEFAULT]\nbantime = 60\nmaxretry = 2\n[sshd]\nenabled = true\n\
-        [torn]\nenabled = true\nfailregex = ((( <HOST>\nlogpath = /var/log/auth.log\n\
+        [torn]\nenabled = true\nfilter =\nfailregex = ((( <HOST>\nlogpath = /var/log/auth.log\n\
         [lost]\nenabled = true\nfilter = nowhere\nlogpath = /var/log/auth.log\n\
         [fifo]\nenabled = true\nfilter = sshd\nlogpath = /run/fifo\n\
         [absent]\nenabled = true\nfilter = sshd\nlogpath = /var/log/absent.log\n",
@@ -239,9 +239,20 @@ fn broken_jails_are_told_of_and_the_others_run() {
         assert!(check.contains(text), "{text} in {check}");
     }
     let status = host.ask(&["status"]);
-    for text in ["torn", "lost"] {
+    for text in [
+        "jails that do not run: lost",
+        "jail torn does not run",
+        "/run/fifo",
+    ] {
         assert!(status.contains(text), "{text} in {status}");
     }
-    assert!(status.contains(ATTACKER), "{status}");
+    assert!(
+        status.contains("sshd                  ban      1 banned now"),
+        "{status}"
+    );
+    assert!(
+        said.contains("watching logs; jails: sshd, fifo, absent\n"),
+        "{said}"
+    );
     assert!(!text_of(&host.file("/var/log/auth.log")).is_empty());
 }

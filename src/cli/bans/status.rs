@@ -9,12 +9,14 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::super::logs::Logs;
 use super::super::{Done, Outcome, StatusArgs};
 use super::{Row, chain_troubles, json, load, mode_word, paths, rows, sets, unknown_jail, words};
 use crate::act::ActError;
 use crate::act::ipset::Ipset;
 use crate::act::keeper;
-use crate::config::{self, Backend, Config, RuntimePaths, Severity};
+use crate::config::{self, Backend, Config, Jail, RuntimePaths, Severity};
+use crate::failregex::Matcher;
 use crate::watch;
 
 /// `status --json`.
@@ -80,6 +82,10 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
             "{errors} errors in the configuration, which leave something out: f2b-pipe check"
         ));
     }
+    if !config.broken.is_empty() {
+        let names: Vec<&str> = config.broken.iter().map(|b| b.jail.as_str()).collect();
+        troubles.push(format!("jails that do not run: {}", names.join(", ")));
+    }
     match config.firewall.backend {
         Backend::DryRun => troubles.push("dry run (firewall.backend): nobody is banned".to_owned()),
         Backend::Ipset => match Ipset::open().and_then(|mut ipset| kernel(&config, &mut ipset)) {
@@ -102,6 +108,7 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
                 .to_owned(),
         );
     }
+    troubles.extend(config.jails.iter().flat_map(of_jail));
     troubles.extend(of_processes(&processes));
     if let Some(name) = &args.jail {
         jails.retain(|jail| jail.name == *name);
@@ -191,6 +198,24 @@ fn running(paths: &RuntimePaths) -> Vec<Value> {
 /// A number of a state file; one that is not there is 0.
 fn number(process: &Value, key: &str) -> u64 {
     process.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// What keeps a jail of other logs from its work. A log that is not there yet is waited for.
+fn of_jail(jail: &Jail) -> Vec<String> {
+    let Some(raw) = jail.raw.as_ref().filter(|raw| !raw.counts_bans) else {
+        return Vec::new();
+    };
+    let name = &jail.name;
+    let mut troubles = Vec::new();
+    if let Err(error) = Matcher::new(&raw.rules) {
+        troubles.push(format!("jail {name} does not run: {error}"));
+    }
+    let odd = Logs::of(raw).odd.into_iter();
+    troubles.extend(odd.map(|(path, what)| {
+        let path = path.display();
+        format!("jail {name} does not read {path}, which is {what}")
+    }));
+    troubles
 }
 
 /// What the processes say is wrong.
