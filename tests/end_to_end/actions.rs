@@ -12,7 +12,7 @@ const ATTACKER: &str = "198.51.100.66";
 const SECOND: &str = "198.51.100.67";
 
 /// An action `note` that writes its words down, into the file that is returned.
-fn note(world: &World) -> std::path::PathBuf {
+pub(crate) fn note(world: &World) -> std::path::PathBuf {
     let (script, notes) = (world.path("note"), world.path("notes"));
     let text = format!(
         "#!/bin/sh\nline=$(printf '%s|' \"$@\" | tr '\n' ' ')\necho \"$line\" >> {}\n",

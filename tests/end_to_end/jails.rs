@@ -306,3 +306,50 @@ fn a_line_of_a_tailed_log_is_a_ban_in_the_kernel_within_milliseconds() {
     );
     assert!(part(50) < Duration::from_millis(50), "{:?}", part(50));
 }
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn an_unban_by_hand_outlives_a_restart_and_is_no_pardon() {
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[sshd]\nenabled = true\nmaxretry = 2\nfindtime = 600\nbantime = 600\n",
+    );
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    let watch = host.watch();
+    let guess = |who: &str| (0..2).for_each(|_| guessed(&host, who));
+    for who in [ATTACKER, SECOND, THIRD] {
+        guess(who);
+        world.wait_banned("sshd", who);
+    }
+    host.ask(&["unban", ATTACKER]);
+    assert_eq!(world.banned("sshd"), [SECOND, THIRD]);
+    std::thread::sleep(Duration::from_millis(300));
+    host.end(watch, Signal::SIGKILL);
+    let flush = || must(host.on("ipset").args(["flush", "f2bp-sshd"]));
+    flush();
+    let watch = host.watch();
+    wait_until("the others", secs(2), || {
+        world.banned("sshd") == [SECOND, THIRD]
+    });
+    guess(ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+    // While nobody runs.
+    host.end(watch, Signal::SIGTERM);
+    host.ask(&["unban", SECOND]);
+    flush();
+    host.watch();
+    wait_until("the others", secs(2), || {
+        world.banned("sshd") == [ATTACKER, THIRD]
+    });
+    // The panic button lifts all of them for good.
+    host.ask(&["off"]);
+    assert_eq!(world.banned_anywhere(), [""; 0]);
+    host.ask(&["reload"]);
+    std::thread::sleep(secs(2));
+    assert_eq!(world.banned_anywhere(), [""; 0]);
+    guess(SECOND);
+    world.wait_banned("sshd", SECOND);
+    assert_eq!(world.banned("sshd"), [SECOND]);
+}
