@@ -118,7 +118,7 @@ pub struct Tally {
 }
 
 /// What one jail counted; `status --json` shows it so.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct JailTally {
     /// Lines that count.
     pub hits: u64,

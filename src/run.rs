@@ -187,7 +187,11 @@ impl Hot {
                 .engine
                 .as_ref()
                 .is_some_and(Engine::has_news)
-                .then(|| REPORT.saturating_sub(self.reported.elapsed()));
+                .then(|| REPORT.saturating_sub(self.reported.elapsed()))
+                .or_else(|| {
+                    let watches = self.engine.as_ref().is_some_and(Engine::watches);
+                    watches.then_some(REPORT)
+                });
             let ends = args.error_log && signals.ended();
             let timeout = if ends {
                 Some(ERROR_LOG_END)

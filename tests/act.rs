@@ -68,6 +68,7 @@ fn jail(name: &str, ports: Ports) -> Jail {
         protocols: Vec::new(),
         blocktype: Blocktype::Drop,
         ipv6_prefix: 64,
+        raw: None,
     }
 }
 
@@ -90,6 +91,9 @@ fn config(blocktype: Blocktype) -> Config {
     };
     Config {
         path: None,
+        fail2ban: None,
+        fail2ban_files: Vec::new(),
+        broken: Vec::new(),
         firewall: Firewall {
             backend: Backend::Ipset,
             set_prefix: "f2bp-".into(),
@@ -807,7 +811,7 @@ impl Commands {
     fn new() -> Self {
         own_network();
         let (paths, dir) = runtime();
-        let text = "[jail.web]\nstatus = [404]\nport = ['http']\nmaxretry = 3\n\
+        let text = "[fail2ban]\nconfig = ''\n[jail.web]\nstatus = [404]\nport = ['http']\nmaxretry = 3\n\
                     [jail.rude]\nstatus = [404]\nblocktype = 'reject'\n";
         std::fs::write(dir.join("f2b-pipe.toml"), text).unwrap();
         Self { dir, paths }

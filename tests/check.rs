@@ -28,8 +28,11 @@ impl Host {
         let dir =
             std::env::temp_dir().join(format!("f2b-pipe-check-{}-{name}", std::process::id()));
         fs::create_dir_all(dir.join("logs")).unwrap();
+        fs::create_dir_all(dir.join("conf.d")).unwrap();
         let host = Self(dir);
         host.write("f2b-pipe.toml", "");
+        // This very host's fail2ban is none of a test's business.
+        host.write("conf.d/host.toml", "[fail2ban]\nconfig = ''\n");
         host
     }
 

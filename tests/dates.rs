@@ -14,9 +14,8 @@ use std::process::Command;
 use f2b_pipe::date::{Detector, Find};
 use serde_json::Value;
 
-/// Zones of the process: none, two with summer time by a rule, one south of the equator, one with a half hour, one by name.
-const ZONES: [&str; 6] = [
-    "UTC",
+/// Zones of the process: by a rule, by name, with a summer of half an hour, without one, with a winter time for a summer.
+const ZONES: [&str; 5] = [
     "CET-01CEST-02,M3.5.0,M10.5.0",
     "America/New_York",
     "Australia/Lord_Howe",
@@ -84,10 +83,10 @@ fn compare(seed: &str) -> (usize, Vec<String>) {
                 let at = |i: usize| usize::try_from(cut[i].as_u64().unwrap()).unwrap();
                 (at(0), at(1))
             });
+            let time_there: Option<f64> = line["time"].as_str().map(|time| time.parse().unwrap());
             lines += 1;
             let same_cut = cut == cut_there || kind == "stumble";
-            if kind != line["kind"].as_str().unwrap() || !same_cut || time != line["time"].as_f64()
-            {
+            if kind != line["kind"].as_str().unwrap() || !same_cut || time != time_there {
                 differences.push(format!(
                     "{patterns:?} {} {find:?}, fail2ban: {line}",
                     case["zone"]
@@ -124,6 +123,8 @@ fn dates_of_all_zones_are_found_as_by_fail2ban() {
     let runs: Vec<_> = ZONES
         .iter()
         .enumerate()
+        .map(|(seed, zone)| ((seed + 10).to_string(), *zone))
+        .chain([("samples".to_owned(), "CET-01CEST-02,M3.5.0,M10.5.0")])
         .map(|(seed, zone)| {
             let run = Command::new(&me)
                 .args([
@@ -133,7 +134,7 @@ fn dates_of_all_zones_are_found_as_by_fail2ban() {
                     "--nocapture",
                 ])
                 .env("TZ", zone)
-                .env("DATES_SEED", (seed + 10).to_string())
+                .env("DATES_SEED", seed)
                 .output()
                 .unwrap();
             (

@@ -4,39 +4,55 @@
 //! own part and adds findings; this file says in which order, and what the exit code is.
 
 mod host;
+mod jails;
 mod kernel;
 mod processes;
 mod report;
 mod weblogs;
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use self::report::{Area, Finding, Level, Report};
 use super::{CheckArgs, Done, Failure, Outcome};
-use crate::config::{self, Config, Loaded, Mode, Severity};
+use crate::config::{self, Config, Loaded, Mode, Origin, Problem, Severity};
 use crate::decide::BanFor;
+use crate::fail2ban::Broken;
 use crate::httpd;
 
-/// `f2b-pipe check`.
+/// `f2b-pipe check`. `--json`: `{"jails": [{"name": "sshd", "origin": "fail2ban", "filter": "sshd", "failregex": 27,
+/// "logpath": ["/var/log/auth.log"], "maxretry": 5, "findtime": 600, "bantime": 600, "port": ["ssh"]}], "broken": [{"jail":
+/// "x", "problem": "/etc/fail2ban/jail.local:3: ..."}], "files": ["/etc/fail2ban/jail.conf"], "findings": [{"level": "ok",
+/// "area": "jails", "where": "sshd", "text": "...", "write": null}]}`; see [`Jail`].
 ///
 /// # Errors
 /// The configuration cannot be used, or the output cannot be written.
 pub fn check(args: &CheckArgs, out: &mut dyn Write) -> Done {
     let path = &args.place.config;
-    let loaded = config::load(path);
+    let loaded = config::load_with(path, args.config_dir.as_deref());
     let config = &loaded.config;
     let mut report = Report::default();
     let usable = configuration(&loaded, args, &mut report);
     let processes = processes::all();
+    jails::look(config, &processes, &mut report);
     let piped = web(args, config, &mut report);
     kernel::look(config, &processes, &mut report);
-    host::look(&processes, piped, &args.place.runtime_dir, &mut report);
+    host::look(
+        config,
+        &processes,
+        piped,
+        &args.place.runtime_dir,
+        &mut report,
+    );
 
     if args.json {
         let shown = Shown {
             jails: config.jails.iter().map(Jail::new).collect(),
+            broken: config.broken.iter().map(NotRunning::of).collect(),
+            files: &config.fail2ban_files,
             findings: &report.0,
         };
         let text = serde_json::to_string(&shown).map_err(std::io::Error::from)?;
@@ -61,16 +77,21 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> Done {
 /// Every problem of the configuration; false: something of it is left out.
 fn configuration(loaded: &Loaded, args: &CheckArgs, report: &mut Report) -> bool {
     let mut usable = true;
-    for problem in &loaded.problems {
+    let config = &loaded.config;
+    let is_told = |problem: &Problem| config.broken.iter().any(|jail| jail.problem == *problem);
+    for problem in loaded.problems.iter().filter(|problem| !is_told(problem)) {
+        let area = match config.is_fail2bans(problem) {
+            true => Area::Jails,
+            false => Area::Configuration,
+        };
         match problem.severity {
             Severity::Error => {
-                usable = false;
-                report.fail(Area::Configuration, "", problem.to_string(), "");
+                usable &= area == Area::Jails;
+                report.fail(area, "", problem.to_string(), "");
             }
-            Severity::Warning => report.warn(Area::Configuration, "", problem.to_string(), ""),
+            Severity::Warning => report.warn(area, "", problem.to_string(), ""),
         }
     }
-    let config = &loaded.config;
     let place = args.place.config.display();
     match config.path {
         Some(_) => report.ok(Area::Configuration, place, "is read"),
@@ -81,7 +102,7 @@ fn configuration(loaded: &Loaded, args: &CheckArgs, report: &mut Report) -> bool
         ),
     }
     let names = |mode| {
-        let jails = config.jails.iter().filter(|jail| jail.mode == mode);
+        let jails = config.native().iter().filter(|jail| jail.mode == mode);
         let names: Vec<&str> = jails.map(|jail| jail.name.as_str()).collect();
         if names.is_empty() {
             "none".to_owned()
@@ -134,20 +155,47 @@ fn web(args: &CheckArgs, config: &Config, report: &mut Report) -> bool {
 #[derive(Serialize)]
 struct Shown<'a> {
     jails: Vec<Jail<'a>>,
+    /// Jails of fail2ban's folder that cannot run.
+    broken: Vec<NotRunning<'a>>,
+    /// Files of fail2ban's folder that were read.
+    files: &'a [PathBuf],
     findings: &'a [Finding],
+}
+
+/// A jail that cannot run.
+#[derive(Serialize)]
+struct NotRunning<'a> {
+    jail: &'a str,
+    /// Where, and what to write.
+    problem: String,
+}
+
+impl<'a> NotRunning<'a> {
+    fn of(broken: &'a Broken) -> Self {
+        Self {
+            jail: &broken.jail,
+            problem: broken.problem.to_string(),
+        }
+    }
 }
 
 /// One enabled jail.
 #[derive(Serialize)]
 struct Jail<'a> {
     name: &'a str,
+    /// Who wrote it.
     origin: &'static str,
+    /// The filter without its options; `None`: conditions on httpd's lines, or expressions only.
     filter: Option<&'a str>,
+    /// How many there are once all is resolved.
     failregex: usize,
-    logpath: [&'a str; 0],
+    /// As configured: globs, without ` head` and ` tail`.
+    logpath: Vec<&'a str>,
     maxretry: u32,
     findtime: Seconds,
-    bantime: i64,
+    /// -1: for ever.
+    bantime: Seconds,
+    /// As written, split at commas and blanks.
     port: Vec<&'a str>,
 }
 
@@ -155,31 +203,48 @@ struct Jail<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Seconds {
-    Whole(u64),
+    Whole(i64),
     Parts(f64),
 }
 
+impl From<f64> for Seconds {
+    fn from(secs: f64) -> Self {
+        match Duration::try_from_secs_f64(secs) {
+            Ok(time) if time.subsec_nanos() == 0 => {
+                i64::try_from(time.as_secs()).map_or(Self::Parts(secs), Self::Whole)
+            }
+            _ => Self::Parts(secs),
+        }
+    }
+}
+
 impl<'a> Jail<'a> {
-    /// A native jail: its lines come from httpd, and its rule is no failregex.
     fn new(jail: &'a config::Jail) -> Self {
-        let findtime = jail.findtime;
-        Self {
+        let mut shown = Self {
             name: &jail.name,
             origin: "f2b-pipe",
             filter: None,
             failregex: 0,
-            logpath: [],
+            logpath: Vec::new(),
             maxretry: jail.maxretry,
-            findtime: if findtime.subsec_nanos() == 0 {
-                Seconds::Whole(findtime.as_secs())
-            } else {
-                Seconds::Parts(findtime.as_secs_f64())
-            },
+            findtime: jail.findtime.as_secs_f64().into(),
             bantime: match jail.bantime {
-                BanFor::Timed(seconds) => i64::from(seconds.get()),
-                BanFor::Forever => -1,
+                BanFor::Timed(secs) => Seconds::Whole(secs.get().into()),
+                BanFor::Forever => Seconds::Whole(-1),
             },
             port: jail.ports.written(),
+        };
+        if let Some(raw) = &jail.raw {
+            if raw.origin == Origin::Fail2ban {
+                shown.origin = "fail2ban";
+            }
+            shown.filter = raw.filter.as_deref();
+            shown.failregex = raw.rules.failregex.len();
+            shown.logpath = raw.logs.iter().map(|log| log.glob.as_str()).collect();
+            shown.findtime = raw.terms.rule.findtime.into();
+            shown.bantime = raw.terms.bantime.map_or(Seconds::Whole(-1), Seconds::from);
+            shown.port = raw.ports.iter().map(String::as_str).collect();
         }
+        shown
     }
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Severity};
+use crate::config::{self, Config};
 use crate::frame::{Framed, Framer, Lines, Trust};
 use crate::say;
 
@@ -17,6 +17,7 @@ pub mod bans;
 pub mod check;
 pub mod demo;
 pub mod explain;
+mod logs; // which logs a jail reads here
 pub mod replay;
 pub mod test;
 
@@ -172,6 +173,9 @@ pub struct CheckArgs {
     /// httpd's main configuration file; found by itself if not given
     #[arg(long, value_name = "FILE")]
     pub httpd_conf: Option<PathBuf>,
+    /// fail2ban's configuration, whose jails are looked at; as [fail2ban] config says if not given
+    #[arg(long, short = 'c', value_name = "DIR")]
+    pub config_dir: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     pub json: bool,
@@ -444,26 +448,22 @@ fn usable_with(place: &WhereArgs, fail2ban: Option<&Path>) -> Result<Config, Fai
         let text = format!("--config-dir {}: there is no such folder", dir.display());
         return Err(Failure::Usage(text));
     }
-    let config::Loaded { config, problems } = config::load_with(&place.config, fail2ban);
-    let theirs = |file: &Path| {
-        config
-            .fail2ban
-            .as_ref()
-            .is_some_and(|dir| file.starts_with(dir))
-    };
-    if problems
-        .iter()
-        .any(|p| p.severity == Severity::Error && !theirs(&p.file))
-    {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let loaded = config::load_with(&place.config, fail2ban);
+    if loaded.errors().next().is_some() {
+        let lines: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
         return Err(Failure::Usage(lines.join("\n")));
     }
-    if config.path.is_none() && place.config != Path::new(CONFIG) {
+    if loaded.config.path.is_none() && place.config != Path::new(CONFIG) {
         let text = format!("--config {}: there is no such file", place.config.display());
         return Err(Failure::Usage(text));
     }
+    let config::Loaded { config, problems } = loaded;
     say::direct();
-    for warning in problems {
+    // What else is to be said of fail2ban's folder, `check` says.
+    for warning in problems
+        .iter()
+        .filter(|problem| !config.is_fail2bans(problem))
+    {
         log::warn!("{warning}");
     }
     Ok(config)

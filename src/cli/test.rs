@@ -98,9 +98,9 @@ pub fn test(args: &TestArgs, out: &mut dyn Write) -> Done {
             let unreadable = |error: io::Error| Failure::Usage(format!("stdin: {error}"));
             each_line(io::stdin().lock(), encoding, out, &mut stamped, &unreadable)?;
         }
-        Log::Journal => {
-            sought::journal(&sought, &mut |at, line| judge(line, Stamp::Known(at), out))?
-        }
+        Log::Journal => sought::journal(&sought, encoding, &mut |at, line| {
+            judge(line, Stamp::Known(at), out)
+        })?,
     }
     if !args.json && args.out.is_none() {
         report.write(&matcher, out)?;

@@ -12,8 +12,8 @@ use super::problem::{Place, Problems, Wrong};
 use super::suggest::nearest;
 use super::text::{Node, Table, Value, join};
 use super::{
-    Backend, Blocktype, Conditions, Config, Distinct, Field, Firewall, Jail, Mode, Ports, Rule,
-    Weight, name_byte, names_sets, sets_of,
+    Backend, Blocktype, Conditions, Config, Distinct, Field, Firewall, Import, Jail, Mode, Ports,
+    Rule, Weight, name_byte, names_sets, sets_of,
 };
 use super::{place, raw, value};
 
@@ -76,13 +76,12 @@ fn bare_jail(name: &str) -> Jail {
 
 /// Checks a whole tree. Jails of which a key stands in `doubtful` are left out: that part of them could not be read.
 ///
-/// `dir` is the folder of the configuration: filters of its `filter.d` are ours. `fail2ban` takes the place of what
-/// `[fail2ban]` says.
+/// `dir` is the folder of the configuration: filters of its `filter.d` are ours.
 pub(super) fn check(
     tree: &Table,
     doubtful: &[String],
     dir: &Path,
-    fail2ban: Option<&Path>,
+    import: Import<'_>,
     problems: &mut Problems,
 ) -> Config {
     let mut check = Check {
@@ -123,7 +122,7 @@ pub(super) fn check(
             _ => check.unknown_section(key, node),
         }
     }
-    if let Some(dir) = fail2ban {
+    if let Import::From(dir) = import {
         config.fail2ban = Some(dir.to_path_buf());
     }
     config.manual.blocktype = config.firewall.blocktype;
@@ -152,7 +151,7 @@ pub(super) fn check(
         }
         config.jails.extend(jail);
     }
-    if let Some(dir) = config.fail2ban.clone() {
+    if let (Some(dir), Import::Named | Import::From(_)) = (config.fail2ban.clone(), import) {
         raw::import(&mut config, &dir, check.problems);
     }
     // Those that judge httpd's lines come first, so that they have the same numbers whatever is imported.
@@ -413,7 +412,8 @@ impl Check<'_> {
                 }),
                 "count" => {
                     let words = [("window", true), ("fail2ban", false)];
-                    raw.window = self.told(&node.place, &path, value::word(&node.value, &words));
+                    let window = self.told(&node.place, &path, value::word(&node.value, &words));
+                    raw.window = window.map(|window| (window, node.place.clone()));
                 }
                 "blocktype" => self.set(&mut jail.blocktype, node, &path, blocktype),
                 _ => {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::decide::BanFor;
+use crate::fail2ban::Broken;
 use ipnet::IpNet;
 
 mod check; // entries to Config
@@ -45,16 +46,45 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
 }
 
-/// Reads the configuration at `path` and the `conf.d/*.toml` beside it, over the shipped defaults. A file that is not
-/// there is no problem; one that cannot be read or understood is, and the shipped defaults stand in its place.
-#[must_use]
-pub fn load(path: &Path) -> Loaded {
-    load_with(path, None)
+impl Loaded {
+    /// Mistakes in our own files that leave something out. Those of fail2ban's folder leave out no more than the jail they
+    /// stand in, and nothing that judges httpd's lines.
+    pub fn errors(&self) -> impl Iterator<Item = &Problem> {
+        let own = |problem: &&Problem| !self.config.is_fail2bans(problem);
+        let errors = self
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error);
+        errors.filter(own)
+    }
 }
 
-/// The same with the jails of another fail2ban folder than the configuration names.
+/// Which jails of fail2ban's folder run, too.
+#[derive(Clone, Copy, Debug)]
+enum Import<'a> {
+    /// None: what is read does not speak of this host.
+    No,
+    /// Those of the folder that `[fail2ban]` names.
+    Named,
+    /// Those of this one.
+    From(&'a Path),
+}
+
+/// Reads the configuration at `path` and the `conf.d/*.toml` beside it, over the shipped defaults, and the jails of the
+/// fail2ban folder it names. A file that is not there is no problem; one that cannot be read or understood is, and the
+/// shipped defaults stand in its place.
+#[must_use]
+pub fn load(path: &Path) -> Loaded {
+    load_all(path, Import::Named)
+}
+
+/// The same with another fail2ban folder than the configuration names.
 #[must_use]
 pub fn load_with(path: &Path, fail2ban: Option<&Path>) -> Loaded {
+    load_all(path, fail2ban.map_or(Import::Named, Import::From))
+}
+
+fn load_all(path: &Path, import: Import<'_>) -> Loaded {
     let mut problems = Problems::default();
     let mut layers = Layers::shipped(&mut problems);
     let found = layers.add(path, &mut problems);
@@ -69,7 +99,7 @@ pub fn load_with(path: &Path, fail2ban: Option<&Path>) -> Loaded {
         layers.add(&file, &mut problems);
     }
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let mut config = layers.check(dir, fail2ban, &mut problems);
+    let mut config = layers.check(dir, import, &mut problems);
     config.path = found.then(|| path.to_path_buf());
     Loaded {
         config,
@@ -77,14 +107,15 @@ pub fn load_with(path: &Path, fail2ban: Option<&Path>) -> Loaded {
     }
 }
 
-/// The same for the text of one file named `path`, wherever it came from: what `load` does after reading.
+/// The same for the text of one file named `path`, wherever it came from: what `load` does after reading. No jails of
+/// fail2ban's folder are added.
 #[must_use]
 pub fn from_text(path: &Path, text: &str) -> Loaded {
     let mut problems = Problems::default();
     let mut layers = Layers::shipped(&mut problems);
     layers.add_text(path, text.as_bytes(), &mut problems);
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let mut config = layers.check(dir, None, &mut problems);
+    let mut config = layers.check(dir, Import::No, &mut problems);
     config.path = Some(path.to_path_buf());
     Loaded {
         config,
@@ -106,10 +137,11 @@ pub(crate) fn bantime(text: &str) -> Result<crate::decide::BanFor, String> {
 }
 
 impl Default for Config {
-    /// The shipped file. That it has no problem is a test's business.
+    /// The shipped file, without the jails of fail2ban's folder: the same on every host. That it has no problem is a test's
+    /// business.
     fn default() -> Self {
         let mut problems = Problems::default();
-        Layers::shipped(&mut problems).check(Path::new("/"), None, &mut problems)
+        Layers::shipped(&mut problems).check(Path::new("/"), Import::No, &mut problems)
     }
 }
 
@@ -153,8 +185,8 @@ impl Layers {
             .lay_over(read.tree, LAYERS_MERGE_DEPTH, "", problems);
     }
 
-    fn check(&self, dir: &Path, fail2ban: Option<&Path>, problems: &mut Problems) -> Config {
-        check::check(&self.tree, &self.doubtful, dir, fail2ban, problems)
+    fn check(&self, dir: &Path, import: Import<'_>, problems: &mut Problems) -> Config {
+        check::check(&self.tree, &self.doubtful, dir, import, problems)
     }
 }
 
@@ -202,10 +234,18 @@ pub struct Config {
     /// Files of it that were read, in their order.
     pub fail2ban_files: Vec<PathBuf>,
     /// Jails of it that are enabled and cannot run.
-    pub broken: Vec<String>,
+    pub broken: Vec<Broken>,
 }
 
 impl Config {
+    /// Whether a problem is one of the fail2ban folder's files.
+    #[must_use]
+    pub fn is_fail2bans(&self, problem: &Problem) -> bool {
+        let dir = self.fail2ban.as_deref();
+        dir.is_some_and(|dir| problem.file.starts_with(dir))
+            || self.fail2ban_files.contains(&problem.file)
+    }
+
     /// The jails that judge httpd's lines; their numbers begin at 0.
     #[must_use]
     pub fn native(&self) -> &[Jail] {
@@ -630,6 +670,12 @@ impl RuntimePaths {
     #[must_use]
     pub fn off(&self) -> PathBuf {
         self.stem.with_extension("off")
+    }
+
+    /// The socket of the process that counts bans.
+    #[must_use]
+    pub fn bans(&self) -> PathBuf {
+        self.stem.with_extension("bans")
     }
 
     /// What the `run` with this process id has counted, as JSON, every few seconds.

@@ -15,9 +15,10 @@ use crate::bans::{Increment, IncrementOptions, Terms};
 use crate::count::keyed;
 use crate::decide::BanFor;
 use crate::fail2ban::{
-    Action, BanTime, Block, FilterRules, Folder, IgnoreCache, LogPath, UseDns, read_filter,
+    Action, BanTime, Block, Broken, FilterRules, Folder, IgnoreCache, LogPath, UseDns, in_journal,
+    read_filter,
 };
-use crate::failregex::{MAXLINES_MAX, Rules};
+use crate::failregex::{MAXLINES_MAX, Matcher, Rules};
 use crate::source::journal;
 use crate::source::tail::Encoding;
 
@@ -80,11 +81,13 @@ pub struct Raw {
     pub origin: Origin,
     /// The filter without its options; `None`: expressions only.
     pub filter: Option<String>,
+    /// What it was given: `mode=aggressive`.
+    pub options: BTreeMap<String, String>,
     /// The expressions.
     pub rules: Rules,
     /// Where lines come from.
     pub backend: Backend,
-    /// `logpath`.
+    /// `logpath`, of which a jail of the journal reads nothing.
     pub logs: Vec<LogPath>,
     /// `logencoding`.
     pub encoding: String,
@@ -153,7 +156,7 @@ pub(super) struct Keys {
     logencoding: Option<String>,
     journalmatch: Vec<Vec<String>>,
     maxmatches: Option<u32>,
-    pub(super) window: Option<bool>,
+    pub(super) window: Option<(bool, Place)>,
     increment: bool,
     factor: Option<String>,
     formula: Option<String>,
@@ -287,9 +290,9 @@ impl Check<'_> {
                     .error(place, &format!("{section}.{key}"), text);
                 return false;
             }
-            if keys.window == Some(false) {
+            if let Some((false, place)) = &keys.window {
                 let text = "\"fail2ban\" is for jails with `filter` or `failregex`; here an exact sliding window counts; leave the key out".to_owned();
-                self.problems.warn(at, &format!("{section}.count"), text);
+                self.problems.warn(place, &format!("{section}.count"), text);
             }
             return true;
         }
@@ -307,15 +310,26 @@ impl Check<'_> {
             .as_ref()
             .is_some_and(|(name, _)| name == RECIDIVE)
             && keys.logpath.is_empty();
+        let mut journal = keys.logpath.iter().any(|path| path == "journal");
         if let (Some((spec, place)), false) = (&keys.filter, counts_bans) {
-            let backend = if keys.logpath.iter().any(|path| path == "journal") {
-                "systemd"
-            } else {
-                "auto"
-            };
+            let backend = if journal { "systemd" } else { "auto" };
             let folders: Vec<&Path> = self.folders.iter().map(PathBuf::as_path).collect();
             match read_filter(&folders, spec, backend) {
-                Ok(rules) => found = rules,
+                Ok(rules) => {
+                    found = rules;
+                    let asks = !(keys.journalmatch.is_empty() && found.journalmatch.is_empty());
+                    let logs: Vec<LogPath> =
+                        keys.logpath.iter().map(|path| log_path(path)).collect();
+                    if !journal
+                        && asks
+                        && only_in_journal(&logs)
+                        && let Ok(rules) = read_filter(&folders, spec, "systemd")
+                    {
+                        (found, journal) = (rules, true);
+                        let path = format!("{section}.logpath");
+                        self.problems.warn(at, &path, turned(&logs));
+                    }
+                }
                 Err(problem) => {
                     self.problems
                         .error(place, &format!("{section}.filter"), problem.text);
@@ -332,10 +346,13 @@ impl Check<'_> {
             usedns: keys.usedns.unwrap_or(found.usedns),
             logtimezone: keys.logtimezone,
         };
-        let journal = keys.logpath.iter().any(|path| path == "journal");
         if keys.logpath.is_empty() && !counts_bans {
             let text = "its lines come from nowhere; write logpath = [\"/var/log/auth.log\"], or logpath = \"journal\"".to_owned();
             self.problems.error(at, section, text);
+            return false;
+        }
+        if !counts_bans && let Err(refused) = Matcher::new(&rules) {
+            self.problems.error(at, section, refused.to_string());
             return false;
         }
         let options = IncrementOptions {
@@ -353,7 +370,7 @@ impl Check<'_> {
                 return false;
             }
         };
-        let way = if keys.window.unwrap_or(true) {
+        let way = if keys.window.is_none_or(|(window, _)| window) {
             keyed::Way::Window
         } else {
             keyed::Way::Estimate
@@ -363,18 +380,14 @@ impl Check<'_> {
         jail.raw = Some(Box::new(Raw {
             origin: Origin::Own,
             filter: keys.filter.map(|(spec, _)| found.filter.unwrap_or(spec)),
+            options: found.options,
             rules,
             backend: if journal {
                 Backend::Journal
             } else {
                 Backend::Auto
             },
-            logs: keys
-                .logpath
-                .iter()
-                .filter(|path| *path != "journal")
-                .map(|path| log_path(path))
-                .collect(),
+            logs: keys.logpath.iter().map(|path| log_path(path)).collect(),
             encoding: keys.logencoding.unwrap_or_else(|| "auto".to_owned()),
             journalmatch: or(keys.journalmatch, found.journalmatch),
             journal: journal::Place::default(),
@@ -424,6 +437,20 @@ fn log_path(text: &str) -> LogPath {
     }
 }
 
+/// Is there no such log, but a journal? Then a jail that may choose reads that.
+fn only_in_journal(logs: &[LogPath]) -> bool {
+    let there = |log: &LogPath| glob::glob(&log.glob).is_ok_and(|mut found| found.next().is_some());
+    !logs.iter().any(there) && journal::available()
+}
+
+fn turned(logs: &[LogPath]) -> String {
+    let globs: Vec<&str> = logs.iter().map(|log| log.glob.as_str()).collect();
+    format!(
+        "there is no {}, so its lines are read from the journal",
+        globs.join(" and no ")
+    )
+}
+
 /// Adds the jails that are enabled in the fail2ban folder `dir` to `config`. One whose name a jail in a file of the
 /// administrator has is left out, and takes the place of a shipped one.
 pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
@@ -431,15 +458,16 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
     problems.0.extend(folder.problems);
     config.fail2ban_files = folder.files;
     for broken in folder.broken {
-        config.broken.push(broken.jail);
-        problems.0.push(broken.problem);
+        problems.0.push(broken.problem.clone());
+        config.broken.push(broken);
     }
-    for found in folder.jails {
+    for mut found in folder.jails {
+        let (name, written) = (found.name.clone(), found.written.clone());
         let say = |severity, text: String| Problem {
             severity,
-            file: found.written.file.to_path_buf(),
-            line: Some(found.written.line),
-            key: found.name.clone(),
+            file: written.file.to_path_buf(),
+            line: Some(written.line),
+            key: name.clone(),
             text,
             cited: None,
         };
@@ -457,28 +485,45 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
             problems.0.push(say(Severity::Warning, text));
             config.jails.remove(at);
         }
-        match imported(&found, &config.manual, &config.firewall) {
-            Ok((jail, _))
-                if config
-                    .jails
-                    .iter()
-                    .chain([&config.manual])
-                    .any(|other| jail.shares_sets(other)) =>
-            {
-                config.broken.push(found.name.clone());
-                let text =
-                    "its sets would have the names of those of another jail; rename it".to_owned();
-                problems.0.push(say(Severity::Error, text));
-            }
+        if found.backend.name == "auto"
+            && !found.rules.journalmatch.is_empty()
+            && found.rules.filter.as_deref() != Some(RECIDIVE)
+            && only_in_journal(&found.logpath)
+            && let Some(other) = in_journal(dir, &name)
+        {
+            problems
+                .0
+                .push(say(Severity::Warning, turned(&found.logpath)));
+            // As configured, for people: a jail of the journal reads no files.
+            found = crate::fail2ban::Jail {
+                logpath: found.logpath,
+                ..other
+            };
+        }
+        let others = || config.jails.iter().chain([&config.manual]);
+        let made =
+            imported(&found, &config.manual, &config.firewall).and_then(|made| {
+                match others().any(|other| made.0.shares_sets(other)) {
+                    true => Err(
+                        "its sets would have the names of those of another jail; rename it"
+                            .to_owned(),
+                    ),
+                    false => Ok(made),
+                }
+            });
+        match made {
             Ok((jail, notes)) => {
-                problems
-                    .0
-                    .extend(notes.into_iter().map(|text| say(Severity::Warning, text)));
+                let notes = notes.into_iter().map(|text| say(Severity::Warning, text));
+                problems.0.extend(notes);
                 config.jails.push(jail);
             }
             Err(text) => {
-                config.broken.push(found.name.clone());
-                problems.0.push(say(Severity::Error, text));
+                let problem = say(Severity::Error, text);
+                problems.0.push(problem.clone());
+                config.broken.push(Broken {
+                    jail: found.name.clone(),
+                    problem,
+                });
             }
         }
     }
@@ -499,11 +544,13 @@ fn imported(
             Err(wrong) => notes.push(format!("ignoreip: {}", wrong.text)),
         }
     }
-    let block = found
+    let blocks: Vec<&Block> = found
         .actions
         .iter()
-        .find_map(|action| action.block.as_ref());
-    let (ports, protocols, blocktype) = match block {
+        .filter_map(|action| action.block.as_ref())
+        .collect();
+    let block = together(&blocks);
+    let (ports, protocols, blocktype) = match &block {
         Some(block) => {
             let ports = block_ports(block).map_err(|text| format!("port: {text}"))?;
             let words: Vec<&str> = block.protocols.iter().map(String::as_str).collect();
@@ -562,6 +609,7 @@ fn imported(
     let raw = Raw {
         origin: Origin::Fail2ban,
         filter: found.rules.filter.clone(),
+        options: found.rules.options.clone(),
         rules: Rules::of(&found.rules, found.logtimezone.clone()),
         backend: match &found.backend {
             backend if backend.is_journal() => Backend::Journal,
@@ -585,7 +633,17 @@ fn imported(
             },
             increment,
         },
-        ports: found.ports.clone(),
+        // What its actions are told counts, where that is not the jail's `port`.
+        ports: match block.as_ref().and_then(|block| block.ports.clone()) {
+            Some(ports)
+                if blocks
+                    .iter()
+                    .all(|b| b.ports.as_ref() != Some(&found.ports)) =>
+            {
+                ports
+            }
+            _ => found.ports.clone(),
+        },
         ignorecommand: found.ignorecommand.clone(),
         ignorecache: found.ignorecache.clone(),
         actions: found
@@ -636,6 +694,37 @@ fn journal_place(options: &BTreeMap<String, String>) -> journal::Place {
         of_users: options
             .get("journalflags")
             .is_some_and(|flags| flags.parse::<u32>().is_ok_and(|flags| flags & 4 == 0)),
+    }
+}
+
+/// One block that holds what several hold: jails that close some ports of TCP and others of UDP have an action for each,
+/// and a jail's sets have one list of ports and protocols.
+fn together(blocks: &[&Block]) -> Option<Block> {
+    let (first, rest) = blocks.split_first()?;
+    let mut all = Block::clone(first);
+    for block in rest {
+        all.ports = match (all.ports, &block.ports) {
+            (Some(mut ports), Some(more)) => {
+                add(&mut ports, more);
+                Some(ports)
+            }
+            _ => None,
+        };
+        add(&mut all.protocols, &block.protocols);
+        if all.chain == "INPUT" {
+            all.chain.clone_from(&block.chain);
+        }
+        all.reject &= block.reject;
+    }
+    Some(all)
+}
+
+/// Those of `more` that are not there.
+fn add(words: &mut Vec<String>, more: &[String]) {
+    for word in more {
+        if !words.contains(word) {
+            words.push(word.clone());
+        }
     }
 }
 

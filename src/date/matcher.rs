@@ -4,12 +4,17 @@
 //! line as its end, which the `regex` crate cannot do; and it is so short that telling branches apart by their next byte
 //! costs less than starting a general engine. Going back is bounded by a number of steps.
 
-use super::syntax::{self, Class, Node};
+use super::needs::{self, Need, Starts};
+use super::syntax::{self, Class, Node, Parsed, Spot};
 
 /// No position.
 const NOWHERE: usize = usize::MAX;
-/// Steps for one search; a date takes about fifty, a line of text without one a few hundred. More is no match.
-const STEPS_MAX: u32 = 1_000_000;
+/// Steps for one search, and as many more for each byte. A date takes about fifty, a place where none begins one to five.
+/// With more it is no match.
+const STEPS: usize = 100_000;
+const STEPS_A_BYTE: usize = 20;
+/// Choices and settings that wait to be taken back. With more it is no match.
+const STACK_MAX: usize = 100_000;
 /// Longest program, operations.
 const OPS_MAX: usize = 20_000;
 /// Branches that one table tells apart.
@@ -39,14 +44,7 @@ enum Op {
         slot: usize,
         exit: usize,
     },
-    Start,
-    LineStart,
-    End,
-    LineEnd,
-    VeryEnd,
-    Edge(bool),
-    EdgeStart,
-    EdgeEnd,
+    At(Spot),
     /// The program behind it, up to its `Match`; `back` characters earlier.
     Look {
         ahead: bool,
@@ -81,6 +79,11 @@ pub(super) struct Matcher {
     slots: usize,
     anchored: bool,
     looks_behind: bool,
+    /// Begins with [`Spot::EdgeStart`].
+    at_edge: bool,
+    ascii_words: bool,
+    /// What every match contains.
+    pub(super) need: Need,
     starts: Box<[bool; 256]>,
     starts_at_end: bool,
 }
@@ -115,7 +118,7 @@ pub(super) struct Search {
     stack: Vec<Frame>,
     /// How many bytes of the text, from its beginning, the search has looked at (one more than there are: at its end).
     pub(super) far: usize,
-    steps: u32,
+    steps: usize,
 }
 
 impl Search {
@@ -138,21 +141,26 @@ impl Search {
 }
 
 impl Matcher {
-    /// Compiles; `groups` without the whole match.
+    /// Compiles.
     ///
     /// # Errors
     /// The expression is too large.
-    pub(super) fn new(node: &Node, groups: usize) -> Result<Self, String> {
+    pub(super) fn new(parsed: &Parsed) -> Result<Self, String> {
+        let node = &parsed.node;
         let mut matcher = Matcher {
             ops: Vec::new(),
-            slots: groups * 2 + 2,
+            slots: parsed.groups * 2 + 2,
             anchored: anchored(node),
             looks_behind: false,
+            at_edge: false,
+            ascii_words: parsed.ascii_words,
+            need: needs::of(node),
             starts: Box::new([false; 256]),
             starts_at_end: false,
         };
         matcher.emit(node)?;
         matcher.push(Op::Match)?;
+        matcher.at_edge = matches!(matcher.ops.first(), Some(Op::At(Spot::EdgeStart)));
         let firsts = matcher.firsts(0);
         matcher.starts = Box::new(firsts.bytes);
         matcher.starts_at_end = firsts.end;
@@ -245,29 +253,8 @@ impl Matcher {
                 max,
                 greedy,
             } => self.repeat(node, *min, *max, *greedy)?,
-            Node::Start => {
-                self.push(Op::Start)?;
-            }
-            Node::LineStart => {
-                self.push(Op::LineStart)?;
-            }
-            Node::End => {
-                self.push(Op::End)?;
-            }
-            Node::LineEnd => {
-                self.push(Op::LineEnd)?;
-            }
-            Node::VeryEnd => {
-                self.push(Op::VeryEnd)?;
-            }
-            Node::Edge(yes) => {
-                self.push(Op::Edge(*yes))?;
-            }
-            Node::EdgeStart => {
-                self.push(Op::EdgeStart)?;
-            }
-            Node::EdgeEnd => {
-                self.push(Op::EdgeEnd)?;
+            Node::At(spot) => {
+                self.push(Op::At(*spot))?;
             }
             Node::Ahead { node, negated } => {
                 self.inner(
@@ -352,7 +339,17 @@ impl Matcher {
         let class = match node {
             Node::Class(class) => Some(class.clone()),
             Node::Byte(byte) => Some(Class::of_byte(*byte)),
-            _ => None,
+            Node::Empty
+            | Node::Seq(_)
+            | Node::Alt(_)
+            | Node::Group(..)
+            | Node::Repeat { .. }
+            | Node::At(_)
+            | Node::Ahead { .. }
+            | Node::Behind { .. }
+            | Node::Atomic(_)
+            | Node::Back { .. }
+            | Node::If { .. } => None,
         };
         if let Some(class) = class {
             self.push(Op::Repeat {
@@ -430,45 +427,53 @@ impl Matcher {
                 Op::Round { exit, .. } => open.extend([pc + 1, *exit]),
                 Op::Look { next, .. } => open.push(*next),
                 Op::If { no, .. } => open.extend([pc + 1, *no]),
-                Op::Save(_)
-                | Op::Start
-                | Op::LineStart
-                | Op::End
-                | Op::LineEnd
-                | Op::VeryEnd
-                | Op::Edge(_)
-                | Op::EdgeStart
-                | Op::EdgeEnd => open.push(pc + 1),
+                Op::Save(_) | Op::At(_) => open.push(pc + 1),
             }
         }
         firsts
     }
 
-    /// Looks for the leftmost match in `line[from..to]`; what is before `from` is seen by looks behind, `to` is the end
-    /// of the text. Both lie between characters.
-    pub(super) fn find(&self, line: &str, from: usize, to: usize, search: &mut Search) -> bool {
+    /// Looks for the leftmost match in a part of a line; what is before the part is seen by looks behind, its end is the end
+    /// of the text. Both lie between characters. `starts`: where a match can begin at all.
+    pub(super) fn find(
+        &self,
+        line: &str,
+        (from, to): (usize, usize),
+        starts: Starts,
+        search: &mut Search,
+    ) -> bool {
         let text = line.as_bytes().get(..to).unwrap_or_default();
         search.far = 0;
-        search.steps = STEPS_MAX;
+        search.steps = STEPS + STEPS_A_BYTE * text.len();
         if self.anchored {
-            return from == 0 && self.try_at(text, 0, search);
+            let can = from == 0 && starts.next(0).is_some_and(|(first, _)| first == 0);
+            return can && self.try_at(text, 0, search);
         }
         let mut start = from;
-        while let Some(rest) = text.get(start..) {
-            let can = |&byte: &u8| self.starts.get(usize::from(byte)).copied().unwrap_or(true);
-            match rest.iter().position(can) {
-                Some(skip) => start += skip,
-                None if self.starts_at_end => start = text.len(),
-                None => return false,
+        while let Some((first, last)) = starts.next(start) {
+            start = first;
+            while start <= last {
+                let Some(&byte) = text.get(start) else {
+                    // At the end of the text, once.
+                    return self.starts_at_end && self.try_at(text, from.max(text.len()), search);
+                };
+                if self.can_start(text, start, byte) && self.try_at(text, start, search) {
+                    return true;
+                }
+                start += 1;
             }
-            if text.get(start).is_none_or(|byte| byte & 0xc0 != 0x80)
-                && self.try_at(text, start, search)
-            {
-                return true;
-            }
-            start += 1;
         }
         false
+    }
+
+    /// Whether a match may begin with this byte: between characters only, and where that is asked for not inside a word.
+    fn can_start(&self, text: &[u8], start: usize, byte: u8) -> bool {
+        let first = self.starts.get(usize::from(byte)).copied().unwrap_or(true);
+        let before = |at: usize| text.get(at).is_some_and(u8::is_ascii_alphanumeric);
+        let inside = self.at_edge
+            && byte.is_ascii_alphanumeric()
+            && start.checked_sub(1).is_some_and(before);
+        first && !inside && byte & 0xc0 != 0x80
     }
 
     fn try_at(&self, text: &[u8], start: usize, search: &mut Search) -> bool {
@@ -664,12 +669,15 @@ impl Matcher {
                     };
                     true
                 }
-                zero_width => {
-                    let fits = holds(zero_width, text, pos);
+                Op::At(spot) => {
+                    let fits = self.holds(*spot, text, pos);
                     pc += 1;
                     fits
                 }
             };
+            if search.stack.len() > STACK_MAX {
+                search.steps = 0;
+            }
             if forth && search.steps > 0 {
                 continue;
             }
@@ -723,6 +731,39 @@ impl Matcher {
             }
         }
     }
+
+    fn word_at(&self, text: &[u8], pos: usize) -> bool {
+        match text.get(pos) {
+            Some(byte) if byte.is_ascii() => byte.is_ascii_alphanumeric() || *byte == b'_',
+            Some(_) => !self.ascii_words && char_at(text, pos).is_some_and(syntax::is_word),
+            None => false,
+        }
+    }
+
+    fn word_before(&self, text: &[u8], pos: usize) -> bool {
+        backwards(text, pos, 1).is_some_and(|pos| self.word_at(text, pos))
+    }
+
+    fn holds(&self, spot: Spot, text: &[u8], pos: usize) -> bool {
+        let at_end = pos == text.len();
+        let inside_word = || self.word_at(text, pos) && self.word_before(text, pos);
+        match spot {
+            Spot::Start => pos == 0,
+            Spot::LineStart => pos == 0 || text.get(pos - 1) == Some(&b'\n'),
+            Spot::End => at_end || text.get(pos..) == Some(b"\n"),
+            Spot::LineEnd => at_end || text.get(pos) == Some(&b'\n'),
+            Spot::VeryEnd => at_end,
+            // Python sees no edge in an empty text, and no place that is none either.
+            Spot::Edge(yes) => {
+                !text.is_empty() && (self.word_before(text, pos) != self.word_at(text, pos)) == yes
+            }
+            // Nothing begins at the end, but behind a word or in an empty line.
+            Spot::EdgeStart => {
+                !inside_word() && (!at_end || pos == 0 || self.word_before(text, pos))
+            }
+            Spot::EdgeEnd => !inside_word(),
+        }
+    }
 }
 
 impl Firsts {
@@ -739,12 +780,18 @@ impl Firsts {
 
 fn anchored(node: &Node) -> bool {
     match node {
-        Node::Start => true,
+        Node::At(spot) => *spot == Spot::Start,
         Node::Group(_, node) | Node::Atomic(node) => anchored(node),
         Node::Seq(nodes) => nodes.first().is_some_and(anchored),
         Node::Alt(nodes) => nodes.iter().all(anchored),
         Node::Repeat { node, min, .. } => *min > 0 && anchored(node),
-        _ => false,
+        Node::Empty
+        | Node::Byte(_)
+        | Node::Class(_)
+        | Node::Ahead { .. }
+        | Node::Behind { .. }
+        | Node::Back { .. }
+        | Node::If { .. } => false,
     }
 }
 
@@ -776,37 +823,6 @@ fn backwards(text: &[u8], mut pos: usize, chars: usize) -> Option<usize> {
         }
     }
     Some(pos)
-}
-
-fn word_at(text: &[u8], pos: usize) -> bool {
-    match text.get(pos) {
-        Some(byte) if byte.is_ascii() => byte.is_ascii_alphanumeric() || *byte == b'_',
-        Some(_) => char_at(text, pos).is_some_and(syntax::is_word),
-        None => false,
-    }
-}
-
-fn word_before(text: &[u8], pos: usize) -> bool {
-    backwards(text, pos, 1).is_some_and(|pos| word_at(text, pos))
-}
-
-fn holds(op: &Op, text: &[u8], pos: usize) -> bool {
-    let at_end = pos == text.len();
-    match op {
-        Op::Start => pos == 0,
-        Op::LineStart => pos == 0 || text.get(pos - 1) == Some(&b'\n'),
-        Op::End => at_end || text.get(pos..) == Some(b"\n"),
-        Op::LineEnd => at_end || text.get(pos) == Some(&b'\n'),
-        Op::VeryEnd => at_end,
-        // Python sees no edge in an empty text.
-        Op::Edge(yes) => !text.is_empty() && (word_before(text, pos) != word_at(text, pos)) == *yes,
-        Op::EdgeStart => {
-            !(word_at(text, pos) && word_before(text, pos))
-                && !(at_end && pos > 0 && !word_before(text, pos))
-        }
-        Op::EdgeEnd => !(word_at(text, pos) && word_before(text, pos)),
-        _ => false,
-    }
 }
 
 /// Takes back all that was set since `mark`.

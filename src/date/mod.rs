@@ -9,6 +9,7 @@
 //! codes     %d, %ExY and the default patterns ─┐
 //! template  a pattern: bounds, group, kind ────┤
 //! syntax    Python's expressions to a tree ────┼─> Detector: order memory ─> Find
+//! needs     what a line must have ─────────────┤
 //! matcher   the tree, looked for in a line ────┤
 //! read      pieces to a time, zone: offsets ───┘
 //! ```
@@ -23,12 +24,14 @@ use std::time::SystemTime;
 
 mod codes;
 mod matcher;
+mod needs;
 mod read;
 mod syntax;
 mod template;
 mod zone;
 
 use matcher::Search;
+use needs::{Starts, Traits};
 use read::{Clock, Fault};
 use template::{Reader, Template};
 
@@ -36,8 +39,6 @@ use template::{Reader, Template};
 const FAR: usize = 0x7fff_ffff;
 /// Seconds without a match after which a pattern loses its place.
 const UNUSED_SECS: f64 = 300.0;
-/// Seconds for which local time has no step: shifts and midnights of all zones fall on quarters of an hour.
-const QUARTER: i64 = 900;
 /// Longest text that is compared with the line before, bytes.
 const MEMO_MAX: usize = 128;
 
@@ -160,7 +161,6 @@ struct Match {
 #[derive(Clone, Debug)]
 struct Memo {
     from: usize,
-    bytes: Vec<u8>,
     /// The length of the line, where its end was looked at.
     len: Option<usize>,
     /// Whether the bytes before must be counted as characters.
@@ -176,10 +176,12 @@ pub struct Detector {
     zone: Option<i64>,
     last: Option<Last>,
     first_unused: usize,
-    /// What [`zone::from_local`] remembers.
-    ahead: i64,
+    local: zone::LocalZone,
     search: Search,
+    traits: Traits,
     memo: Option<Memo>,
+    /// The memo's bytes.
+    same: Vec<u8>,
 }
 
 impl fmt::Debug for Detector {
@@ -198,9 +200,11 @@ impl Clone for Detector {
             zone: self.zone,
             last: self.last,
             first_unused: self.first_unused,
-            ahead: self.ahead,
+            local: self.local.clone(),
             search: Search::default(),
+            traits: Traits::default(),
             memo: self.memo.clone(),
+            same: self.same.clone(),
         }
     }
 }
@@ -252,9 +256,11 @@ impl Detector {
             zone,
             last: None,
             first_unused: 0,
-            ahead: 0,
+            local: zone::LocalZone::default(),
             search: Search::default(),
+            traits: Traits::default(),
             memo: None,
+            same: Vec::new(),
         };
         let mut weighed = false;
         let wrong = |pattern: &str, what| DateError::Pattern {
@@ -295,13 +301,15 @@ impl Detector {
         };
         let later = !self.places.is_empty();
         let key = template::key(pattern);
-        if key == "{DEFAULT}" || key == "{^LN-BEG}" {
+        // Beside other patterns {DEFAULT} adds nothing, and alone it leaves the list empty, which is the default list.
+        if key == "{DEFAULT}" {
+            return Ok(true);
+        }
+        if key == "{^LN-BEG}" {
             let defaults = defaults().map_err(wrong)?;
-            for template in defaults.twins.iter().chain(&defaults.plain) {
-                // {DEFAULT} beside other patterns adds nothing, and alone leaves the list empty, which is the default list.
-                if key == "{^LN-BEG}" && template.anchored {
-                    self.put(template, pattern, later)?;
-                }
+            let all = defaults.twins.iter().chain(&defaults.plain);
+            for template in all.filter(|template| template.anchored) {
+                self.put(template, pattern, later)?;
             }
             return Ok(true);
         }
@@ -398,20 +406,19 @@ impl Detector {
             let Some(matcher) = template.matcher() else {
                 return Find::None;
             };
-            matcher.find(line, from, to, &mut self.search);
+            matcher.find(line, (from, to), Starts::Everywhere, &mut self.search);
             far = self.search.far;
         }
         let cut = found.cut.clone().filter(|cut| !cut.is_empty());
         let Some(cut) = cut else { return Find::NoDate };
-        let before = self.ahead;
+        let ahead = self.local.ahead;
         let (find, by_clock) = self.read(&template, line, &cut, now);
         let holds = by_clock.then(|| {
             // What is true at both ends of a stretch without a step of the clock is true between.
-            let end = now - now.rem_euclid(QUARTER) + QUARTER - 1;
-            let after = self.ahead;
-            self.ahead = before;
+            let end = now - now.rem_euclid(zone::QUARTER) + zone::QUARTER - 1;
+            let after = std::mem::replace(&mut self.local.ahead, ahead);
             let (later, _) = self.read(&template, line, &cut, end);
-            self.ahead = after;
+            self.local.ahead = after;
             if later == find {
                 (now, end)
             } else {
@@ -428,8 +435,7 @@ impl Detector {
     fn as_before(&mut self, line: &str, now: i64, real: f64) -> Option<Find> {
         let memo = self.memo.as_ref()?;
         let bytes = line.as_bytes();
-        let same = bytes.get(memo.from..memo.from + memo.bytes.len())
-            == Some(memo.bytes.as_slice())
+        let same = bytes.get(memo.from..memo.from + self.same.len()) == Some(self.same.as_slice())
             && memo.len.is_none_or(|len| len == bytes.len())
             && memo.holds.is_none_or(|(from, to)| from <= now && now <= to)
             && (!memo.ascii_before || bytes.get(..memo.from).is_some_and(<[u8]>::is_ascii));
@@ -466,9 +472,10 @@ impl Detector {
         if from > 0 && !ascii {
             return;
         }
+        self.same.clear();
+        self.same.extend_from_slice(bytes);
         self.memo = Some(Memo {
             from,
-            bytes: bytes.to_vec(),
             len: (far > line.len()).then_some(line.len()),
             ascii_before: from > 0,
             find: find.clone(),
@@ -493,7 +500,7 @@ impl Detector {
                         now,
                         zone: self.zone,
                     },
-                    &mut self.ahead,
+                    &mut self.local,
                 ) {
                     Ok(time) => (Ok(time.epoch), time.by_clock),
                     Err(fault) => (Err(fault), true),
@@ -519,13 +526,22 @@ impl Detector {
         (find, by_clock)
     }
 
-    fn matched(&mut self, line: &str, index: usize, from: usize, to: usize) -> Option<Match> {
+    /// Tries one template on a part of the line; `seen`: the line's traits are known.
+    fn matched(
+        &mut self,
+        line: &str,
+        index: usize,
+        part: (usize, usize),
+        seen: bool,
+    ) -> Option<Match> {
         let place = self.places.get_mut(index)?;
-        if !place
-            .template
-            .matcher()?
-            .find(line, from, to, &mut self.search)
-        {
+        let matcher = place.template.matcher()?;
+        let starts = if seen {
+            self.traits.starts(matcher.need)
+        } else {
+            Starts::Everywhere
+        };
+        if !matcher.find(line, part, starts, &mut self.search) {
             return None;
         }
         place.matches = place.matches.saturating_add(1);
@@ -544,6 +560,7 @@ impl Detector {
         let count = self.places.len();
         let mut reserve: Option<(Match, usize)> = None;
         let mut skip = None;
+        let mut traits_seen = false;
         if let Some(last) = self.last
             && let Some(place) = self.places.get(last.place)
         {
@@ -563,7 +580,12 @@ impl Detector {
                 skip = Some(last.place);
                 (0, line.len())
             };
-            let found = self.matched(line, last.place, from, to);
+            let seen = !part && !fixed;
+            if seen {
+                self.traits.see(line, text.ascii);
+            }
+            traits_seen = seen;
+            let found = self.matched(line, last.place, (from, to), seen);
             if let Some(found) = found {
                 let (start, end) = (text.char(found.start), text.char(found.end));
                 let same = start == last.start && end == last.end;
@@ -588,8 +610,11 @@ impl Detector {
                 ));
             }
         }
+        if !traits_seen {
+            self.traits.see(line, text.ascii);
+        }
         for index in (0..count).filter(|&index| Some(index) != skip) {
-            let Some(found) = self.matched(line, index, 0, line.len()) else {
+            let Some(found) = self.matched(line, index, (0, line.len()), true) else {
                 continue;
             };
             let Some(place) = self.places.get(index) else {
@@ -819,5 +844,110 @@ mod tests {
                 time: 1_769_201_999.0
             }
         );
+    }
+
+    fn at(detector: &mut Detector, line: &str) -> f64 {
+        let find = detector.find(line, NOW);
+        let Find::At { time, .. } = find else {
+            panic!("{line}: {find:?}")
+        };
+        time
+    }
+
+    #[test]
+    fn a_date_without_year_is_of_this_year_or_the_last() {
+        // 28 May 2026
+        let mut detector = detector(&["^%b %d %H:%M:%S"]);
+        assert_eq!(at(&mut detector, "May 28 00:00:00 x"), 1_779_926_400.0);
+        assert_eq!(at(&mut detector, "May 29 00:00:00 x"), 1_780_012_800.0);
+        assert_eq!(at(&mut detector, "May 30 00:00:00 x"), 1_748_563_200.0);
+    }
+
+    #[test]
+    fn the_same_text_is_read_anew_when_the_year_has_changed() {
+        let mut detector = detector(&["^%b %d %H:%M:%S"]);
+        let line = "May 28 00:00:00 x";
+        for (now, time) in [
+            (NOW, 1_779_926_400.0),
+            (NOW + 1.0, 1_779_926_400.0),
+            (NOW + 31_536_000.0, 1_811_462_400.0),
+        ] {
+            assert_eq!(detector.find(line, now), Find::At { cut: 0..15, time });
+        }
+    }
+
+    #[test]
+    fn what_has_only_the_form_of_a_date_is_told_from_none() {
+        let mut detector = detector(&[]);
+        assert_eq!(
+            detector.find("2026-02-30 00:00:00 x", NOW),
+            Find::Impossible { cut: 0..19 }
+        );
+        assert_eq!(detector.find("2026-02-20 24:00:00 x", NOW), Find::None);
+        assert_eq!(detector.find("FOO Jan 23 21:59:59 x", NOW), Find::Stumble);
+        assert_eq!(detector.find("no date", NOW), Find::None);
+    }
+
+    #[test]
+    fn no_date_may_be_asked_for() {
+        assert_eq!(
+            detector(&["{NONE}"]).find("2026-02-20 21:00:00 x", NOW),
+            Find::NoDate
+        );
+    }
+
+    #[test]
+    fn a_group_says_what_is_cut_out() {
+        let line = "192.0.2.7 - - [23/Jan/2026:21:59:59 +0000] \"GET";
+        let cut = |pattern: &str| {
+            let find = detector(&[pattern]).find(line, NOW);
+            let Find::At { cut, .. } = find else {
+                panic!("{find:?}")
+            };
+            line[cut].to_owned()
+        };
+        assert_eq!(
+            cut(r"^[^\[]*(\[{DATE}\s*\])"),
+            "[23/Jan/2026:21:59:59 +0000]"
+        );
+    }
+
+    #[test]
+    fn messages_say_what_to_write() {
+        let wrong = |pattern: &str| {
+            Detector::new(&[pattern.to_owned()], None)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(wrong("100% %H").contains("a percent sign is written %%"));
+        assert!(wrong("(%H").contains("unclosed group"));
+        let zone = Detector::new(&[], Some("Europe/Paris"))
+            .unwrap_err()
+            .to_string();
+        assert!(zone.contains("UTC+0100"), "{zone}");
+    }
+
+    #[test]
+    fn a_pattern_that_goes_back_too_often_gives_up() {
+        let mut detector = detector(&["(?:a|aa)+b%H"]);
+        assert_eq!(detector.find(&"a".repeat(5000), NOW), Find::None);
+    }
+
+    #[test]
+    fn lines_of_any_bytes_do_no_harm() {
+        let mut detector = detector(&[]);
+        for line in [
+            "",
+            "\u{e4}",
+            "\0",
+            "[[[",
+            "\u{661}\u{662}:\u{663}\u{664}:\u{665}\u{666}",
+            "\u{f8f0}",
+            "::::",
+            "@",
+        ] {
+            detector.find(line, NOW);
+            detector.find(&line.repeat(1000), f64::NAN);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::syntax::digit;
-use super::zone::{self, Unknown};
+use super::zone::{self, LocalZone, Unknown};
 
 const DAY: i64 = 86_400;
 
@@ -124,12 +124,12 @@ impl Fields {
         }
     }
 
-    /// Reads the groups. `ahead` is [`zone::from_local`]'s.
+    /// Reads the groups.
     pub(super) fn read<'t>(
         &self,
         group: impl Fn(usize) -> Option<&'t str>,
         clock: Clock,
-        ahead: &mut i64,
+        local: &mut LocalZone,
     ) -> Result<Time, Fault> {
         let (mut year, mut month, mut day) = (None, None, None);
         let (mut hour, mut minute, mut second) = (0, 0, 0);
@@ -185,14 +185,14 @@ impl Fields {
 
         // Beyond 32 bits Python's datetime raises another error than for the 32nd of a month.
         let whole = |value: i64| i32::try_from(value).map(|_| ()).map_err(|_| Stumble);
-        for value in [year, yearday, month, day].into_iter().flatten() {
+        for value in [year, yearday].into_iter().flatten() {
             whole(value)?;
         }
-        let local_now = || clock.now + zone::local_offset(clock.now);
+        let local_now = |local: &mut LocalZone| clock.now + local.offset(clock.now);
         let this_year = year.is_none();
         let mut year = match year {
             Some(year) => year,
-            None => civil(local_now().div_euclid(DAY)).0,
+            None => civil(local_now(local).div_euclid(DAY)).0,
         };
         if month.is_none() || day.is_none() {
             if let (None, Some((week, starts)), Some(weekday)) = (yearday, week, weekday) {
@@ -208,7 +208,7 @@ impl Fields {
         }
         let today = month.is_none() && day.is_none();
         if today {
-            let (_, m, d) = civil(local_now().div_euclid(DAY));
+            let (_, m, d) = civil(local_now(local).div_euclid(DAY));
             (month, day) = (Some(m), Some(d));
         }
         // One of the two alone is a programming error in fail2ban.
@@ -216,6 +216,9 @@ impl Fields {
             return Err(Stumble);
         };
 
+        for value in [month, day, hour, minute, second] {
+            whole(value)?;
+        }
         let in_range =
             (0..24).contains(&hour) && (0..60).contains(&minute) && (0..60).contains(&second);
         let first = days(year, month, day)
@@ -229,16 +232,16 @@ impl Fields {
                 return Err(Stumble);
             }
         }
-        if today && date > local_now() {
+        if today && date > local_now(local) {
             date -= DAY;
         }
-        if this_year && date > local_now() + DAY {
+        if this_year && date > local_now(local) + DAY {
             let first = days(year - 1, month, day).ok_or(Impossible)?;
             date = first * DAY + date.rem_euclid(DAY);
         }
         let epoch = match offset {
             Some(_) => date,
-            None => zone::from_local(date, ahead),
+            None => local.epoch_of(date),
         };
         Ok(Time {
             epoch: float(epoch),

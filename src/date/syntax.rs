@@ -67,13 +67,29 @@ impl Class {
     }
 
     fn finished(mut self) -> Self {
-        self.ascii = (0u8..128)
-            .filter(|&byte| self.tell(char::from(byte)))
-            .fold(0, |set, byte| set | 1 << byte);
+        let up_to = |byte: u8| u128::MAX >> (127 - u32::from(byte.min(127)));
+        let mut ascii = 0u128;
+        for &(from, to) in &self.ranges {
+            if let Ok(from @ 0..=127) = u8::try_from(from) {
+                let below = if from == 0 { 0 } else { up_to(from - 1) };
+                ascii |= up_to(u8::try_from(to).unwrap_or(127)) & !below;
+            }
+        }
+        for &(kind, yes) in &self.kinds {
+            let members = (0u8..128).filter(|&byte| is(kind, char::from(byte)) == yes);
+            ascii = members.fold(ascii, |set, byte| set | 1 << byte);
+        }
+        if self.fold {
+            // A letter's two cases are 32 apart.
+            let upper = up_to(b'Z') & !up_to(b'A' - 1);
+            ascii |= ((ascii & upper) << 32) | ((ascii >> 32) & upper);
+        }
+        let letters_beyond = 1u128 << b'i' | 1 << b'k' | 1 << b's';
         self.wide = self.negated
             || !self.kinds.is_empty()
             || self.ranges.iter().any(|&(_, to)| !to.is_ascii())
-            || self.fold && b"iksIKS".iter().any(|&byte| self.has_ascii(byte));
+            || self.fold && ascii & letters_beyond != 0;
+        self.ascii = if self.negated { !ascii } else { ascii };
         self
     }
 }
@@ -132,6 +148,20 @@ fn ranges(class: &str) -> Vec<(char, char)> {
     }
 }
 
+/// What must be so between two characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spot {
+    Start,
+    LineStart,
+    End,
+    LineEnd,
+    VeryEnd,
+    /// `\b` (true), `\B`.
+    Edge(bool),
+    EdgeStart,
+    EdgeEnd,
+}
+
 /// A piece of an expression.
 #[derive(Clone, Debug)]
 pub(super) enum Node {
@@ -148,15 +178,7 @@ pub(super) enum Node {
         max: usize,
         greedy: bool,
     },
-    Start,
-    LineStart,
-    End,
-    LineEnd,
-    VeryEnd,
-    /// `\b` (true), `\B`.
-    Edge(bool),
-    EdgeStart,
-    EdgeEnd,
+    At(Spot),
     Ahead {
         node: Box<Node>,
         negated: bool,
@@ -187,6 +209,8 @@ pub(super) struct Parsed {
     pub(super) groups: usize,
     /// In the order of their numbers.
     pub(super) names: Vec<(String, usize)>,
+    /// Whether words are of ASCII (`(?a)`).
+    pub(super) ascii_words: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -232,6 +256,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, String> {
         node,
         groups: parser.groups,
         names,
+        ascii_words: flags.ascii,
     })
 }
 
@@ -428,21 +453,21 @@ impl Parser<'_> {
             return Ok((Node::Empty, false));
         };
         Ok(match c {
-            EDGE_START => (Node::EdgeStart, false),
-            EDGE_END => (Node::EdgeEnd, false),
+            EDGE_START => (Node::At(Spot::EdgeStart), false),
+            EDGE_END => (Node::At(Spot::EdgeEnd), false),
             '^' => (
                 if flags.multiline {
-                    Node::LineStart
+                    Node::At(Spot::LineStart)
                 } else {
-                    Node::Start
+                    Node::At(Spot::Start)
                 },
                 false,
             ),
             '$' => (
                 if flags.multiline {
-                    Node::LineEnd
+                    Node::At(Spot::LineEnd)
                 } else {
-                    Node::End
+                    Node::At(Spot::End)
                 },
                 false,
             ),
@@ -589,10 +614,10 @@ impl Parser<'_> {
             return Err(self.wrong("a \"\\\" at the end"));
         };
         let zero_width = match c {
-            'A' => Some(Node::Start),
-            'Z' => Some(Node::VeryEnd),
-            'b' => Some(Node::Edge(true)),
-            'B' => Some(Node::Edge(false)),
+            'A' => Some(Node::At(Spot::Start)),
+            'Z' => Some(Node::At(Spot::VeryEnd)),
+            'b' => Some(Node::At(Spot::Edge(true))),
+            'B' => Some(Node::At(Spot::Edge(false))),
             _ => None,
         };
         if let Some(node) = zero_width {
@@ -797,16 +822,6 @@ fn width(node: &Node) -> Option<usize> {
             let first = width(yes)?;
             (width(no)? == first).then_some(first)
         }
-        Node::Empty
-        | Node::Start
-        | Node::LineStart
-        | Node::End
-        | Node::LineEnd
-        | Node::VeryEnd
-        | Node::Edge(_)
-        | Node::EdgeStart
-        | Node::EdgeEnd
-        | Node::Ahead { .. }
-        | Node::Behind { .. } => Some(0),
+        Node::Empty | Node::At(_) | Node::Ahead { .. } | Node::Behind { .. } => Some(0),
     }
 }

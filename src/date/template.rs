@@ -41,7 +41,6 @@ pub(super) struct Template {
     pub(super) reader: Reader,
     expression: String,
     matcher: OnceLock<Matcher>,
-    groups: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,7 +57,7 @@ impl Template {
             return Some(matcher);
         }
         let parsed = syntax::parse(&self.expression).ok()?;
-        let made = Matcher::new(&parsed.node, self.groups).ok()?;
+        let made = Matcher::new(&parsed).ok()?;
         Some(self.matcher.get_or_init(|| made))
     }
 
@@ -79,7 +78,6 @@ impl Template {
             reader,
             expression: bound.text,
             matcher: OnceLock::new(),
-            groups: parsed.groups,
         })
     }
 
@@ -449,10 +447,10 @@ fn without_stars(mut text: String, bound_begin: bool, bound_end: bool) -> String
     }
     if !bound_end {
         let kept = text.trim_end_matches(')').len();
-        if let Some(before) = text.get(..kept).and_then(|t| t.strip_suffix("**")) {
-            if !before.ends_with('\\') {
-                text.replace_range(before.len()..kept, "");
-            }
+        if let Some(before) = text.get(..kept).and_then(|t| t.strip_suffix("**"))
+            && !before.ends_with('\\')
+        {
+            text.replace_range(before.len()..kept, "");
         }
     }
     text

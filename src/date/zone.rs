@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, Local, Offset, TimeZone};
 
+use super::syntax;
+
 /// A zone that cannot be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unknown {
@@ -69,32 +71,11 @@ pub(super) fn offset(zone: &str) -> Result<i64, Unknown> {
         Some(("-", digits)) => (-1, digits),
         Some(_) => return Err(Unknown::Form),
     };
-    let mut minutes = 0;
-    if !offset.is_empty() {
-        let read: Vec<_> = digits
-            .chars()
-            .filter(|&c| c != ':')
-            .map(super::syntax::digit)
-            .collect();
-        let colon = digits
-            .char_indices()
-            .filter(|&(_, c)| c == ':')
-            .collect::<Vec<_>>();
-        let colon_fits = match colon.as_slice() {
-            [] => true,
-            [(_, _)] => digits.chars().nth(2) == Some(':') && read.len() == 4,
-            _ => false,
-        };
-        let (hours, rest) = match read.as_slice() {
-            &[Some(h1), Some(h2)] => (h1 * 10 + h2, 0),
-            &[Some(h1), Some(h2), Some(m1), Some(m2)] => (h1 * 10 + h2, m1 * 10 + m2),
-            _ => return Err(Unknown::Form),
-        };
-        if !colon_fits || !digits.starts_with(['0', '1']) {
-            return Err(Unknown::Form);
-        }
-        minutes = sign * (i64::from(hours) * 60 + i64::from(rest));
-    }
+    let minutes = if offset.is_empty() {
+        0
+    } else {
+        sign * minutes_of(digits).ok_or(Unknown::Form)?
+    };
     if name.is_empty() {
         return Ok(minutes * 60);
     }
@@ -105,8 +86,94 @@ pub(super) fn offset(zone: &str) -> Result<i64, Unknown> {
     Ok((i64::from(named.0) + minutes) * 60)
 }
 
-/// Seconds that the local clock is ahead of UTC at `epoch`. TZ is obeyed: names, files, POSIX rules.
-pub(super) fn local_offset(epoch: i64) -> i64 {
+/// `01`, `0530`, `05:30`: minutes; nineteen hours are the most.
+fn minutes_of(digits: &str) -> Option<i64> {
+    let two = |text: &mut std::str::Chars| {
+        let tens = syntax::digit(text.next()?)?;
+        Some(i64::from(tens * 10 + syntax::digit(text.next()?)?))
+    };
+    let mut rest = digits.starts_with(['0', '1']).then(|| digits.chars())?;
+    let hours = two(&mut rest)?;
+    if rest.as_str().is_empty() {
+        return Some(hours * 60);
+    }
+    let mut rest = rest
+        .as_str()
+        .strip_prefix(':')
+        .unwrap_or(rest.as_str())
+        .chars();
+    let minutes = two(&mut rest)?;
+    rest.as_str().is_empty().then_some(hours * 60 + minutes)
+}
+
+/// Seconds for which local time has no step: shifts and midnights of all zones fall on quarters of an hour.
+pub(super) const QUARTER: i64 = 900;
+/// Quarters whose offset is remembered: those of the clock and of the log, and their neighbours.
+const KNOWN: usize = 4;
+
+/// The process's zone. TZ is obeyed: names, files, POSIX rules.
+#[derive(Clone, Debug)]
+pub(super) struct LocalZone {
+    /// The difference that the last conversion found, where the next one begins: as in mktime of the C library it decides
+    /// about hours that come twice.
+    pub(super) ahead: i64,
+    known: [(i64, i64); KNOWN],
+    oldest: usize,
+}
+
+impl Default for LocalZone {
+    fn default() -> Self {
+        LocalZone {
+            ahead: 0,
+            known: [(i64::MIN, 0); KNOWN],
+            oldest: 0,
+        }
+    }
+}
+
+impl LocalZone {
+    /// Seconds that the local clock is ahead of UTC at `epoch`.
+    pub(super) fn offset(&mut self, epoch: i64) -> i64 {
+        let quarter = epoch.div_euclid(QUARTER);
+        if let Some((_, offset)) = self.known.iter().find(|(known, _)| *known == quarter) {
+            return *offset;
+        }
+        let offset = system_offset(epoch);
+        let from = quarter * QUARTER;
+        // A zone of long ago, or one that somebody made up, may step within.
+        if system_offset(from) == system_offset(from + QUARTER - 1)
+            && let Some(place) = self.known.get_mut(self.oldest)
+        {
+            *place = (quarter, offset);
+            self.oldest = (self.oldest + 1) % KNOWN;
+        }
+        offset
+    }
+
+    /// A local time (seconds since 1970 as if there were no zones) to the epoch, as mktime does, also where an hour comes
+    /// twice or not at all.
+    pub(super) fn epoch_of(&mut self, local: i64) -> i64 {
+        let first = local - self.ahead;
+        let (mut t, mut before, mut earlier) = (first, first, first);
+        let mut offset_before = i64::MIN;
+        for _ in 0..6 {
+            let offset = self.offset(t);
+            let error = local - (t + offset);
+            // Between two values for ever: an hour that is not there. The summer side is preferred.
+            if error == 0 || t == earlier && t != before && offset_before <= offset {
+                break;
+            }
+            earlier = before;
+            before = t;
+            t += error;
+            offset_before = offset;
+        }
+        self.ahead = local - t;
+        t
+    }
+}
+
+fn system_offset(epoch: i64) -> i64 {
     DateTime::from_timestamp(epoch, 0).map_or(0, |utc| {
         Local
             .offset_from_utc_datetime(&utc.naive_utc())
@@ -114,28 +181,6 @@ pub(super) fn local_offset(epoch: i64) -> i64 {
             .local_minus_utc()
             .into()
     })
-}
-
-/// A local time (seconds since 1970 as if there were no zones) to the epoch, as mktime of the C library does, which also
-/// decides about hours that come twice or not at all: it begins at the difference of the call before (`ahead`).
-pub(super) fn from_local(local: i64, ahead: &mut i64) -> i64 {
-    let first = local - *ahead;
-    let (mut t, mut before, mut earlier) = (first, first, first);
-    let mut offset_before = i64::MIN;
-    for _ in 0..6 {
-        let offset = local_offset(t);
-        let error = local - (t + offset);
-        // Between two values for ever: an hour that is not there. The summer side is preferred.
-        if error == 0 || t == earlier && t != before && offset_before <= offset {
-            break;
-        }
-        earlier = before;
-        before = t;
-        t += error;
-        offset_before = offset;
-    }
-    *ahead = local - t;
-    t
 }
 
 #[cfg(test)]

@@ -234,6 +234,7 @@ impl Firewall {
             | "iptables-allports"
             | "iptables-new"
             | "iptables-ipset"
+            | "iptables-ipset-proto4"
             | "iptables-ipset-proto6"
             | "iptables-ipset-proto6-allports"
             | "nftables"
@@ -241,7 +242,6 @@ impl Firewall {
             | "nftables-allports" => Self::ByType,
             "firewallcmd-ipset" => Self::ByRule,
             "iptables-multiport-log"
-            | "iptables-ipset-proto4"
             | "firewallcmd-multiport"
             | "firewallcmd-new"
             | "firewallcmd-rich-rules"
@@ -257,27 +257,7 @@ impl Firewall {
     /// What the action tells its packet filter. `None`: more than our sets do (an administrator's own commands, a list of
     /// who may pass), so it is run.
     fn block(self, definition: &Definition, values: &Tags, call: &Call) -> Option<Block> {
-        let understood = [
-            "type",
-            "actiontype",
-            "blocktype",
-            "rich-blocktype",
-            "actionstart_on_demand",
-            "actionrepair_on_unban",
-        ];
-        let given = |name: &String| call.options.iter().any(|(given, _)| given == name);
-        let defined = definition.config().sections.get("Definition")?;
-        let changed = |(name, entry): (&String, &super::ini::Entry)| {
-            given(name) || of_administrator(&entry.place.file)
-        };
-        if defined
-            .iter()
-            .filter(|(name, _)| !understood.contains(&name.as_str()))
-            .any(changed)
-            || COMMANDS
-                .iter()
-                .any(|name| !understood.contains(name) && given(&(*name).to_owned()))
-        {
+        if is_changed(definition, call) {
             return None;
         }
         let value = |name: &str| match values.get(name) {
@@ -321,6 +301,36 @@ impl Firewall {
             reject,
         })
     }
+}
+
+/// What of `[Definition]` may be anything: it is looked at, or says only when commands are run.
+const UNDERSTOOD: &[&str] = &[
+    "type",
+    "actiontype",
+    "blocktype",
+    "rich-blocktype",
+    "actionstart_on_demand",
+    "actionrepair_on_unban",
+];
+
+/// The commands, or what they are made of, are not as fail2ban ships them.
+fn is_changed(definition: &Definition, call: &Call) -> bool {
+    let sections = &definition.config().sections;
+    let made_of = |name: &str| {
+        sections
+            .get("Definition")
+            .is_some_and(|s| s.contains_key(name))
+    };
+    let mut given = call.options.iter().map(|(name, _)| name.as_str());
+    let given = given
+        .any(|name| !UNDERSTOOD.contains(&name) && (COMMANDS.contains(&name) || made_of(name)));
+    let other = |name: &str| matches!(name, "Init" | "INCLUDES") || name.starts_with("KNOWN/");
+    let parts = sections.iter().filter(|(name, _)| !other(name));
+    let mut entries = parts.flat_map(|(_, options)| options);
+    let written = entries.any(|(name, entry)| {
+        !UNDERSTOOD.contains(&name.as_str()) && of_administrator(&entry.place.file)
+    });
+    given || written
 }
 
 /// `.local` files and drop-ins are the administrator's.

@@ -1,4 +1,4 @@
-//! A file of filter.d or action.d, with the parameters that a jail gives it (rules 21 to 24).
+//! A file of filter.d or action.d, with the parameters that a jail gives it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

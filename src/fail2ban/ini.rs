@@ -1,4 +1,4 @@
-//! One file's text to sections, as Python's ConfigParser takes it (rules 7 to 9).
+//! One file's text to sections, as Python's ConfigParser takes it.
 //!
 //! Where fail2ban would refuse to start at all, this goes on: a line that cannot be read is left out and told, with the
 //! section it stood in, so that only what is written in that section suffers.

@@ -1,4 +1,4 @@
-//! A section of the jail configuration to a jail (rules 14 to 19).
+//! A section of the jail configuration to a jail.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,29 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::action;
-use super::definition::Definition;
-use super::ini::{Entry, blank};
+use super::ini::Entry;
 use super::library::{Config, Library};
 use super::percent::{Scope, Vars};
-use super::tags::Tags;
-use super::words::{self, Call};
-use super::{
-    Backend, BanTime, Broken, FilterRules, Folder, IgnoreCache, Increment, Jail, LogPath, UseDns,
-};
+use super::words;
+use super::{Backend, BanTime, Broken, FilterRules, Folder, IgnoreCache, Increment, Jail, LogPath};
 use super::{keys, seconds};
 use crate::config::suggest::nearest;
 use crate::config::{Place, Problem, Severity};
-
-/// What a filter may say that a jail may say as well.
-pub(super) const OF_FILTERS: &[&str] = &[
-    "usedns",
-    "prefregex",
-    "ignoreregex",
-    "failregex",
-    "maxlines",
-    "datepattern",
-    "journalmatch",
-];
 
 /// How the options of a jail are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,8 +66,11 @@ pub(super) fn options() -> impl Iterator<Item = &'static str> {
 
 /// Reads folders.
 pub(super) struct Reader {
-    library: Library,
-    problems: Vec<Problem>,
+    pub(super) library: Library,
+    /// What is wrong with jails that run.
+    pub(super) problems: Vec<Problem>,
+    /// In place of every jail's `backend`.
+    backend: Option<&'static str>,
 }
 
 impl Reader {
@@ -90,7 +78,17 @@ impl Reader {
         Self {
             library: Library::new(folders),
             problems: Vec::new(),
+            backend: None,
         }
+    }
+
+    /// See [`super::in_journal`].
+    pub(super) fn in_journal(mut self, name: &str) -> Option<Jail> {
+        self.backend = Some("systemd");
+        let config = self.jails()?;
+        let (_, place) = config.order.iter().find(|(section, _)| section == name)?;
+        self.jail(&config, name, place, true, &mut keys::Used::default())
+            .ok()?
     }
 
     /// See [`Folder::read`].
@@ -122,7 +120,7 @@ impl Reader {
     }
 
     /// The configuration of all jails, with the two names that fail2ban adds.
-    fn jails(&mut self) -> Option<Rc<Config>> {
+    pub(super) fn jails(&mut self) -> Option<Rc<Config>> {
         let mut config = Config::clone(&*self.library.config("jail")?);
         let folder = self
             .library
@@ -147,7 +145,7 @@ impl Reader {
     }
 
     /// Reads one jail; `None`: it is not enabled, and need not be (`anyway`).
-    fn jail(
+    pub(super) fn jail(
         &mut self,
         config: &Config,
         name: &str,
@@ -178,9 +176,12 @@ impl Reader {
         }
 
         // First what the filter needs, then, with the filter's own values at hand as `known/x`, all of it.
-        let backend = section
-            .text("backend")?
-            .unwrap_or_else(|| "auto".to_owned());
+        let backend = match self.backend {
+            Some(backend) => backend.to_owned(),
+            None => section
+                .text("backend")?
+                .unwrap_or_else(|| "auto".to_owned()),
+        };
         let filter = section.text("filter")?.unwrap_or_default();
         let first = Vars::from([
             ("enabled".to_owned(), Some("True".to_owned())),
@@ -223,22 +224,8 @@ impl Reader {
         Ok(Some(jail))
     }
 
-    fn open_filter(
-        &mut self,
-        section: &Section<'_>,
-        filter: &str,
-        backend: &str,
-    ) -> Result<(Call, Definition), Problem> {
-        let call = words::call(filter).map_err(|text| section.error("filter", text))?;
-        let name = format!("filter.d/{}", call.name);
-        let Some(config) = self.library.config(&name) else {
-            return Err(section.error("filter", self.no_such("filter.d", &call.name)));
-        };
-        Ok((call.clone(), filter_of(config, name, &call, backend)?))
-    }
-
     /// "There is no such file", and which one was meant.
-    fn no_such(&self, kind: &str, name: &str) -> String {
+    pub(super) fn no_such(&self, kind: &str, name: &str) -> String {
         let files = std::fs::read_dir(self.library.folder().join(kind))
             .into_iter()
             .flatten()
@@ -287,6 +274,9 @@ impl Reader {
             };
             options.insert((*name).to_owned(), Some(value));
         }
+        if let Some(backend) = self.backend {
+            options.insert("backend".to_owned(), Some(backend.to_owned()));
+        }
         for (name, value) in [
             ("enabled", "False"),
             ("backend", "auto"),
@@ -301,7 +291,12 @@ impl Reader {
     }
 
     /// A number; with a remark behind it, which is no remark to fail2ban, the number is meant.
-    fn whole(&mut self, section: &Section<'_>, name: &str, value: &str) -> Result<i64, Problem> {
+    pub(super) fn whole(
+        &mut self,
+        section: &Section<'_>,
+        name: &str,
+        value: &str,
+    ) -> Result<i64, Problem> {
         match seconds::whole(value) {
             Ok(number) => Ok(number),
             Err(text) => {
@@ -348,74 +343,6 @@ impl Reader {
                 .push(section.problem(Severity::Warning, "action", text));
         }
         Ok(actions)
-    }
-
-    /// The filter's values and the jail's together. Where both say something, fail2ban tells its server the filter's
-    /// arguments last for the first three of these, and adds both for the others.
-    fn rules(
-        &mut self,
-        section: &Section<'_>,
-        call: Call,
-        filter: &Tags,
-        jail: &Vars,
-    ) -> Result<FilterRules, Problem> {
-        let of_jail = |name: &str| jail.get(name).and_then(Option::as_deref);
-        let of_filter = |name: &str| filter.get(name).map(String::as_str);
-        let prefregex = of_filter("prefregex").or_else(|| of_jail("prefregex"));
-        let usedns = of_filter("usedns").or_else(|| of_jail("usedns"));
-        let maxlines = match of_filter("maxlines").or_else(|| of_jail("maxlines")) {
-            None => 1,
-            Some(text) => self.whole(section, "maxlines", text)?,
-        };
-        let lines = |name: &str| -> Vec<String> {
-            let both = [of_filter(name), of_jail(name)];
-            let lines = both.into_iter().flatten().flat_map(|text| text.split('\n'));
-            lines
-                .filter(|line| !line.is_empty())
-                .map(str::to_owned)
-                .collect()
-        };
-        let datepattern = of_jail("datepattern").or_else(|| of_filter("datepattern"));
-        let datepattern = datepattern
-            .unwrap_or_default()
-            .split('\n')
-            .map(|line| line.trim_matches(blank));
-        let journalmatch: Result<_, String> = lines("journalmatch")
-            .iter()
-            .map(|line| words::shell_words(line))
-            .collect();
-        let rules = FilterRules {
-            filter: Some(call.name).filter(|name| !name.is_empty()),
-            options: call.options.into_iter().collect(),
-            prefregex: prefregex.filter(|text| !text.is_empty()).map(str::to_owned),
-            failregex: lines("failregex"),
-            ignoreregex: lines("ignoreregex"),
-            datepattern: datepattern
-                .filter(|line| !line.is_empty())
-                .map(str::to_owned)
-                .collect(),
-            maxlines: u32::try_from(maxlines.max(1)).unwrap_or(u32::MAX),
-            journalmatch: journalmatch.map_err(|text| section.error("journalmatch", text))?,
-            usedns: match usedns.unwrap_or("warn").to_lowercase().as_str() {
-                "yes" => UseDns::Yes,
-                "warn" => UseDns::Warn,
-                "no" => UseDns::No,
-                "raw" => UseDns::Raw,
-                other => {
-                    let text = format!("\"{other}\" is taken as warn; write yes, warn, no or raw");
-                    self.problems
-                        .push(section.problem(Severity::Warning, "usedns", text));
-                    UseDns::Warn
-                }
-            },
-        };
-        if rules.failregex.is_empty() {
-            let text = "there is no failregex, so nothing is ever found; write one, or a filter"
-                .to_owned();
-            self.problems
-                .push(section.problem(Severity::Warning, "failregex", text));
-        }
-        Ok(rules)
     }
 
     fn values(
@@ -538,100 +465,10 @@ impl Reader {
         }
         Ok(all)
     }
-
-    /// See [`super::read_filter`].
-    pub(super) fn filter(mut self, spec: &str, backend: &str) -> Result<FilterRules, Problem> {
-        let wrong = |text: String| Problem {
-            key: spec.to_owned(),
-            ..Problem::of_file(Severity::Error, "filter.d".as_ref(), text)
-        };
-        let call = words::call(spec).map_err(wrong)?;
-        let path = Path::new(&call.name);
-        let in_filter_d = path
-            .parent()
-            .and_then(Path::file_name)
-            .is_some_and(|d| d == "filter.d");
-        let config = if in_filter_d && path.is_file() {
-            // Like one of a folder's, with its .local.
-            self.library.config(
-                &std::path::absolute(path.with_extension(""))
-                    .unwrap_or_default()
-                    .to_string_lossy(),
-            )
-        } else if path.components().count() > 1 || path.is_file() {
-            self.library.config_of_file(path)
-        } else {
-            let bare = call
-                .name
-                .strip_suffix(".conf")
-                .or_else(|| call.name.strip_suffix(".local"));
-            self.library
-                .config(&format!("filter.d/{}", bare.unwrap_or(&call.name)))
-        };
-        let nothing = Vars::new();
-        let Some(config) = config else {
-            return self
-                .filter_of_jail(&call.name)
-                .unwrap_or_else(|| Err(wrong(self.no_such("filter.d", &call.name))));
-        };
-        let nowhere = Place {
-            file: Arc::from(path),
-            line: 0,
-        };
-        let written = config
-            .order
-            .first()
-            .map_or(nowhere, |(_, place)| place.clone());
-        let mut definition = filter_of(
-            Rc::clone(&config),
-            format!("filter.d/{}", call.name),
-            &call,
-            backend,
-        )?;
-        definition.read(&nothing, false)?;
-        let values = definition.combined(&[])?;
-        let section = Section {
-            scope: Scope::new(&config, "Definition", &nothing),
-            name: "Definition",
-            written: &written,
-        };
-        self.rules(&section, call, &values, &nothing)
-    }
-
-    fn filter_of_jail(&mut self, name: &str) -> Option<Result<FilterRules, Problem>> {
-        let config = self.jails()?;
-        let (_, place) = config.order.iter().find(|(section, _)| section == name)?;
-        let jail = self.jail(&config, name, place, true, &mut keys::Used::default());
-        Some(jail.map(|jail| jail.map(|jail| jail.rules).unwrap_or_default()))
-    }
-}
-
-/// A filter's file with what a jail gives it, and with the kind of log, unless the filter or the jail says which.
-fn filter_of(
-    config: Rc<Config>,
-    name: String,
-    call: &Call,
-    backend: &str,
-) -> Result<Definition, Problem> {
-    undamaged(&config)?;
-    let mut params: Tags = call.options.iter().cloned().collect();
-    let said = config
-        .sections
-        .get("Definition")
-        .is_some_and(|s| s.contains_key("logtype"));
-    if !said && params.get("logtype").is_none_or(String::is_empty) {
-        let logtype = if backend.starts_with("systemd") {
-            "journal"
-        } else {
-            "file"
-        };
-        params.insert("logtype".to_owned(), logtype.to_owned());
-    }
-    Ok(Definition::new(config, name, OF_FILTERS, params))
 }
 
 /// A filter or an action with a line that cannot be read is not used.
-fn undamaged(config: &Config) -> Result<(), Problem> {
+pub(super) fn undamaged(config: &Config) -> Result<(), Problem> {
     match config.damage.first() {
         Some((_, problem)) => Err(problem.clone()),
         None => Ok(()),
@@ -668,19 +505,19 @@ fn ignorecache(text: &str) -> Result<IgnoreCache, String> {
 
 /// A jail's section, being read.
 #[derive(Clone, Copy)]
-struct Section<'a> {
-    scope: Scope<'a>,
-    name: &'a str,
-    written: &'a Place,
+pub(super) struct Section<'a> {
+    pub(super) scope: Scope<'a>,
+    pub(super) name: &'a str,
+    pub(super) written: &'a Place,
 }
 
 impl Section<'_> {
-    fn text(&self, option: &str) -> Result<Option<String>, Problem> {
+    pub(super) fn text(&self, option: &str) -> Result<Option<String>, Problem> {
         self.scope.get(option)
     }
 
     /// A value that fail2ban itself knows only as a part of others: no error when it cannot be had.
-    fn helper(&self, option: &str) -> Option<String> {
+    pub(super) fn helper(&self, option: &str) -> Option<String> {
         self.scope
             .get(option)
             .ok()
@@ -688,12 +525,12 @@ impl Section<'_> {
             .filter(|text| !text.is_empty())
     }
 
-    fn problem(&self, severity: Severity, option: &str, text: String) -> Problem {
+    pub(super) fn problem(&self, severity: Severity, option: &str, text: String) -> Problem {
         let place = self.scope.place(option).unwrap_or(self.written);
         Problem::at(severity, place, &format!("{}.{option}", self.name), text)
     }
 
-    fn error(&self, option: &str, text: String) -> Problem {
+    pub(super) fn error(&self, option: &str, text: String) -> Problem {
         self.problem(Severity::Error, option, text)
     }
 }

@@ -1,4 +1,4 @@
-//! Files laid over each other (rules 1 to 6): a name (`jail`, `filter.d/sshd`) to one configuration.
+//! Files laid over each other: a name (`jail`, `filter.d/sshd`) to one configuration.
 //!
 //! Each file is read once, however many include it, and each configuration is put together once.
 

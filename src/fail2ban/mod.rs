@@ -16,6 +16,7 @@ use crate::config::{Place, Problem};
 
 mod action; // action.d, and which of it our own sets replace
 mod definition; // a file of filter.d or action.d with its parameters
+mod filter; // a filter, alone or in a jail
 mod ini; // one file's text to sections
 mod jail; // a section to a jail
 mod keys; // keys that nobody knows or uses
@@ -216,6 +217,13 @@ pub struct FilterRules {
 /// There is no such filter, or it cannot be read.
 pub fn read_filter(folders: &[&Path], spec: &str, backend: &str) -> Result<FilterRules, Problem> {
     jail::Reader::new(folders).filter(spec, backend)
+}
+
+/// The jail `name` of the folder `dir` as it is when it reads the journal, whatever its `backend` says: the lines of the
+/// journal begin otherwise than those of files. `None`: it cannot.
+#[must_use]
+pub fn in_journal(dir: &Path, name: &str) -> Option<Jail> {
+    jail::Reader::new(&[dir]).in_journal(name)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `%(name)s` in a value (rules 10 to 13).
+//! `%(name)s` in a value.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,9 @@ use crate::config::{Place, Problem, Severity};
 
 /// Names within names, as many as Python's ConfigParser follows.
 const MAX_DEPTH: usize = 10;
+
+/// Names replaced in one value: names that stand for nothing can go on for long as well.
+const MAX_NAMES: u32 = 100_000;
 
 /// Bytes of a value, everything replaced. The longest of fail2ban's own is below 20 kB.
 const VALUE_MAX_BYTES: usize = 1 << 20;
@@ -43,7 +46,7 @@ impl<'a> Scope<'a> {
             return Ok(None);
         };
         let mut out = String::with_capacity(raw.len());
-        match self.fill(raw, 1, &mut out) {
+        match self.fill(raw, 1, &mut 0, &mut out) {
             Ok(()) => Ok(Some(out)),
             Err(Wrong(text)) => Err(self.problem(option, text)),
         }
@@ -96,7 +99,13 @@ impl<'a> Scope<'a> {
         entry.map(|entry| entry.value.as_str())
     }
 
-    fn fill(&self, value: &str, depth: usize, out: &mut String) -> Result<(), Wrong> {
+    fn fill(
+        &self,
+        value: &str,
+        depth: usize,
+        names: &mut u32,
+        out: &mut String,
+    ) -> Result<(), Wrong> {
         if depth > MAX_DEPTH {
             return Err(Wrong(format!(
                 "names within names more than {MAX_DEPTH} deep, or in a circle"
@@ -105,10 +114,9 @@ impl<'a> Scope<'a> {
         let mut rest = value;
         while let Some((text, behind)) = rest.split_once('%') {
             out.push_str(text);
-            if out.len() > VALUE_MAX_BYTES {
-                return Err(Wrong(format!(
-                    "more than {VALUE_MAX_BYTES} bytes with every name replaced"
-                )));
+            if out.len() > VALUE_MAX_BYTES || *names > MAX_NAMES {
+                let text = "grows without end when its names are replaced";
+                return Err(Wrong(text.to_owned()));
             }
             if let Some(behind) = behind.strip_prefix('%') {
                 out.push('%');
@@ -134,7 +142,8 @@ impl<'a> Scope<'a> {
             let Some(value) = self.lookup(&name).or_else(|| self.lookup_elsewhere(&name)) else {
                 return Err(Wrong(format!("%({name})s: {}", self.unknown(&name))));
             };
-            self.fill(value, depth + 1, out)?;
+            *names += 1;
+            self.fill(value, depth + 1, names, out)?;
         }
         out.push_str(rest);
         Ok(())

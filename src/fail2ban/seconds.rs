@@ -1,4 +1,4 @@
-//! Durations and other numbers that may be written as arithmetic: `1d12h`, `1h 30m`, `2*7d` (rule 20).
+//! Durations and other numbers that may be written as arithmetic: `1d12h`, `1h 30m`, `2*7d`.
 
 use super::ini::{blank, shown};
 

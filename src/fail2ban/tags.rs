@@ -1,4 +1,4 @@
-//! `<tag>` in a value (rule 23): replaced where its value is known when the configuration is read.
+//! `<tag>` in a value: replaced where its value is known when the configuration is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! `name[option=value, ...]` and lists of words, as they stand in values (rules 16, 18, 25).
+//! `name[option=value, ...]` and lists of words, as they stand in values.
 
 use super::ini::{blank, shown};
 

@@ -927,3 +927,6 @@ fn join(text: &mut String, lines: &[Cut]) {
         text.push('\n');
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,7 @@ fn hir(node: &Node, texts: Texts) -> Hir {
         Kind::Empty | Kind::Look { .. } => Hir::empty(),
         Kind::Char(c) => match texts {
             Texts::Ascii if !c.is_ascii() => Hir::fail(),
-            _ => Hir::literal(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            Texts::Ascii | Texts::All => Hir::literal(c.encode_utf8(&mut [0; 4]).as_bytes()),
         },
         Kind::Set(set) => class(set, texts),
         Kind::At(At::Start) => Hir::look(Look::Start),

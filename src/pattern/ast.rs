@@ -120,10 +120,14 @@ impl Set {
                     }
                 }
                 Item::Class(class) => {
-                    for c in '\0'..='\x7f' {
-                        if class.has(c) {
-                            set.ascii |= 1 << u32::from(c);
-                        }
+                    // The four separators are white space in Unicode's words only.
+                    let has = |c: char| match (class, c) {
+                        (Class::Space, '\x1c'..='\x1f') if ascii => false,
+                        (Class::NotSpace, '\x1c'..='\x1f') if ascii => true,
+                        (_, c) => class.has(c),
+                    };
+                    for c in ('\0'..='\x7f').filter(|&c| has(c)) {
+                        set.ascii |= 1 << u32::from(c);
                     }
                     if !ascii {
                         set.classes |= class as u8;
@@ -308,13 +312,10 @@ mod tables {
         let Ok(hir) = regex_syntax::parse(class) else {
             return Vec::new(); // the classes are those above, and a test asks them
         };
-        match hir.kind() {
-            HirKind::Class(regex_syntax::hir::Class::Unicode(class)) => class
-                .ranges()
-                .iter()
-                .map(|r| (r.start(), r.end()))
-                .collect(),
-            _ => Vec::new(),
-        }
+        let HirKind::Class(regex_syntax::hir::Class::Unicode(class)) = hir.kind() else {
+            return Vec::new();
+        };
+        let ranges = class.ranges().iter();
+        ranges.map(|r| (r.start(), r.end())).collect()
     }
 }

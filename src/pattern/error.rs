@@ -50,12 +50,15 @@ impl std::error::Error for PatternError {}
 
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.mistake {
-            Mistake::Empty | Mistake::NoId | Mistake::TooLong { .. } | Mistake::TooLarge => {
-                self.mistake.fmt(f)
-            }
-            _ => write!(f, "{} at column {}", self.mistake, self.at + 1),
+        let whole = matches!(
+            self.mistake,
+            Mistake::Empty | Mistake::NoId | Mistake::TooLong { .. } | Mistake::TooLarge
+        );
+        self.mistake.fmt(f)?;
+        if !whole {
+            write!(f, " at column {}", self.at + 1)?;
         }
+        Ok(())
     }
 }
 

@@ -8,37 +8,52 @@ const SET_MAX: usize = 32;
 /// In small letters; at least one of them stands, in letters of either case, wherever the pattern matches. `None`: there are
 /// none, the pattern must be tried on every text.
 pub(super) fn required(node: &Node) -> Option<Vec<Vec<u8>>> {
-    of(node).filter(|set| set.len() <= SET_MAX && worth(set) >= 2)
+    of(node, Case::Small).filter(|set| set.len() <= SET_MAX && worth(set) >= 2)
+}
+
+/// One literal that stands, as it is, wherever the pattern matches.
+pub(super) fn needle(node: &Node) -> Option<Vec<u8>> {
+    let mut set = of(node, Case::Exact)?;
+    set.pop()
+        .filter(|literal| set.is_empty() && literal.len() >= 2)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Small,
+    Exact,
 }
 
 fn worth(set: &[Vec<u8>]) -> usize {
     set.iter().map(Vec::len).min().unwrap_or(0)
 }
 
-fn of(node: &Node) -> Option<Vec<Vec<u8>>> {
+fn of(node: &Node, case: Case) -> Option<Vec<Vec<u8>>> {
     match &node.kind {
         Kind::Char(_) | Kind::Set(_) => {
             let mut literal = Vec::new();
-            letter(node, &mut literal).then(|| vec![literal])
+            letter(node, case, &mut literal).then(|| vec![literal])
         }
-        Kind::Concat(nodes) => of_concat(nodes),
+        Kind::Concat(nodes) => of_concat(nodes, case),
         Kind::Either(nodes) => {
             let mut union = Vec::new();
             for node in nodes {
-                union.extend(of(node)?);
+                union.extend(of(node, case)?);
                 if union.len() > SET_MAX {
                     return None;
                 }
             }
+            union.sort();
+            union.dedup();
             Some(union)
         }
         Kind::If { yes, no, .. } => {
-            let mut union = of(yes)?;
-            union.extend(of(no)?);
+            let mut union = of(yes, case)?;
+            union.extend(of(no, case)?);
             Some(union)
         }
-        Kind::Repeat { body, min, .. } if *min > 0 => of(body),
-        Kind::Group(_, body) | Kind::Atomic(body) => of(body),
+        Kind::Repeat { body, min, .. } if *min > 0 => of(body, case),
+        Kind::Group(_, body) | Kind::Atomic(body) => of(body, case),
         Kind::Empty | Kind::At(_) | Kind::Look { .. } | Kind::Repeat { .. } | Kind::Back { .. } => {
             None
         }
@@ -46,7 +61,7 @@ fn of(node: &Node) -> Option<Vec<Vec<u8>>> {
 }
 
 /// The best of: runs of neighbouring letters, and what each other part requires. Best is whose shortest literal is longest.
-fn of_concat(nodes: &[Node]) -> Option<Vec<Vec<u8>>> {
+fn of_concat(nodes: &[Node], case: Case) -> Option<Vec<Vec<u8>>> {
     let mut best: Option<Vec<Vec<u8>>> = None;
     let mut offer = |set: Vec<Vec<u8>>| {
         if worth(&set) > best.as_deref().map_or(0, worth) {
@@ -55,9 +70,9 @@ fn of_concat(nodes: &[Node]) -> Option<Vec<Vec<u8>>> {
     };
     let mut run = Vec::new();
     for node in nodes {
-        if !letter(node, &mut run) {
+        if !letter(node, case, &mut run) {
             offer(vec![std::mem::take(&mut run)]);
-            if let Some(set) = of(node) {
+            if let Some(set) = of(node, case) {
                 offer(set);
             }
         }
@@ -67,22 +82,30 @@ fn of_concat(nodes: &[Node]) -> Option<Vec<Vec<u8>>> {
 }
 
 /// Adds a character, or a letter in either case. Places between characters do not end a run.
-fn letter(node: &Node, run: &mut Vec<u8>) -> bool {
+fn letter(node: &Node, case: Case, run: &mut Vec<u8>) -> bool {
     match &node.kind {
+        // A newline is put behind the part of a line that a prefregex cuts out. Without it, what a pattern requires of that
+        // part it requires of the line.
+        Kind::Char('\n') => false,
         Kind::Char(c) => {
             let mut buffer = [0; 4];
-            run.extend(c.to_ascii_lowercase().encode_utf8(&mut buffer).as_bytes());
+            let c = match case {
+                Case::Small => c.to_ascii_lowercase(),
+                Case::Exact => *c,
+            };
+            run.extend(c.encode_utf8(&mut buffer).as_bytes());
             true
         }
         Kind::Set(set) => match either_case(set) {
-            Some(letter) => {
+            Some(letter) if case == Case::Small => {
                 run.push(letter);
                 true
             }
-            None => false,
+            _ => false,
         },
         Kind::Empty | Kind::At(_) | Kind::Look { .. } => true,
-        _ => false,
+        Kind::Concat(_) | Kind::Either(_) | Kind::Repeat { .. } => false,
+        Kind::Group(..) | Kind::Atomic(_) | Kind::Back { .. } | Kind::If { .. } => false,
     }
 }
 

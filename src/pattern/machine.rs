@@ -235,6 +235,11 @@ impl<'a> Search<'a> {
                     second,
                     memo,
                 } => {
+                    // Most pieces that may be there are not: that is told by one character.
+                    if self.far.is_none() && !self.chance(first, pos) {
+                        pc = second;
+                        continue;
+                    }
                     if self.mark(memo, pos)? {
                         self.push(Frame::Branch { pc: second, pos })?;
                         pc = first;
@@ -497,6 +502,7 @@ impl<'a> Search<'a> {
                     self.bytes.get(pos) == self.program.literals.get(*from as usize)
                 }
                 Some(Step::Set(set)) => self.one(*set, pos).is_some(),
+                Some(Step::Run { set, min: 1.., .. }) => self.one(*set, pos).is_some(),
                 _ => true,
             };
         }
@@ -636,7 +642,14 @@ impl<'a> Search<'a> {
     }
 
     fn set_slot(&mut self, slot: u32, pos: usize) -> usize {
-        self.content = None;
+        if self
+            .program
+            .referenced
+            .iter()
+            .any(|&(group, _)| group == slot / 2)
+        {
+            self.content = None;
+        }
         match self.scratch.slots.get_mut(slot as usize) {
             Some(value) => std::mem::replace(value, pos),
             None => UNSET,

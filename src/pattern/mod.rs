@@ -27,6 +27,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use memchr::memmem::Finder;
 use regex::bytes::Regex;
 
 pub use self::error::{Mistake, PatternError};
@@ -86,6 +87,8 @@ pub struct Pattern {
     /// Their numbers.
     numbers: Box<[u32]>,
     literals: Option<Vec<Vec<u8>>>,
+    /// Without it there is no match.
+    needle: Option<Finder<'static>>,
     program: OnceLock<Option<Program>>,
     ascii: OnceLock<Option<Regex>>,
     all: OnceLock<Option<Regex>>,
@@ -139,6 +142,7 @@ impl Pattern {
             return Err(PatternError::new(0, Mistake::TooLarge));
         }
         let literals = literals::required(&parsed.root);
+        let needle = literals::needle(&parsed.root).map(|needle| Finder::new(&needle).into_owned());
         let (names, numbers): (Vec<_>, Vec<_>) = parsed.names.into_iter().unzip();
         Ok(Pattern {
             source: source.into(),
@@ -146,6 +150,7 @@ impl Pattern {
             names: names.into(),
             numbers: numbers.into(),
             literals,
+            needle,
             program: OnceLock::new(),
             ascii: OnceLock::new(),
             all: OnceLock::new(),
@@ -175,9 +180,9 @@ impl Pattern {
     /// # Errors
     /// `Mistake::NoId`: fail2ban does not load such a failregex.
     pub fn identifies(&self, prefix: Option<&Pattern>) -> Result<(), PatternError> {
-        let id = |name: &Box<str>| matches!(&**name, "fid" | "ip4" | "ip6" | "dns" | "mlfid");
+        let id = |name: &str| matches!(name, "fid" | "ip4" | "ip6" | "dns" | "mlfid");
         let prefix = prefix.map_or(&[][..], Pattern::groups);
-        if self.names.iter().chain(prefix).any(id) {
+        if self.names.iter().chain(prefix).any(|name| id(name)) {
             return Ok(());
         }
         Err(PatternError::new(0, Mistake::NoId))
@@ -185,6 +190,11 @@ impl Pattern {
 
     /// The first match in a text, wherever it begins.
     pub fn find(&self, text: &str, at: &mut Groups) -> Found {
+        if let Some(needle) = &self.needle
+            && needle.find(text.as_bytes()).is_none()
+        {
+            return Found::No;
+        }
         let Some(program) = self.program() else {
             return Found::TooHard;
         };
@@ -294,7 +304,8 @@ impl Patterns {
         &self.patterns
     }
 
-    /// Those that a text may match, by their places in order: never leaves out one that does.
+    /// Those that a text may match, by their places in order: never leaves out one that does. Nor one that matches a part
+    /// of the text with a newline behind it: so a whole line can be asked before its prefregex is tried.
     pub fn candidates(&self, text: &str, out: &mut Vec<usize>) {
         out.clear();
         let Some(literals) = self.literals() else {

@@ -179,9 +179,7 @@ impl Parser<'_> {
             let start = self.at;
             match c {
                 '|' | ')' => break,
-                c if self.flags.verbose && c.is_ascii_whitespace()
-                    || self.flags.verbose && c == '\x0b' =>
-                {
+                '\t'..='\r' | ' ' if self.flags.verbose => {
                     self.at += 1;
                 }
                 '#' if self.flags.verbose => {
@@ -234,9 +232,10 @@ impl Parser<'_> {
                 }
                 _ => {
                     let kind = self.single()?;
-                    last = match kind {
-                        Kind::At(_) => Last::Nothing,
-                        _ => Last::Item,
+                    last = if matches!(kind, Kind::At(_)) {
+                        Last::Nothing
+                    } else {
+                        Last::Item
                     };
                     nodes.push(self.node(kind, start));
                 }
@@ -681,8 +680,16 @@ impl Parser<'_> {
         let mut on = true;
         let mut any = false;
         let (mut ascii, mut unicode) = (false, false);
+        let mut switched_on = String::new();
         loop {
             let c = self.next();
+            if let Some(letter) = c {
+                if on {
+                    switched_on.push(letter);
+                } else if switched_on.contains(letter) {
+                    return Err(PatternError::new(start, Mistake::UnknownExtension));
+                }
+            }
             match c {
                 Some('i') => flags.fold = on,
                 Some('m') => flags.multiline = on,

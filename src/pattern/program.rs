@@ -404,11 +404,13 @@ impl Compiler {
 
 /// A piece that is always one character.
 pub(super) fn single(node: &Node) -> Option<Set> {
-    match &node.kind {
-        Kind::Set(set) => Some((**set).clone()),
-        Kind::Char(c) => Some(Set::one(*c)),
-        _ => None,
+    if let Kind::Char(c) = &node.kind {
+        return Some(Set::one(*c));
     }
+    if let Kind::Set(set) = &node.kind {
+        return Some((**set).clone());
+    }
+    None
 }
 
 /// Every way through it begins at the start of the text.
@@ -422,7 +424,8 @@ fn anchored(node: &Node) -> bool {
         Kind::Either(nodes) => nodes.iter().all(anchored),
         Kind::Group(_, body) | Kind::Atomic(body) => anchored(body),
         Kind::Repeat { body, min, .. } => *min > 0 && anchored(body),
-        _ => false,
+        Kind::Empty | Kind::Char(_) | Kind::Set(_) | Kind::At(_) => false,
+        Kind::Look { .. } | Kind::Back { .. } | Kind::If { .. } => false,
     }
 }
 

@@ -269,6 +269,12 @@ impl Engine {
     pub(super) fn has_news(&self) -> bool {
         self.judge.as_ref().map_or(0, |judge| judge.tally().lines) != self.state.lines
             || self.shed != self.state.shed
+            || self.watch.as_ref().is_some_and(Watch::has_news)
+    }
+
+    /// Are other logs watched, so that there can be news without a line?
+    pub(super) fn watches(&self) -> bool {
+        self.watch.is_some()
     }
 
     /// Writes the state file; `last` takes it away.

@@ -1,10 +1,12 @@
 //! What becomes of a failure: is he spared, is it a ban, and who carries that out and is told.
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::exchange::Exchange;
 use super::jail::Jail;
 use super::slow::Ready;
 use crate::act::command::{Pool, Settings, Spec, Ticket};
@@ -36,6 +38,10 @@ pub(super) struct Desk {
     ledger: Option<Ledger>,
     /// Runs the commands of actions, once there are any.
     pool: Option<Pool>,
+    /// Bans of other processes, and ours to them.
+    exchange: Exchange,
+    /// Something was decided since that was asked.
+    decided: bool,
 }
 
 impl Desk {
@@ -44,6 +50,7 @@ impl Desk {
         exempt: Exempt,
         keeper: Hand,
         off: Arc<AtomicBool>,
+        exchange: Exchange,
     ) -> Self {
         Self {
             act: Act::new(&config),
@@ -54,6 +61,8 @@ impl Desk {
             history: History::new(HistoryBounds::default()),
             ledger: None,
             pool: None,
+            exchange,
+            decided: false,
         }
     }
 
@@ -66,8 +75,24 @@ impl Desk {
         self.ledger.as_ref()
     }
 
-    /// Takes over what was remembered, and starts the actions of jails.
+    /// Was something decided since this was asked last?
+    pub(super) fn take_decided(&mut self) -> bool {
+        std::mem::take(&mut self.decided)
+    }
+
+    /// Readable when other processes have told of bans.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.exchange.inbox().map(AsFd::as_fd)
+    }
+
+    /// Takes over what was remembered, starts the actions of jails, and counts bans from now on.
     pub(super) fn remember(&mut self, jails: &mut [Jail], past: Option<(Ledger, Past)>, now: f64) {
+        if self.config.firewall.backend != Backend::DryRun
+            && counted(jails).next().is_some()
+            && let Err(error) = self.exchange.open()
+        {
+            log::error!("bans by other processes do not count for recidive: {error}");
+        }
         for jail in jails.iter_mut() {
             self.start_actions(jail);
         }
@@ -147,30 +172,51 @@ impl Desk {
 
     /// A failure that had to wait.
     pub(super) fn ready(&mut self, jails: &mut [Jail], ready: Ready, now: f64) {
-        let Ready { at, failure, when } = ready;
-        if let Some(jail) = jails.get(at)
+        let Ready {
+            jail: id,
+            failure,
+            when,
+        } = ready;
+        let at = jails.iter().position(|jail| jail.id == id);
+        if let Some((at, jail)) = at.and_then(|at| Some((at, jails.get(at)?)))
             && self.spared(jail, &failure).is_none()
         {
             self.count(jails, at, &failure, when, now);
         }
     }
 
-    /// Another jail has banned `key`: those that count bans do.
-    pub(super) fn other_banned(&mut self, jails: &mut [Jail], by: JailId, key: &Key, now: f64) {
-        for at in 0..jails.len() {
-            let Some(jail) = jails.get(at).filter(|jail| jail.id != by) else {
-                continue;
-            };
-            if !jail.raw().is_some_and(|raw| raw.counts_bans) {
-                continue;
+    /// A jail of httpd's lines has banned `key`.
+    pub(super) fn banned(&mut self, jails: &mut [Jail], by: JailId, key: &Key, now: f64) {
+        let config = Arc::clone(&self.config);
+        if let Some(by) = config.jails.get(usize::from(by)) {
+            self.count_ban(jails, &by.name, key, now);
+        }
+    }
+
+    /// Bans by other processes.
+    pub(super) fn hear(&mut self, jails: &mut [Jail], now: f64) {
+        for (by, key) in self.exchange.read() {
+            self.count_here(jails, &by, &key, now);
+        }
+    }
+
+    /// Some jail has banned `key`: those that count bans do, in the process that reads logs if there is one.
+    fn count_ban(&mut self, jails: &mut [Jail], by: &str, key: &Key, now: f64) {
+        if counted(jails).next().is_none() {
+            return;
+        }
+        if self.exchange.inbox().is_some() || !self.exchange.send(by, key) {
+            self.count_here(jails, by, key, now);
+        }
+    }
+
+    fn count_here(&mut self, jails: &mut [Jail], by: &str, key: &Key, now: f64) {
+        let counting: Vec<usize> = counted(jails).collect();
+        for at in counting {
+            if jails.get(at).is_some_and(|jail| jail.name() != by) {
+                let failure = Failure::of(&key.to_string(), now, format!("banned by {by}"));
+                self.consider(jails, at, failure, now, now);
             }
-            let by = self
-                .config
-                .jails
-                .get(usize::from(by))
-                .map_or("", |jail| &jail.name);
-            let failure = Failure::of(&key.to_string(), now, format!("banned by {by}"));
-            self.consider(jails, at, failure, now, now);
         }
     }
 
@@ -246,17 +292,15 @@ impl Desk {
                 return;
             };
             let banned = self.decided(jail, &decision, failure, now);
-            let (by, restored) = (
-                jail.id,
-                matches!(&decision.what, What::Ban(ban) if ban.restored),
-            );
-            if banned && !restored {
-                self.other_banned(jails, by, &decision.key, now);
+            self.decided = true;
+            if banned {
+                let by = jail.name().to_owned();
+                self.count_ban(jails, &by, &decision.key, now);
             }
         }
     }
 
-    /// Carries a decision out; true: somebody is banned now who was not.
+    /// Carries a decision out; true: this process was the one to ban somebody who was not.
     fn decided(
         &mut self,
         jail: &mut Jail,
@@ -283,14 +327,17 @@ impl Desk {
         match &decision.what {
             What::Ban(ban) => {
                 let banned = self.ban(jail, &decision.key, ban, failure, now);
-                if banned && let Some(ledger) = &self.ledger {
+                if let (Some(_), Some(ledger)) = (banned, &self.ledger) {
                     ledger.decided(jail.name(), decision, now);
                 }
-                return banned;
+                return banned == Some(New::Here) && !ban.restored;
             }
-            What::Prolong { standing, .. } => {
+            What::Prolong { standing, count } => {
                 let until = standing.end();
-                self.put(jail, &decision.key, until, "", now, true);
+                let last = failure.and_then(|failure| failure.matches.last());
+                let reason = reason(jail, *count, last.map_or("", String::as_str));
+                // What it cannot do was told.
+                self.put(jail, &decision.key, until, &reason, now, true);
                 if let (Some(actions), Some(ticket)) =
                     (&jail.actions, jail.held.get_mut(&decision.key))
                 {
@@ -315,6 +362,7 @@ impl Desk {
         false
     }
 
+    /// `None`: nobody is banned, and why was told.
     fn ban(
         &mut self,
         jail: &mut Jail,
@@ -322,35 +370,24 @@ impl Desk {
         ban: &Ban,
         failure: Option<&Failure>,
         now: f64,
-    ) -> bool {
+    ) -> Option<New> {
         if self.off.load(Ordering::Relaxed) {
             jail.tally.not_banned += 1;
             log::info!(
                 "not banned client={key} jail={}: switched off (f2b-pipe reload switches on)",
                 jail.name()
             );
-            return false;
+            return None;
         }
-        let reason = if ban.restored {
-            "restored".to_owned()
-        } else {
-            let last = ban
-                .lines
-                .last()
-                .map(|line| line.as_bytes())
-                .unwrap_or_default();
-            let last = Escaped {
-                bytes: last,
-                max: EVIDENCE_BYTES,
-            };
-            let findtime = Duration::try_from_secs_f64(jail.findtime()).unwrap_or_default();
-            format!("{} failures in {findtime:?}, last: {last}", ban.count)
+        let reason = match ban.lines.last() {
+            Some(last) => reason(jail, ban.count, last),
+            None => "restored".to_owned(),
         };
-        if !self.put(jail, key, ban.until(), &reason, now, false) {
-            return false;
-        }
+        let new = self.put(jail, key, ban.until(), &reason, now, false)?;
         jail.tally.bans += 1;
-        if !ban.restored {
+        // Of one that stands in the kernel already another process has told: a log can come to it by a pipe, and to us as
+        // a file.
+        if !ban.restored && new == New::Here {
             let lasts = ban.until().map_or("ever".to_owned(), |until| {
                 format!("{}s", whole(until - now))
             });
@@ -383,10 +420,10 @@ impl Desk {
                 },
             );
         }
-        true
+        Some(new)
     }
 
-    /// Puts a ban into the kernel, if the jail's bans are there; false: it could not be, and was told.
+    /// Puts a ban into the kernel, if the jail's bans are there; `None`: it could not be, and was told.
     fn put(
         &mut self,
         jail: &mut Jail,
@@ -395,30 +432,26 @@ impl Desk {
         reason: &str,
         now: f64,
         prolong: bool,
-    ) -> bool {
+    ) -> Option<New> {
         let Some(who) = jail
             .raw()
             .filter(|raw| raw.in_kernel)
             .and_then(|_| key.target())
         else {
-            return true;
+            return Some(New::Here);
         };
         let bannable = match self.exempt.check(who, Some(jail.id)) {
             Ok(bannable) => bannable,
             Err(spared) => {
                 log::info!("spared client={key} jail={}: {spared}", jail.name());
-                return false;
+                return None;
             }
         };
         let ban_for = match until {
             None => BanFor::Forever,
-            Some(until) => match Duration::try_from_secs_f64(until - now)
+            Some(until) => Duration::try_from_secs_f64(until - now)
                 .ok()
-                .and_then(BanFor::timed)
-            {
-                Some(ban_for) => ban_for,
-                None => return false,
-            },
+                .and_then(BanFor::timed)?,
         };
         let ban = ActBan {
             jail: jail.id,
@@ -439,12 +472,15 @@ impl Desk {
                     ban_for,
                     banned,
                 });
-                true
+                Some(match banned {
+                    Banned::Already => New::Elsewhere,
+                    Banned::New | Banned::NewSet => New::Here,
+                })
             }
             Err(error) => {
                 jail.tally.not_banned += 1;
                 self.keeper.failed(&error);
-                false
+                None
             }
         }
     }
@@ -467,6 +503,35 @@ impl Desk {
             log::debug!("{left} orders of actions are left");
         }
     }
+}
+
+/// `3 failures in 600s, last: ...`, as `ipset -L` shows it.
+fn reason(jail: &Jail, count: u32, last: &str) -> String {
+    let last = Escaped {
+        bytes: last.as_bytes(),
+        max: EVIDENCE_BYTES,
+    };
+    let findtime = Duration::try_from_secs_f64(jail.findtime()).unwrap_or_default();
+    format!("{count} failures in {findtime:?}, last: {last}")
+}
+
+/// Who banned him.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum New {
+    /// This process.
+    Here,
+    /// He was in the kernel's set already.
+    Elsewhere,
+}
+
+/// The jails that count bans.
+fn counted(jails: &[Jail]) -> impl Iterator<Item = usize> {
+    let counts = |jail: &Jail| jail.raw().is_some_and(|raw| raw.counts_bans);
+    let counting = jails
+        .iter()
+        .enumerate()
+        .filter(move |(_, jail)| counts(jail));
+    counting.map(|(at, _)| at)
 }
 
 /// Whom a failure is counted for: an IPv6 address by the jail's prefix.

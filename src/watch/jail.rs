@@ -38,17 +38,21 @@ pub(super) struct Jail {
 }
 
 impl Jail {
-    /// All of the configuration that judge by expressions.
-    pub(super) fn all(config: &Arc<Config>, back: &Back) -> Vec<Self> {
+    /// Those of the configuration that judge by expressions and are `wanted`.
+    pub(super) fn all(
+        config: &Arc<Config>,
+        back: &Back,
+        wanted: &dyn Fn(&Raw) -> bool,
+    ) -> Vec<Self> {
         let numbered = config.jails.iter().enumerate();
         let raws =
             numbered.filter_map(|(n, jail)| Some((JailId::try_from(n).ok()?, jail.raw.as_ref()?)));
-        raws.enumerate()
-            .map(|(at, (id, raw))| Self::new(config, id, raw, at, back))
+        raws.filter(|(_, raw)| wanted(raw))
+            .map(|(id, raw)| Self::new(config, id, raw, back))
             .collect()
     }
 
-    fn new(config: &Arc<Config>, id: JailId, raw: &Raw, at: usize, back: &Back) -> Self {
+    fn new(config: &Arc<Config>, id: JailId, raw: &Raw, back: &Back) -> Self {
         let name = config
             .jails
             .get(usize::from(id))
@@ -62,7 +66,7 @@ impl Jail {
             command::IgnoreCommand::new(name, command, cache, &command::Settings::default().path)
         });
         let names = matches!(raw.rules.usedns, UseDns::Yes | UseDns::Warn);
-        let slow = (names || ignore.is_some()).then(|| Slow::new(at, name, ignore, back));
+        let slow = (names || ignore.is_some()).then(|| Slow::new(id, name, ignore, back));
         Self {
             id,
             config: Arc::clone(config),

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::act::keeper::Hand;
-use crate::config::{Config, RuntimePaths};
+use crate::config::{Config, Origin, RuntimePaths};
 use crate::exempt::Exempt;
 use crate::failregex::{Clock, Phase, Stamp};
 use crate::frame::{Framer, Trust};
@@ -32,13 +32,17 @@ use crate::judge::JailTally;
 use crate::key::Key;
 
 mod desk; // what becomes of a failure
+mod exchange; // bans that other processes made
 mod jail; // one jail: its expressions, its bans, its actions
+mod neighbour; // a fail2ban-server beside us
 mod slow; // names and commands that are asked before a failure counts
 mod sources; // logs and journals, and which jails read them
 mod standalone; // `f2b-pipe watch`
 
 use desk::Desk;
+use exchange::Exchange;
 use jail::Jail;
+pub use neighbour::fail2ban_runs;
 use sources::{Sources, Told};
 pub use standalone::run;
 
@@ -48,12 +52,18 @@ const FEED: usize = 16;
 const NEWS: usize = 10_000;
 /// How often ends of bans are looked at, and whether the lock is ours.
 const TICK: Duration = Duration::from_secs(1);
+/// The same at the beginning, for as long as [`EAGER`], until logs are read.
+const EARLY_TICK: Duration = Duration::from_millis(50);
+const EAGER: Duration = Duration::from_secs(3);
+/// How often a fail2ban-server is looked for.
+const LOOK: Duration = Duration::from_secs(3);
 /// How often positions in logs are written down.
 const NOTE: Duration = Duration::from_secs(10);
 /// How long commands of actions may go on after the end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// What a watch works with.
+#[derive(Clone)]
 pub struct Setting {
     /// All jails.
     pub config: Arc<Config>,
@@ -88,6 +98,8 @@ struct Shared {
     /// Lines of httpd's pipe that found no room.
     shed: AtomicU64,
     tallies: Mutex<BTreeMap<String, JailTally>>,
+    /// They changed since they were asked for.
+    counted: AtomicBool,
 }
 
 /// What other threads tell this one.
@@ -132,7 +144,7 @@ impl Watch {
             .spawn(move || {
                 crate::sys::stand_back();
                 let room = std::panic::AssertUnwindSafe(|| {
-                    Room::new(setting, back, Arc::clone(&theirs)).stay(&woken, &fed, &told);
+                    stay(&setting, &back, &theirs, &woken, &fed, &told);
                 });
                 if std::panic::catch_unwind(room).is_err() {
                     log::error!(
@@ -179,9 +191,16 @@ impl Watch {
         self.shared.shed.load(Ordering::Relaxed)
     }
 
+    /// Have jails counted anything since [`tallies`](Self::tallies) was asked?
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.shared.counted.load(Ordering::Relaxed)
+    }
+
     /// What jails counted, by name.
     #[must_use]
     pub fn tallies(&self) -> BTreeMap<String, JailTally> {
+        self.shared.counted.store(false, Ordering::Relaxed);
         let tallies = self.shared.tallies.lock();
         tallies.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -214,6 +233,44 @@ fn now() -> f64 {
     since.map_or(0.0, |since| since.as_secs_f64())
 }
 
+/// The thread's work. When a fail2ban-server comes or goes, the room is left and entered anew with other jails: what was
+/// banned and how far logs were read is remembered, as over a restart.
+fn stay(
+    setting: &Setting,
+    back: &slow::Back,
+    shared: &Arc<Shared>,
+    woken: &UnixStream,
+    fed: &Receiver<(Vec<u8>, Trust)>,
+    told: &Receiver<News>,
+) {
+    let imported: Vec<&str> = setting
+        .config
+        .jails
+        .iter()
+        .filter(|jail| {
+            let raw = jail.raw.as_ref();
+            raw.is_some_and(|raw| raw.origin == Origin::Fail2ban)
+        })
+        .map(|jail| jail.name.as_str())
+        .collect();
+    let look = || !imported.is_empty() && fail2ban_runs();
+    let mut beside = look();
+    while !shared.stop.load(Ordering::Relaxed) {
+        if beside {
+            log::warn!(
+                "fail2ban-server runs on this host, so its jails stand back here until it has ended: {}",
+                imported.join(", ")
+            );
+        }
+        let room = Room::new(setting, back, Arc::clone(shared), beside);
+        room.stay(woken, fed, told, &|| look() == beside);
+        if beside {
+            log::info!("fail2ban-server has ended");
+        }
+        beside = !beside;
+    }
+}
+
 /// The thread's side.
 struct Room {
     jails: Vec<Jail>,
@@ -224,11 +281,13 @@ struct Room {
     piped: Option<PathBuf>,
     shared: Arc<Shared>,
     shed: u64,
+    next_look: Instant,
     next_note: Instant,
 }
 
 impl Room {
-    fn new(setting: Setting, back: slow::Back, shared: Arc<Shared>) -> Self {
+    /// `beside`: a fail2ban-server runs, and has its own jails.
+    fn new(setting: &Setting, back: &slow::Back, shared: Arc<Shared>, beside: bool) -> Self {
         let Setting {
             config,
             paths,
@@ -236,9 +295,12 @@ impl Room {
             keeper,
             off,
             piped,
-        } = setting;
-        let desk = Desk::new(Arc::clone(&config), exempt, keeper, off);
-        let jails = Jail::all(&config, &back);
+        } = setting.clone();
+        let exchange = Exchange::new(paths.bans());
+        let desk = Desk::new(Arc::clone(&config), exempt, keeper, off, exchange);
+        let jails = Jail::all(&config, back, &|raw| {
+            !(beside && raw.origin == Origin::Fail2ban)
+        });
         let sources = Sources::new(&config, paths, piped.clone());
         let mut room = Self {
             jails,
@@ -248,6 +310,7 @@ impl Room {
             piped,
             shared,
             shed: 0,
+            next_look: Instant::now() + LOOK,
             next_note: Instant::now() + NOTE,
         };
         if let Some(path) = &room.piped {
@@ -258,12 +321,27 @@ impl Room {
         room
     }
 
-    fn stay(mut self, woken: &UnixStream, fed: &Receiver<(Vec<u8>, Trust)>, told: &Receiver<News>) {
-        let mut next_tick = Instant::now();
+    /// Until the end, or until things are not `as_before`.
+    fn stay(
+        mut self,
+        woken: &UnixStream,
+        fed: &Receiver<(Vec<u8>, Trust)>,
+        told: &Receiver<News>,
+        as_before: &dyn Fn() -> bool,
+    ) {
+        let begun = Instant::now();
+        let mut next_tick = begun;
         while !self.shared.stop.load(Ordering::Relaxed) {
             if Instant::now() >= next_tick {
-                next_tick = Instant::now() + TICK;
                 self.tick();
+                let early = !self.sources.is_open() && begun.elapsed() < EAGER;
+                next_tick = Instant::now() + if early { EARLY_TICK } else { TICK };
+            }
+            if Instant::now() >= self.next_look {
+                self.next_look = Instant::now() + LOOK;
+                if !as_before() {
+                    break;
+                }
             }
             let left = next_tick.saturating_duration_since(Instant::now());
             let pause = left.min(self.sources.pause());
@@ -273,13 +351,16 @@ impl Room {
             }
             while let Ok(news) = told.try_recv() {
                 match news {
-                    News::Banned(by, key) => {
-                        self.desk.other_banned(&mut self.jails, by, &key, now());
-                    }
+                    News::Banned(by, key) => self.desk.banned(&mut self.jails, by, &key, now()),
                     News::Ready(ready) => self.desk.ready(&mut self.jails, *ready, now()),
                 }
             }
+            self.desk.hear(&mut self.jails, now());
             self.read();
+            // What is banned must not be counted once more after a crash.
+            if self.desk.take_decided() {
+                self.sources.note(self.desk.ledger(), now());
+            }
         }
         self.end();
     }
@@ -289,6 +370,7 @@ impl Room {
         if !pause.is_zero() {
             let mut fds: Vec<BorrowedFd<'_>> = vec![woken.as_fd()];
             fds.extend(self.sources.fds());
+            fds.extend(self.desk.fd());
             let mut fds: Vec<PollFd<'_>> = fds
                 .into_iter()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
@@ -384,6 +466,8 @@ impl Room {
         if owner && !self.sources.is_open() {
             let past = self.sources.open(&mut self.jails, now);
             self.desk.remember(&mut self.jails, past, now);
+            let names: Vec<&str> = self.jails.iter().map(Jail::name).collect();
+            log::info!("watching logs; jails: {}", names.join(", "));
         }
         for at in 0..self.jails.len() {
             self.desk.advance(&mut self.jails, at, now);
@@ -397,11 +481,12 @@ impl Room {
             .iter()
             .map(|jail| (jail.name().to_owned(), jail.tally))
             .collect();
-        *self
-            .shared
-            .tallies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = tallies;
+        let told = self.shared.tallies.lock();
+        let mut told = told.unwrap_or_else(PoisonError::into_inner);
+        if *told != tallies {
+            *told = tallies;
+            self.shared.counted.store(true, Ordering::Relaxed);
+        }
     }
 
     fn end(mut self) {

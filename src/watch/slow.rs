@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::News;
 use crate::act::command::{IgnoreCommand, Ticket};
 use crate::failregex::Failure;
+use crate::hit::JailId;
 
 /// Failures of one jail that may wait.
 const WAITING: usize = 1000;
@@ -46,8 +47,7 @@ impl Back {
 /// A failure that counts.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// Of which jail.
-    pub(super) at: usize,
+    pub(super) jail: JailId,
     pub(super) failure: Failure,
     /// Seconds since the epoch.
     pub(super) when: f64,
@@ -68,14 +68,19 @@ struct Waiting {
 }
 
 impl Slow {
-    pub(super) fn new(at: usize, name: &str, ignore: Option<IgnoreCommand>, back: &Back) -> Self {
+    pub(super) fn new(
+        jail: JailId,
+        name: &str,
+        ignore: Option<IgnoreCommand>,
+        back: &Back,
+    ) -> Self {
         let (to, from) = sync_channel(WAITING);
         let asks_command = ignore.is_some();
         let started = back.again().and_then(|back| {
             thread::Builder::new().name("ask".into()).spawn(move || {
                 crate::sys::stand_back();
                 Asker {
-                    at,
+                    jail,
                     ignore,
                     back,
                     names: HashMap::new(),
@@ -111,7 +116,7 @@ impl Slow {
 }
 
 struct Asker {
-    at: usize,
+    jail: JailId,
     ignore: Option<IgnoreCommand>,
     back: Back,
     names: HashMap<String, (Instant, Vec<IpAddr>)>,
@@ -147,7 +152,7 @@ impl Asker {
                     ..failure.clone()
                 };
                 let ready = Ready {
-                    at: self.at,
+                    jail: self.jail,
                     failure,
                     when,
                 };

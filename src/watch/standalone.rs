@@ -83,17 +83,10 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
             return false;
         }
     };
-    let names: Vec<&str> = config
-        .jails
-        .iter()
-        .filter(|jail| jail.raw.is_some())
-        .map(|jail| jail.name.as_str())
-        .collect();
-    match names.is_empty() {
-        true => log::info!(
+    if watch.is_none() {
+        log::info!(
             "no jail judges other logs than httpd's; write one with `filter` and `logpath`, or enable one in fail2ban's folder"
-        ),
-        false => log::info!("watching logs; jails: {}", names.join(", ")),
+        );
     }
     let started = Utc::now().timestamp();
     let mut looks = 0;

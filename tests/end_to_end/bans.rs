@@ -25,7 +25,7 @@ bantime = "4s"
 "#;
 
 /// Asks for `paths` one after the other on one connection, until it is cut.
-fn walk(world: &World, from: &str, paths: impl Iterator<Item = String>) -> usize {
+pub(crate) fn walk(world: &World, from: &str, paths: impl Iterator<Item = String>) -> usize {
     let mut connection = Connection::open(world, from).expect("a connection");
     connection.patience(secs(1));
     paths

@@ -17,9 +17,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod actions; // what else is done about a ban
 mod bans; // who is banned, and what that does to him
+mod jails; // jails together, over a restart, beside fail2ban, and broken ones
 mod ordinary; // who is not
+mod other_logs; // sshd's log and the journal
 mod signals; // what does not end it, and what does
 mod tee; // every byte of the log
 mod torn; // lines that a full pipe tears, and lines that clients forge
-mod troubles; // what may be broken without httpd noticing
+mod troubles;
+mod tutorial; // httpd's logs as administrators of fail2ban have them judged // what may be broken without httpd noticing

@@ -76,6 +76,7 @@ def finished(jail):
         jail["ignorecache"] = [cache["key"], int(cache.get("max-count", 100)), seconds]
     jail["bantime.factor"] = float(eval(jail["bantime.factor"] or "1"))
     jail["bantime.multipliers"] = [int(n) for n in jail["bantime.multipliers"].split()]
+    jail["logencoding"] = jail["logencoding"] or "auto"  # the server refuses an empty one
     lines = [line.strip() for line in (jail["datepattern"] or "").split("\n")]
     jail["datepattern"] = [line for line in lines if line]
     return jail

@@ -342,8 +342,25 @@ def made_up(seed, count):
                 parts.append("|")
         return "".join(parts)
 
-    for _ in range(count):
+    def asks_itself(tree, around=()):
+        """A condition inside of the very group it asks about: what it sees is the turn before, sometimes."""
+        if not isinstance(tree, (list, tuple, sre_parse.SubPattern)):
+            return False
+        if isinstance(tree, tuple) and tree and tree[0] is sre.SUBPATTERN:
+            return asks_itself(tree[1][-1], (*around, tree[1][0]))
+        if isinstance(tree, tuple) and tree and tree[0] is sre.GROUPREF_EXISTS and tree[1][0] in around:
+            return True
+        return any(asks_itself(part, around) for part in tree)
+
+    made = 0
+    while made < count:
         source = pattern(3)
+        try:
+            if asks_itself(sre_parse.parse(source)):
+                continue
+        except re.error:
+            pass
+        made += 1
         lines = ["".join(rng.choice("aaabbbccB1 ._-\né") for _ in range(rng.randrange(14))) for _ in range(8)]
         one(texts, source, lines)
 

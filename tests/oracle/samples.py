@@ -73,7 +73,7 @@ def answer(found):
             if v is not None and k not in ("matches", "nofail-matches", "mlfpending") and not isinstance(v, IPAddr)
         }
         written = next((data[k] for k in ("ip4", "ip6", "dns") if data.get(k) is not None), str(key))
-        return {"host": written, "id": str(key), "time": at, "regex": regex + 1, "groups": groups}
+        return {"host": written, "id": str(key), "time": None if at is None else float(at), "regex": regex + 1, "groups": groups}
     return None
 
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::world::{alive, signal};
-use super::{PROGRAM, World, comes_true, must, secs, text_of, wait_until};
+use super::{Host, PROGRAM, World, comes_true, must, secs, text_of, wait_until};
 
 /// The format that cannot be forged, as an administrator writes it in httpd.conf.
 const FORMAT_F2B: &str = r#"f2b:%{usec}t:%{hextid}P %a %{c}a %v %>s %B %D \"%u\" \"%r\" \"%{Referer}i\" \"%{User-Agent}i\" f2b:%{usec}t:%{hextid}P"#;
@@ -28,6 +28,8 @@ pub(crate) enum Mpm {
 /// How httpd is to be set up and started.
 pub(crate) struct Setup<'w> {
     world: &'w World,
+    host: Option<&'w Host<'w>>,
+    logger: bool,
     mpm: Mpm,
     format: &'static str,
     options: Vec<String>,
@@ -42,6 +44,8 @@ impl<'w> Setup<'w> {
     pub(crate) fn new(world: &'w World) -> Self {
         Self {
             world,
+            host: None,
+            logger: true,
             mpm: Mpm::Event,
             format: "f2b",
             options: vec![
@@ -53,6 +57,18 @@ impl<'w> Setup<'w> {
             words: Vec::new(),
             env: Vec::new(),
         }
+    }
+
+    /// With the folders of `host`.
+    pub(crate) fn on(mut self, host: &'w Host<'w>) -> Self {
+        self.host = Some(host);
+        self
+    }
+
+    /// Without the logger; `conf` says who logs what.
+    pub(crate) fn without_logger(mut self) -> Self {
+        self.logger = false;
+        self
     }
 
     /// Another processing model.
@@ -116,7 +132,10 @@ impl<'w> Setup<'w> {
             "set -e\nmount --make-rprivate /\n{}\nexec \"$@\"",
             self.before
         );
-        let mut start = world.on_server("sh");
+        let mut start = match self.host {
+            Some(host) => host.on("sh"),
+            None => world.on_server("sh"),
+        };
         start
             .args(["-c", &script, "httpd"])
             .args(&self.words)
@@ -187,6 +206,10 @@ impl<'w> Setup<'w> {
         let logger: Vec<String> = logger.iter().map(|word| format!("'{word}'")).collect();
         let logger = logger.join(" ");
         let format = self.format;
+        let logger = match self.logger {
+            true => format!("CustomLog \"|{logger}\" {format}"),
+            false => String::new(),
+        };
         format!(
             r#"ServerRoot {dir}
 DefaultRuntimeDir {dir}
@@ -223,7 +246,7 @@ ErrorLog {dir}/error.log
 LogFormat "%h %l %u %t \"%r\" %>s %O \"%{{Referer}}i\" \"%{{User-Agent}}i\"" combined
 LogFormat "{FORMAT_F2B}" f2b
 CustomLog {dir}/oracle.log {format}
-CustomLog "|{logger}" {format}
+{logger}
 {}
 "#,
             self.conf

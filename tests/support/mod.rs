@@ -4,6 +4,7 @@
 //! A [`World`] takes down what it put up when it is dropped, also when the test fails, and ends processes by their id.
 
 mod client;
+mod host;
 mod httpd;
 mod world;
 
@@ -13,6 +14,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Connection, Load, Request, http2};
+pub(crate) use host::{Host, Login};
 pub(crate) use httpd::{Httpd, Mpm, Setup, shim};
 pub(crate) use world::{Piped, SERVER, World, alive, proc_state, signal};
 

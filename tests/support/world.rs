@@ -107,18 +107,23 @@ impl World {
         path
     }
 
-    /// Writes the configuration of the program under test.
+    /// Writes the configuration of the program under test. This host's fail2ban is none of a test's business unless it
+    /// says so.
     pub(crate) fn config(&self, toml: &str) -> &Self {
+        let mut toml = toml.to_owned();
+        if !toml.contains("[fail2ban]") {
+            toml.push_str("\n[fail2ban]\nconfig = \"\"\n");
+        }
         self.write("f2b-pipe.toml", toml);
         self
     }
 
-    /// Uses the configuration that is installed.
+    /// Uses the configuration that is installed, but for this host's fail2ban.
     pub(crate) fn shipped(&self) -> &Self {
-        let path = super::shipped_config();
-        let toml = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        self.write("f2b-pipe.toml", toml);
-        self
+        let toml = text_of(&super::shipped_config());
+        let without = toml.replacen("config = \"/etc/fail2ban\"", "config = \"\"", 1);
+        assert_ne!(toml, without, "the shipped file names fail2ban's folder");
+        self.config(&without)
     }
 
     /// Options that every command of the program under test needs here.
@@ -149,6 +154,11 @@ impl World {
     /// The name of the clients' namespace, for threads that outlive a borrow.
     pub(crate) fn client_namespace(&self) -> String {
         self.client.clone()
+    }
+
+    /// The server's namespace as a file.
+    pub(crate) fn server_namespace(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.server)
     }
 
     /// Something the end must undo, as a shell command.
@@ -244,11 +254,19 @@ impl World {
         all
     }
 
-    /// Waits until the kernel holds `who` in `jail`'s sets.
+    /// Waits until the kernel holds `who` in `jail`'s sets, and looks into them: just after a start the first ban may come
+    /// before the chain.
     #[track_caller]
     pub(crate) fn wait_banned(&self, jail: &str, who: &str) {
         wait_until(&format!("{who} in the set of {jail}"), secs(5), || {
             self.banned(jail).iter().any(|b| b == who)
+        });
+        wait_until(&format!("a rule for the set of {jail}"), secs(5), || {
+            ["iptables", "ip6tables"].iter().all(|tool| {
+                let rules = must(self.on_server(&format!("{tool}-save")).arg("-c"));
+                let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+                rules.contains(&format!("--match-set f2bp-{jail}"))
+            })
         });
     }
 

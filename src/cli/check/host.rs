@@ -2,29 +2,35 @@
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use chrono::{Datelike, Utc};
 use nix::unistd::{AccessFlags, access};
 
+use super::jails;
 use super::processes::{self, Process};
 use super::report::{Area, Report};
+use crate::config::Config;
+use crate::watch;
 
 const AREA: Area = Area::Host;
 
-/// Where fail2ban-server answers.
-const FAIL2BAN_SOCKET: &str = "/run/fail2ban/fail2ban.sock";
 /// Smaller pipes are full after a handful of long lines (measured: 64 KiB after 8 requests with a long User-Agent).
 const PIPE_WANTED_BYTES: u64 = 1 << 20;
 /// A clock before this stands at its factory setting; this program did not exist then.
 const FIRST_YEAR: i32 = 2024;
 
 /// All of it.
-pub(super) fn look(processes: &[Process], piped: bool, runtime_dir: &Path, report: &mut Report) {
+pub(super) fn look(
+    config: &Config,
+    processes: &[Process],
+    piped: bool,
+    runtime_dir: &Path,
+    report: &mut Report,
+) {
     running(processes, piped, report);
-    fail2ban(processes, report);
+    fail2ban(config, report);
     clock(report);
     runtime(runtime_dir, report);
     syslog(report);
@@ -66,13 +72,24 @@ fn running(processes: &[Process], piped: bool, report: &mut Report) {
     }
 }
 
-fn fail2ban(processes: &[Process], report: &mut Report) {
-    let answers = UnixStream::connect(FAIL2BAN_SOCKET).is_ok();
-    if answers
-        || processes
-            .iter()
-            .any(|process| process.name.starts_with("fail2ban-serv"))
-    {
+fn fail2ban(config: &Config, report: &mut Report) {
+    if !watch::fail2ban_runs() {
+        return;
+    }
+    let imported = config.jails.iter().filter(|jail| jails::is_fail2bans(jail));
+    let imported = imported.count();
+    if imported > 0 {
+        let dir = config.fail2ban.as_deref().unwrap_or(Path::new(""));
+        report.warn(
+            AREA,
+            "fail2ban-server",
+            format!(
+                "runs, and does itself what the {imported} jails of {} say; here these stand back until it is stopped",
+                dir.display()
+            ),
+            "systemctl disable --now fail2ban",
+        );
+    } else {
         report.warn(
             AREA,
             "fail2ban-server",

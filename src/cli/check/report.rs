@@ -21,17 +21,25 @@ pub(super) enum Level {
 #[serde(rename_all = "lowercase")]
 pub(super) enum Area {
     Configuration,
+    Jails,
     Httpd,
     Kernel,
     Host,
 }
 
 impl Area {
-    const ALL: [Self; 4] = [Self::Configuration, Self::Httpd, Self::Kernel, Self::Host];
+    const ALL: [Self; 5] = [
+        Self::Configuration,
+        Self::Jails,
+        Self::Httpd,
+        Self::Kernel,
+        Self::Host,
+    ];
 
     fn title(self) -> &'static str {
         match self {
             Self::Configuration => "Configuration",
+            Self::Jails => "Jails of other logs",
             Self::Httpd => "httpd",
             Self::Kernel => "Kernel and rights",
             Self::Host => "Host",

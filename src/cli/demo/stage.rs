@@ -159,7 +159,9 @@ impl Stage {
         fs::create_dir_all(file("www/private"))?;
         fs::write(
             file("f2b-pipe.toml"),
-            format!("[jail.apache-exploit-agent]\nbantime = \"{bantime}s\"\n"),
+            format!(
+                "[fail2ban]\nconfig = \"\"\n[jail.apache-exploit-agent]\nbantime = \"{bantime}s\"\n"
+            ),
         )?;
         // A digest of nothing in particular: no password fits.
         fs::write(

@@ -323,10 +323,10 @@ fn value(tag: &str, found: &Match) -> Option<String> {
         "msg" | "matches" => found.lines.join("\n"),
         _ => {
             let name = tag.strip_prefix("F-").unwrap_or(tag).to_ascii_lowercase();
-            match found.groups.get(&name)? {
-                serde_json::Value::String(text) => text.clone(),
-                other => other.to_string(),
-            }
+            let value = found.groups.get(&name)?;
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
         }
     })
 }

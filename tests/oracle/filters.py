@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Runs the sample lines beside this file through fail2ban's own engine: `check.py [NAME...]`.
+"""Runs the sample lines of tests/filters through fail2ban's own engine: `filters.py [NAME...]`.
 
 NAME.txt holds lines for conf/filter.d/NAME.conf, after a first line `filter NAME[arguments]` where it needs arguments:
 
@@ -17,8 +17,9 @@ from fail2ban.server.filter import FileFilter
 from fail2ban.server.jail import Jail
 from fail2ban.server.transmitter import Transmitter
 
-here = os.path.dirname(os.path.abspath(__file__))
-conf = os.path.join(here, "..", "..", "conf")
+tests = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+here = os.path.join(tests, "filters")
+conf = os.path.join(tests, "..", "conf")
 
 
 def load(text):

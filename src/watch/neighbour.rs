@@ -1,0 +1,58 @@
+//! Does fail2ban's own server run beside us? Then the jails of its folder are its business.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+
+/// Where it answers, unless it was told otherwise.
+const SOCKET: &str = "/run/fail2ban/fail2ban.sock";
+/// Its name as the kernel keeps it, which is 15 bytes at most (TASK_COMM_LEN).
+const NAME: &[u8] = b"fail2ban-server";
+
+/// Does a fail2ban-server run that shares this network? One in a container has a packet filter of its own.
+#[must_use]
+pub fn fail2ban_runs() -> bool {
+    has_process() || answers(Path::new(SOCKET))
+}
+
+fn has_process() -> bool {
+    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let own = network("self");
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        let pid = entry.file_name();
+        let pid = pid.to_string_lossy();
+        pid.bytes().all(|byte| byte.is_ascii_digit())
+            && fs::read(entry.path().join("comm")).is_ok_and(|name| name.trim_ascii() == NAME)
+            && network(&pid).is_none_or(|theirs| Some(theirs) == own)
+    })
+}
+
+/// One that was started by the name of its interpreter is known by its socket; ours can be there as well.
+fn answers(socket: &Path) -> bool {
+    let exe = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    UnixStream::connect(socket)
+        .ok()
+        .and_then(|stream| getsockopt(&stream, PeerCredentials).ok())
+        .is_some_and(|peer| exe(&peer.pid().to_string()) != exe("self"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_counts_unless_it_is_ours() {
+        let path = std::env::temp_dir().join(format!("f2b-neighbour-{}", std::process::id()));
+        assert!(!answers(&path));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(!answers(&path));
+        drop(listener);
+        fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,247 @@
+//! Jails of other logs among each other, over a restart, beside fail2ban itself, and broken ones.
+
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::other_logs::{fail2ban_with, guessed};
+use crate::support::{Host, Setup, World, must, secs, text_of, wait_until};
+
+const ATTACKER: &str = "198.51.100.66";
+const SECOND: &str = "198.51.100.67";
+const THIRD: &str = "198.51.100.68";
+
+const RECIDIVE: &str = "[DEFAULT]\nbantime = 60\nmaxretry = 2\n[sshd]\nenabled = true\n\
+    [recidive]\nenabled = true\nfindtime = 1d\nbantime = 1w\n";
+
+/// A jail of httpd's lines bans him, and then sshd: once more than recidive lets pass.
+fn banned_by_httpds_and_by_sshds(world: &World, host: &Host<'_>) {
+    let shellshock = ["-A", "() { :; }; /bin/id"];
+    assert_eq!(world.curl_with(ATTACKER, "/page", &shellshock), Some(200));
+    world.wait_banned("apache-exploit-agent", ATTACKER);
+    guessed(host, ATTACKER);
+    assert_eq!(world.banned("recidive"), [""; 0]);
+    guessed(host, ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+    world.wait_banned("recidive", ATTACKER);
+    // Somebody whom only sshd has banned.
+    guessed(host, SECOND);
+    guessed(host, SECOND);
+    world.wait_banned("sshd", SECOND);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(world.banned("recidive"), [ATTACKER]);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn recidive_counts_bans_of_the_process_that_runs_it() {
+    let world = World::new();
+    fail2ban_with(&world, RECIDIVE);
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    let httpd = Setup::new(&world).on(&host).start();
+    wait_until("logs to be read", secs(5), || {
+        httpd.said().contains("watching logs")
+    });
+    banned_by_httpds_and_by_sshds(&world, &host);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn recidive_counts_bans_of_httpds_loggers_beside_watch() {
+    let world = World::new();
+    fail2ban_with(&world, RECIDIVE);
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    host.watch();
+    let httpd = Setup::new(&world).on(&host).start();
+    wait_until("httpd's logger", secs(5), || {
+        httpd.said().contains("at work")
+    });
+    banned_by_httpds_and_by_sshds(&world, &host);
+    assert!(!httpd.said().contains("watching logs"), "{}", httpd.said());
+}
+
+/// Seconds that the kernel will hold him.
+fn left(world: &World, jail: &str, who: &str) -> u64 {
+    let sets = world.sets();
+    let entry = sets[&format!("f2bp-{jail}")]
+        .iter()
+        .find(|entry| entry.starts_with(who))
+        .unwrap_or_else(|| panic!("{who} is not in {sets:?}"));
+    let mut words = entry.split(' ').skip_while(|&word| word != "timeout");
+    words
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("{entry}"))
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_restart_keeps_bans_reads_on_where_it_was_and_lets_bans_grow() {
+    for how in [Signal::SIGTERM, Signal::SIGKILL] {
+        let world = World::new();
+        fail2ban_with(
+            &world,
+            "[sshd]\nenabled = true\nmaxretry = 3\nfindtime = 600\nbantime = 30\nbantime.increment = true\n",
+        );
+        let host = Host::new(&world);
+        guessed(&host, "203.0.113.1");
+        let watch = host.watch();
+        for _ in 0..3 {
+            guessed(&host, ATTACKER);
+        }
+        world.wait_banned("sshd", ATTACKER);
+        assert!((28..=31).contains(&left(&world, "sshd", ATTACKER)));
+        // The ledger is written by a thread of its own.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        host.end(watch, how);
+        assert_eq!(world.banned("sshd"), [ATTACKER], "{how}");
+        // While nobody is there: one who fails twice, and one who fails three times.
+        for who in [SECOND, SECOND, THIRD, THIRD, THIRD] {
+            guessed(&host, who);
+        }
+        // As after a reboot, when the kernel has forgotten.
+        must(host.on("ipset").args(["flush", "f2bp-sshd"]));
+        let watch = host.watch();
+        world.wait_banned("sshd", THIRD);
+        wait_until("the old ban", secs(2), || {
+            world.banned("sshd") == [ATTACKER, THIRD]
+        });
+        assert!((10..=30).contains(&left(&world, "sshd", ATTACKER)), "{how}");
+        guessed(&host, SECOND);
+        world.wait_banned("sshd", SECOND);
+        // He is let out and comes again: what he did before the restart counts, though not twice.
+        assert!(host.ask(&["status", "sshd"]).contains(ATTACKER));
+        host.end(watch, Signal::SIGTERM);
+        let ledger = world.path("run/f2b-pipe.sqlite3");
+        assert!(ledger.exists());
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_ban_after_a_restart_is_longer_than_the_one_before() {
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[sshd]\nenabled = true\nmaxretry = 1\nfindtime = 600\nbantime = 2\nbantime.increment = true\n\
+        bantime.factor = 10\n",
+    );
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    let watch = host.watch();
+    guessed(&host, ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+    let first = left(&world, "sshd", ATTACKER);
+    assert!(first <= 3, "{first}");
+    wait_until("the end of the ban", secs(8), || {
+        !world.banned("sshd").iter().any(|who| who == ATTACKER)
+    });
+    std::thread::sleep(secs(1));
+    host.end(watch, Signal::SIGKILL);
+    host.watch();
+    assert!(
+        !world.banned("sshd").iter().any(|who| who == ATTACKER),
+        "counted twice"
+    );
+    guessed(&host, ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+    let second = left(&world, "sshd", ATTACKER);
+    assert!((18..=41).contains(&second), "{second}");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn beside_a_fail2ban_server_its_jails_stand_back_until_it_has_ended() {
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[sshd]\nenabled = true\nmaxretry = 3\nfindtime = 600\nbantime = 60\n",
+    );
+    // Theirs has no jails, so that all bans are ours.
+    let theirs = world.path("theirs");
+    must(
+        Command::new("cp")
+            .args(["-r", "/etc/fail2ban"])
+            .arg(&theirs),
+    );
+    world.write("theirs/jail.local", "[sshd]\nenabled = false\n");
+    let host = Host::new(&world);
+    std::fs::create_dir(host.file("/run/fail2ban")).expect("mkdir");
+    guessed(&host, "203.0.113.1");
+    let server = host.start(
+        "fail2ban",
+        host.on("fail2ban-server")
+            .args([
+                "-f",
+                "-s",
+                "/run/fail2ban/fail2ban.sock",
+                "-p",
+                "/run/fail2ban/fail2ban.pid",
+            ])
+            .args(["--logtarget", "/var/log/fail2ban.log", "-c"])
+            .arg(&theirs)
+            .arg("start"),
+    );
+    let socket = host.file("/run/fail2ban/fail2ban.sock");
+    wait_until("fail2ban-server", secs(10), || socket.exists());
+    host.watch();
+    wait_until("a word about it", secs(5), || {
+        host.said("watch")
+            .contains("fail2ban-server runs on this host")
+    });
+    assert!(host.ask(&["status"]).contains("fail2ban-server"));
+    assert!(host.ask(&["check"]).contains("stand back"));
+    for _ in 0..3 {
+        guessed(&host, ATTACKER);
+    }
+    std::thread::sleep(secs(1));
+    assert_eq!(world.banned_anywhere(), [""; 0]);
+    host.end(server, Signal::SIGTERM);
+    // What was logged within findtime counts now.
+    wait_until("the ban", secs(8), || world.banned("sshd") == [ATTACKER]);
+    assert!(!host.ask(&["status"]).contains("fail2ban-server"));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn broken_jails_are_told_of_and_the_others_run() {
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[DEFAULT]\nbantime = 60\nmaxretry = 2\n[sshd]\nenabled = true\n\
+        [torn]\nenabled = true\nfailregex = ((( <HOST>\nlogpath = /var/log/auth.log\n\
+        [lost]\nenabled = true\nfilter = nowhere\nlogpath = /var/log/auth.log\n\
+        [fifo]\nenabled = true\nfilter = sshd\nlogpath = /run/fifo\n\
+        [absent]\nenabled = true\nfilter = sshd\nlogpath = /var/log/absent.log\n",
+    );
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    must(Command::new("mkfifo").arg(host.file("/run/fifo")));
+    host.watch();
+    guessed(&host, ATTACKER);
+    guessed(&host, ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+    let said = host.said("watch");
+    for jail in ["torn", "lost"] {
+        assert!(said.contains(jail), "{jail} in {said}");
+    }
+    assert!(said.contains("/run/fifo"), "{said}");
+    let check = host.ask(&["check"]);
+    for text in [
+        "torn",
+        "lost",
+        "nowhere",
+        "/run/fifo",
+        "/var/log/absent.log",
+    ] {
+        assert!(check.contains(text), "{text} in {check}");
+    }
+    let status = host.ask(&["status"]);
+    for text in ["torn", "lost"] {
+        assert!(status.contains(text), "{text} in {status}");
+    }
+    assert!(status.contains(ATTACKER), "{status}");
+    assert!(!text_of(&host.file("/var/log/auth.log")).is_empty());
+}
