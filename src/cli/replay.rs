@@ -55,6 +55,9 @@ pub fn replay(args: &ReplayArgs, out: &mut dyn Write) -> Done {
     let format = Format::compile(&args.format)
         .map_err(|error| Failure::Usage(format!("--format: {error}")))?;
     let mut config = usable_with(&args.place, args.config_dir.as_deref())?;
+    for broken in &config.broken {
+        ::log::warn!("{}", broken.problem);
+    }
     config.firewall.backend = Backend::DryRun;
     // All of them first: a typing error in the last name should not cost the time of the others.
     let logs: Vec<Log> = args
