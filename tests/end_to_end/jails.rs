@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::actions::note;
 use crate::other_logs::{fail2ban_with, guessed};
-use crate::support::{Host, Setup, World, alive, must, secs, text_of, wait_until};
+use crate::support::{Host, Setup, World, alive, comes_true, must, secs, text_of, wait_until};
 
 const ATTACKER: &str = "198.51.100.66";
 const SECOND: &str = "198.51.100.67";
@@ -176,22 +176,17 @@ fn beside_a_fail2ban_server_its_jails_stand_back_until_it_has_ended() {
     let host = Host::new(&world);
     std::fs::create_dir(host.file("/run/fail2ban")).expect("mkdir");
     guessed(&host, "203.0.113.1");
-    let server = host.start(
-        "fail2ban",
-        host.on("fail2ban-server")
-            .args([
-                "-f",
-                "-s",
-                "/run/fail2ban/fail2ban.sock",
-                "-p",
-                "/run/fail2ban/fail2ban.pid",
-            ])
-            .args(["--logtarget", "/var/log/fail2ban.log", "-c"])
-            .arg(&theirs)
-            .arg("start"),
-    );
-    let socket = host.file("/run/fail2ban/fail2ban.sock");
-    wait_until("fail2ban-server", secs(10), || socket.exists());
+    let start = || {
+        let mut server = host.on("fail2ban-server");
+        server.args(["-f", "-s", "/run/fail2ban/fail2ban.sock"]);
+        server.args(["-p", "/run/fail2ban/fail2ban.pid"]);
+        server.args(["--logtarget", "/var/log/fail2ban.log", "-c"]);
+        let pid = host.start("fail2ban", server.arg(&theirs).arg("start"));
+        let socket = host.file("/run/fail2ban/fail2ban.sock");
+        wait_until("fail2ban-server", secs(10), || socket.exists());
+        pid
+    };
+    let server = start();
     host.watch();
     wait_until("a word about it", secs(5), || {
         host.said("watch")
@@ -208,6 +203,21 @@ fn beside_a_fail2ban_server_its_jails_stand_back_until_it_has_ended() {
     // What was logged within findtime counts now.
     wait_until("the ban", secs(8), || world.banned("sshd") == [ATTACKER]);
     assert!(!host.ask(&["status"]).contains("fail2ban-server"));
+    // And the other way round: the ban stays, and there are no more.
+    start();
+    let (mut last, mut banned) = (100, vec![ATTACKER.to_owned()]);
+    wait_until("the jails to stand back again", secs(10), || {
+        let who = format!("198.51.100.{last}");
+        last += 1;
+        (0..3).for_each(|_| guessed(&host, &who));
+        let missed = !comes_true(secs(1), || world.banned("sshd").contains(&who));
+        if !missed {
+            banned.insert(0, who);
+        }
+        missed
+    });
+    banned.sort();
+    assert_eq!(world.banned("sshd"), banned);
 }
 
 #[test]
