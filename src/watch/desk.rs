@@ -40,6 +40,8 @@ pub(super) struct Desk {
     pool: Option<Pool>,
     /// Bans of other processes, and ours to them.
     exchange: Exchange,
+    /// This is the process that reads logs and runs actions.
+    in_charge: bool,
     /// Something was decided since that was asked.
     decided: bool,
 }
@@ -62,6 +64,7 @@ impl Desk {
             ledger: None,
             pool: None,
             exchange,
+            in_charge: false,
             decided: false,
         }
     }
@@ -87,6 +90,7 @@ impl Desk {
 
     /// Takes over what was remembered, starts the actions of jails, and counts bans from now on.
     pub(super) fn remember(&mut self, jails: &mut [Jail], past: Option<(Ledger, Past)>, now: f64) {
+        self.in_charge = true;
         if self.config.firewall.backend != Backend::DryRun
             && let Err(error) = self.exchange.open()
         {
@@ -482,7 +486,10 @@ impl Desk {
             .filter(|raw| raw.in_kernel)
             .and_then(|_| key.target())
         else {
-            return Some(New::Here);
+            return Some(match self.in_charge {
+                true => New::Here,
+                false => New::Elsewhere,
+            });
         };
         let bannable = match self.exempt.check(who, Some(jail.id)) {
             Ok(bannable) => bannable,
@@ -564,7 +571,7 @@ fn reason(jail: &Jail, count: u32, last: &str) -> String {
 enum New {
     /// This process.
     Here,
-    /// He was in the kernel's set already.
+    /// He was in the kernel's set already; or it is for the process in charge to do.
     Elsewhere,
 }
 

@@ -9,8 +9,9 @@ use f2b_pipe::client::Client;
 use f2b_pipe::exempt::Target;
 use nix::sys::signal::Signal;
 
+use crate::actions::note;
 use crate::other_logs::{fail2ban_with, guessed};
-use crate::support::{Host, Setup, World, must, secs, text_of, wait_until};
+use crate::support::{Host, Setup, World, alive, comes_true, must, secs, text_of, wait_until};
 
 const ATTACKER: &str = "198.51.100.66";
 const SECOND: &str = "198.51.100.67";
@@ -175,22 +176,17 @@ fn beside_a_fail2ban_server_its_jails_stand_back_until_it_has_ended() {
     let host = Host::new(&world);
     std::fs::create_dir(host.file("/run/fail2ban")).expect("mkdir");
     guessed(&host, "203.0.113.1");
-    let server = host.start(
-        "fail2ban",
-        host.on("fail2ban-server")
-            .args([
-                "-f",
-                "-s",
-                "/run/fail2ban/fail2ban.sock",
-                "-p",
-                "/run/fail2ban/fail2ban.pid",
-            ])
-            .args(["--logtarget", "/var/log/fail2ban.log", "-c"])
-            .arg(&theirs)
-            .arg("start"),
-    );
-    let socket = host.file("/run/fail2ban/fail2ban.sock");
-    wait_until("fail2ban-server", secs(10), || socket.exists());
+    let start = || {
+        let mut server = host.on("fail2ban-server");
+        server.args(["-f", "-s", "/run/fail2ban/fail2ban.sock"]);
+        server.args(["-p", "/run/fail2ban/fail2ban.pid"]);
+        server.args(["--logtarget", "/var/log/fail2ban.log", "-c"]);
+        let pid = host.start("fail2ban", server.arg(&theirs).arg("start"));
+        let socket = host.file("/run/fail2ban/fail2ban.sock");
+        wait_until("fail2ban-server", secs(10), || socket.exists());
+        pid
+    };
+    let server = start();
     host.watch();
     wait_until("a word about it", secs(5), || {
         host.said("watch")
@@ -207,6 +203,21 @@ fn beside_a_fail2ban_server_its_jails_stand_back_until_it_has_ended() {
     // What was logged within findtime counts now.
     wait_until("the ban", secs(8), || world.banned("sshd") == [ATTACKER]);
     assert!(!host.ask(&["status"]).contains("fail2ban-server"));
+    // And the other way round: the ban stays, and there are no more.
+    start();
+    let (mut last, mut banned) = (100, vec![ATTACKER.to_owned()]);
+    wait_until("the jails to stand back again", secs(10), || {
+        let who = format!("198.51.100.{last}");
+        last += 1;
+        (0..3).for_each(|_| guessed(&host, &who));
+        let missed = !comes_true(secs(1), || world.banned("sshd").contains(&who));
+        if !missed {
+            banned.insert(0, who);
+        }
+        missed
+    });
+    banned.sort();
+    assert_eq!(world.banned("sshd"), banned);
 }
 
 #[test]
@@ -352,4 +363,52 @@ fn an_unban_by_hand_outlives_a_restart_and_is_no_pardon() {
     guess(SECOND);
     world.wait_banned("sshd", SECOND);
     assert_eq!(world.banned("sshd"), [SECOND]);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_graceful_restart_of_httpd_hands_other_logs_over() {
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[sshd]\nenabled = true\nmaxretry = 2\nfindtime = 600\nbantime = 600\naction = %(action_)s\n  note\n",
+    );
+    let notes = note(&world);
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    let httpd = Setup::new(&world).on(&host).start();
+    let times = || httpd.said().matches("watching logs").count();
+    wait_until("logs to be read", secs(5), || times() == 1);
+    let guess = |who: &str| (0..2).for_each(|_| guessed(&host, who));
+    guess(ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+    let old = httpd.logger();
+    httpd.control("graceful");
+    wait_until("the old one's end", secs(10), || !alive(old));
+    // Perhaps between the two, perhaps not: it is read all the same.
+    guess(SECOND);
+    world.wait_banned("sshd", SECOND);
+    wait_until("the new one at work", secs(5), || times() == 2);
+    assert_eq!(world.banned("sshd"), [ATTACKER, SECOND]);
+    let told = || {
+        let text = text_of(&notes);
+        let words = text
+            .lines()
+            .map(|line| line.split('|').take(3).collect::<Vec<_>>().join(" "));
+        words.collect::<Vec<_>>()
+    };
+    wait_until("all that scripts are told", secs(5), || told().len() == 7);
+    let (first, second) = (format!("sshd {ATTACKER}"), format!("sshd {SECOND}"));
+    assert_eq!(
+        told(),
+        [
+            "start sshd ".to_owned(),
+            format!("ban {first}"),
+            format!("unban {first}"),
+            "stop sshd ".to_owned(),
+            "start sshd ".to_owned(),
+            format!("ban {first}"),
+            format!("ban {second}"),
+        ]
+    );
 }
