@@ -105,6 +105,7 @@ pub fn replay(args: &ReplayArgs, out: &mut dyn Write) -> Done {
         today: args.now.unwrap_or_else(now),
         out,
         times: None,
+        readings: Vec::new(),
         lines: 0,
         told: HashSet::new(),
     };
@@ -130,6 +131,8 @@ struct Replay<'o> {
     out: &'o mut dyn Write,
     /// The first time of all, and the latest so far; seconds since the epoch.
     times: Option<(f64, f64)>,
+    /// Times that the line at hand tells.
+    readings: Vec<f64>,
     lines: u64,
     /// By jail: whom it banned, or would have.
     caught: Vec<HashSet<Key>>,
@@ -166,8 +169,11 @@ impl Replay<'_> {
             Stamp::Known(at) => Some(at),
             Stamp::InText => self.native.as_ref().and_then(|native| native.time(line)),
         };
-        let read = self.wards.time(line, stamp, readers, self.today);
-        if let Some(at) = own.into_iter().chain(read).reduce(f64::max) {
+        self.readings.clear();
+        self.readings.extend(own);
+        self.wards
+            .times(line, stamp, readers, self.today, &mut self.readings);
+        if let Some(at) = agreed(&mut self.readings) {
             let (first, clock) = self.times.unwrap_or((at, at));
             self.times = Some((first, clock.max(at)));
         }
@@ -341,6 +347,14 @@ impl Replay<'_> {
         }
         Ok(())
     }
+}
+
+/// When a line was written, if jails read different dates in it: what most of them read, and of several such the latest.
+/// One jail's pattern that finds a date of the next century in some number must not move the clock there for all.
+fn agreed(readings: &mut [f64]) -> Option<f64> {
+    readings.sort_unstable_by(f64::total_cmp);
+    let runs = readings.chunk_by(|a, b| a == b);
+    runs.max_by_key(|run| run.len())?.first().copied()
 }
 
 /// The text of a line that begins with its time, as journal entries do.

@@ -143,16 +143,16 @@ impl Wards {
         self.config.jails.get(usize::from(id))?.raw.as_deref()
     }
 
-    /// The latest time that a line tells any of its readers. [`line`](Self::line) has to follow.
-    pub(super) fn time(
+    /// The times that a line tells its readers are added to `times`. [`line`](Self::line) has to follow.
+    pub(super) fn times(
         &mut self,
         line: &[u8],
         stamp: Stamp,
         readers: &Readers,
         today: f64,
-    ) -> Option<f64> {
+        times: &mut Vec<f64>,
+    ) {
         let mut scratch = String::new();
-        let mut latest: Option<f64> = None;
         for at in &readers.at {
             let Some(ward) = self.wards.get_mut(*at) else {
                 continue;
@@ -161,10 +161,9 @@ impl Wards {
                 continue;
             };
             let when = matcher.when(ward.encoding.line(line, &mut scratch), stamp, today);
-            latest = when.time().into_iter().chain(latest).reduce(f64::max);
+            times.extend(when.time());
             ward.when = Some(when);
         }
-        latest
     }
 
     /// Judges the line. `clock`: the latest time so far; `None`: nobody knows when it was written, and nobody is counted.

@@ -1,8 +1,10 @@
-//! An old log: opened, and the names by which a jail may know it.
+//! An old log: opened, unpacked if gzip packed it, and the names by which a jail may know it.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
 
 use crate::cli::Failure;
 
@@ -38,8 +40,9 @@ impl Log {
             .fill_buf()
             .map_err(|error| unreadable(&name, &error))?;
         if begin.starts_with(GZIP) {
-            let text = format!("{name}: is compressed; write zcat {name} | f2b-pipe replay -");
-            return Err(Failure::Usage(text));
+            // Rotated logs that were put together have several members.
+            let unpacked: Box<dyn Read> = Box::new(MultiGzDecoder::new(input));
+            input = BufReader::with_capacity(CHUNK_BYTES, unpacked);
         }
         let paths = if is_stdin { Vec::new() } else { paths(path) };
         Ok(Self { name, input, paths })
