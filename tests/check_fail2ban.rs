@@ -295,6 +295,42 @@ fn what_cannot_run_is_named_with_its_line_and_the_others_go_on() {
 }
 
 #[test]
+fn fail2bans_jail_takes_the_place_of_a_shipped_one_but_not_of_one_that_was_changed() {
+    let host = Host::new("shipped")
+        .with(
+            "fail2ban/jail.conf",
+            "[DEFAULT]\nenabled = true\naction = a\nlogpath = DIR/x.log\nfilter = f\n[apache-auth]\n[apache-scan]\n",
+        )
+        .with("fail2ban/action.d/a.conf", "[Definition]\nactionban = true <ip>\n")
+        .with("fail2ban/filter.d/f.conf", "[Definition]\nfailregex = ^a <HOST>\n");
+    let origins = |toml: &str| {
+        fs::write(host.0.join("f2b-pipe.toml"), toml).unwrap();
+        let json = host.imported();
+        ["apache-auth", "apache-scan"]
+            .map(|name| jail(&json, name)["origin"].as_str().unwrap().to_owned())
+    };
+    let shipped =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/f2b-pipe.toml")).unwrap();
+    assert_eq!(
+        origins("[defaults]\nmaxretry = 7\n"),
+        ["fail2ban", "fail2ban"]
+    );
+    assert_eq!(
+        origins(&shipped),
+        ["fail2ban", "fail2ban"],
+        "as it is installed"
+    );
+    assert_eq!(
+        origins("[jail.apache-scan]\nmaxretry = 16\n"),
+        ["fail2ban", "f2b-pipe"]
+    );
+    assert_eq!(
+        origins("[jail.apache-scan]\nenabled = false\n"),
+        ["fail2ban", "fail2ban"]
+    );
+}
+
+#[test]
 fn status_and_explain_know_them() {
     let host = Host::new("status")
         .with(

@@ -452,8 +452,13 @@ fn turned(logs: &[LogPath]) -> String {
 }
 
 /// Adds the jails that are enabled in the fail2ban folder `dir` to `config`. One whose name a jail in a file of the
-/// administrator has is left out, and takes the place of a shipped one.
-pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
+/// administrator has is left out, and takes the place of a shipped one: those whose names are in `as_shipped`.
+pub(super) fn import(
+    config: &mut Config,
+    dir: &Path,
+    as_shipped: &[&str],
+    problems: &mut Problems,
+) {
     let folder = Folder::read(dir);
     problems.0.extend(folder.problems);
     config.fail2ban_files = folder.files;
@@ -473,7 +478,7 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
         };
         if let Some(at) = config.jails.iter().position(|jail| jail.name == found.name) {
             let own = config.jails.get(at);
-            if let Some(own) = own.filter(|jail| jail.written != super::SHIPPED_NAME) {
+            if let Some(own) = own.filter(|jail| !as_shipped.contains(&jail.name.as_str())) {
                 let text = format!(
                     "not run, as {} has a jail of this name, which takes its place",
                     own.written
