@@ -359,10 +359,10 @@ fn ours(toml: &Path, more: &[&str], logs: &[&Path]) -> Vec<String> {
 }
 
 fn told(json: &[u8]) -> Vec<String> {
-    let time = |value: &Value| match value {
-        Value::String(text) => format!("{:?}", text.parse::<f64>().unwrap()),
-        Value::Null => "ever".to_owned(),
-        other => format!("{:?}", other.as_f64().unwrap()),
+    let time = |value: &Value| {
+        let text = value.as_str().map(|text| text.parse().unwrap());
+        text.or(value.as_f64())
+            .map_or_else(|| "ever".to_owned(), |at: f64| format!("{at:?}"))
     };
     let text = std::str::from_utf8(json).unwrap();
     text.lines()
