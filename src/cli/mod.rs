@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problem, Severity};
 use crate::frame::{Framed, Framer, Lines, Trust};
 use crate::say;
 
@@ -455,12 +455,11 @@ fn usable_with(place: &WhereArgs, fail2ban: Option<&Path>) -> Result<Config, Fai
     }
     let config::Loaded { config, problems } = loaded;
     say::direct();
-    // What else is to be said of fail2ban's folder, `check` says.
-    for warning in problems
-        .iter()
-        .filter(|problem| !config.is_fail2bans(problem))
-    {
-        log::warn!("{warning}");
+    // Of fail2ban's folder only what does not run: the rest is for `check` to say.
+    let is_told =
+        |problem: &&Problem| problem.severity == Severity::Error || !config.is_fail2bans(problem);
+    for problem in problems.iter().filter(is_told) {
+        log::warn!("{problem}");
     }
     Ok(config)
 }
