@@ -93,7 +93,7 @@ impl From<Client> for Key {
 impl From<Target> for Key {
     fn from(who: Target) -> Self {
         match who {
-            Target::Client(client) => Self::from(client),
+            Target::Client(client) => Self::Client(client),
             Target::Net(net) => Self::from(net),
         }
     }

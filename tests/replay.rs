@@ -301,6 +301,10 @@ fn what_cannot_be_replayed_is_refused_with_what_to_write() {
         ),
         (vec!["--config", &bad, "-"], "maxretry"),
         (vec!["--config", "/nowhere.toml", "-"], "no such file"),
+        (
+            vec!["--config", &good, "--config-dir", "/nowhere", "-"],
+            "/nowhere: there is no such folder",
+        ),
     ] {
         let out = replay(&args, b"");
         let said = String::from_utf8_lossy(&out.stderr);

@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::config::{self, Backend, Config, Jail, Mode, RuntimePaths, suggest};
 use crate::exempt::{Bannable, Exempt, Target};
 use crate::hit::JailId;
-use crate::{notify, say};
+use crate::{notify, say, watch};
 
 pub mod status;
 pub mod switch;
@@ -466,6 +466,11 @@ pub fn unban(args: &UnbanArgs, out: &mut dyn Write) -> Done {
         Ok(())
     })();
     done.map_err(|error| failed(&error))?;
+    let (paths, jail) = (paths(&args.list.place), args.jail.as_deref());
+    let whom = targets.iter().map(|target| Some(*target));
+    for who in whom.chain(args.all.then_some(None)) {
+        watch::lifted(&config, &paths, jail, who)?;
+    }
     let outcome = match not_banned.is_empty() {
         true => Outcome::Fine,
         false => Outcome::NotSo,

@@ -444,6 +444,10 @@ fn usable(place: &WhereArgs) -> Result<Config, Failure> {
 /// The same with another folder of fail2ban's. What is wrong in such a folder leaves out one of its jails, as it does for
 /// fail2ban; the others run.
 fn usable_with(place: &WhereArgs, fail2ban: Option<&Path>) -> Result<Config, Failure> {
+    if let Some(dir) = fail2ban.filter(|dir| !dir.is_dir()) {
+        let text = format!("--config-dir {}: there is no such folder", dir.display());
+        return Err(Failure::Usage(text));
+    }
     let loaded = config::load_with(&place.config, fail2ban);
     if loaded.errors().next().is_some() {
         let lines: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();

@@ -55,6 +55,9 @@ pub fn replay(args: &ReplayArgs, out: &mut dyn Write) -> Done {
     let format = Format::compile(&args.format)
         .map_err(|error| Failure::Usage(format!("--format: {error}")))?;
     let mut config = usable_with(&args.place, args.config_dir.as_deref())?;
+    for broken in &config.broken {
+        ::log::warn!("{}", broken.problem);
+    }
     config.firewall.backend = Backend::DryRun;
     // All of them first: a typing error in the last name should not cost the time of the others.
     let logs: Vec<Log> = args
@@ -71,12 +74,14 @@ pub fn replay(args: &ReplayArgs, out: &mut dyn Write) -> Done {
     let paths: Vec<&[PathBuf]> = logs.iter().map(|log| log.paths.as_slice()).collect();
     let readers = wards.readers(&paths);
     let judged = readers.iter().any(|readers| !readers.is_empty());
-    if !has_time && !judged && !args.stamped {
-        return Err(Failure::Usage(
-            "--format: it has no time that could be read back, so nobody can tell when its lines were written; replay needs \
-             %t, or a %{...}t of digits such as %{usec}t or %{%Y-%m-%d %H:%M:%S}t"
-                .into(),
-        ));
+    if !has_time && !args.stamped {
+        let why = "--format: it has no time that could be read back, so nobody can tell when its lines were written";
+        if !judged {
+            return Err(Failure::Usage(format!(
+                "{why}; replay needs %t, or a %{{...}}t of digits such as %{{usec}}t or %{{%Y-%m-%d %H:%M:%S}}t"
+            )));
+        }
+        ::log::warn!("{why}; only jails with expressions take part");
     }
     let named: BTreeSet<&String> = config
         .jails

@@ -20,7 +20,7 @@ use crate::fail2ban::{
 };
 use crate::failregex::{MAXLINES_MAX, Matcher, Rules};
 use crate::source::journal;
-use crate::source::tail::Encoding;
+use crate::source::tail::{Encoding, expand};
 
 /// Keys of a jail that judges by expressions, beside those that every jail has.
 pub(super) const KEYS: &[&str] = &[
@@ -439,7 +439,7 @@ fn log_path(text: &str) -> LogPath {
 
 /// Is there no such log, but a journal? Then a jail that may choose reads that.
 fn only_in_journal(logs: &[LogPath]) -> bool {
-    let there = |log: &LogPath| glob::glob(&log.glob).is_ok_and(|mut found| found.next().is_some());
+    let there = |log: &LogPath| !expand(&log.glob).is_empty();
     !logs.iter().any(there) && journal::available()
 }
 
@@ -490,7 +490,8 @@ pub(super) fn import(
             problems.0.push(say(Severity::Warning, text));
             config.jails.remove(at);
         }
-        if found.backend.name == "auto"
+        if !found.backend.is_journal()
+            && found.backend.name != "polling"
             && !found.rules.journalmatch.is_empty()
             && found.rules.filter.as_deref() != Some(RECIDIVE)
             && only_in_journal(&found.logpath)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Told};
 use super::jail::Jail;
 use super::slow::Ready;
 use crate::act::command::{Pool, Settings, Spec, Ticket};
@@ -40,6 +40,8 @@ pub(super) struct Desk {
     pool: Option<Pool>,
     /// Bans of other processes, and ours to them.
     exchange: Exchange,
+    /// This is the process that reads logs and runs actions.
+    in_charge: bool,
     /// Something was decided since that was asked.
     decided: bool,
 }
@@ -62,6 +64,7 @@ impl Desk {
             ledger: None,
             pool: None,
             exchange,
+            in_charge: false,
             decided: false,
         }
     }
@@ -87,11 +90,13 @@ impl Desk {
 
     /// Takes over what was remembered, starts the actions of jails, and counts bans from now on.
     pub(super) fn remember(&mut self, jails: &mut [Jail], past: Option<(Ledger, Past)>, now: f64) {
+        self.in_charge = true;
         if self.config.firewall.backend != Backend::DryRun
-            && counted(jails).next().is_some()
             && let Err(error) = self.exchange.open()
         {
-            log::error!("bans by other processes do not count for recidive: {error}");
+            log::error!(
+                "bans by other processes do not count for recidive, and unbans by hand do not outlive a restart: {error}"
+            );
         }
         for jail in jails.iter_mut() {
             self.start_actions(jail);
@@ -193,10 +198,49 @@ impl Desk {
         }
     }
 
-    /// Bans by other processes.
+    /// What other processes tell.
     pub(super) fn hear(&mut self, jails: &mut [Jail], now: f64) {
-        for (by, key) in self.exchange.read() {
-            self.count_here(jails, &by, &key, now);
+        for told in self.exchange.read() {
+            match told {
+                Told::Ban { jail, key } => self.count_here(jails, &jail, &key, now),
+                Told::Unban { jail, key } => self.lift(jails, jail.as_deref(), key.as_ref(), now),
+            }
+        }
+    }
+
+    /// Ends bans: in all jails, of all, where nothing else is said.
+    fn lift(&mut self, jails: &mut [Jail], only: Option<&str>, key: Option<&Key>, now: f64) {
+        for at in 0..jails.len() {
+            let wanted = |jail: &&mut Jail| only.is_none_or(|only| only == jail.name());
+            let Some(jail) = jails.get_mut(at).filter(wanted) else {
+                continue;
+            };
+            let prefix = jail.conf().map_or(128, |jail| jail.ipv6_prefix);
+            let keys: Vec<Key> = match key {
+                Some(key) => vec![key.clone().counted(prefix)],
+                None => jail
+                    .warden
+                    .all_banned()
+                    .map(|(key, _)| key.clone())
+                    .collect(),
+            };
+            let mut decisions = Vec::new();
+            for key in keys {
+                let mut sink = |decision| decisions.push(decision);
+                if jail.warden.unban(&key, now, &mut self.history, &mut sink) {
+                    // He may have been put back since.
+                    if let (Some(who), true) =
+                        (key.target(), jail.raw().is_some_and(|raw| raw.in_kernel))
+                        && let Err(error) = self.act.unban(jail.id, who, millis(now))
+                    {
+                        self.keeper.failed(&error);
+                    }
+                    if let Some(ledger) = &self.ledger {
+                        ledger.forget(jail.name(), &key, now);
+                    }
+                }
+            }
+            self.carry_out(jails, at, decisions, None, now);
         }
     }
 
@@ -205,7 +249,11 @@ impl Desk {
         if counted(jails).next().is_none() {
             return;
         }
-        if self.exchange.inbox().is_some() || !self.exchange.send(by, key) {
+        let told = Told::Ban {
+            jail: by.to_owned(),
+            key: key.clone(),
+        };
+        if self.exchange.inbox().is_some() || !self.exchange.send(&told) {
             self.count_here(jails, by, key, now);
         }
     }
@@ -438,7 +486,10 @@ impl Desk {
             .filter(|raw| raw.in_kernel)
             .and_then(|_| key.target())
         else {
-            return Some(New::Here);
+            return Some(match self.in_charge {
+                true => New::Here,
+                false => New::Elsewhere,
+            });
         };
         let bannable = match self.exempt.check(who, Some(jail.id)) {
             Ok(bannable) => bannable,
@@ -459,7 +510,7 @@ impl Desk {
             ban_for,
             reason,
         };
-        let ms = whole(now * 1000.0).unsigned_abs();
+        let ms = millis(now);
         let done = match prolong {
             true => self.act.prolong(&ban, ms).map(|()| Banned::Already),
             false => self.act.ban(&ban, ms),
@@ -520,7 +571,7 @@ fn reason(jail: &Jail, count: u32, last: &str) -> String {
 enum New {
     /// This process.
     Here,
-    /// He was in the kernel's set already.
+    /// He was in the kernel's set already; or it is for the process in charge to do.
     Elsewhere,
 }
 
@@ -534,7 +585,7 @@ fn counted(jails: &[Jail]) -> impl Iterator<Item = usize> {
     counting.map(|(at, _)| at)
 }
 
-/// Whom a failure is counted for: an IPv6 address by the jail's prefix.
+/// Whom a failure is counted for.
 fn key(jail: &Jail, id: &str) -> Key {
     Key::parse(id).counted(jail.conf().map_or(128, |jail| jail.ipv6_prefix))
 }
@@ -573,6 +624,11 @@ fn spec(jail: &str, action: &Action) -> Spec {
     spec.repair_on_unban = action.is_on("actionrepair_on_unban");
     spec.timeout = Duration::try_from_secs_f64(action.timeout()).unwrap_or(spec.timeout);
     spec
+}
+
+/// Milliseconds since the epoch.
+fn millis(seconds: f64) -> u64 {
+    whole(seconds * 1000.0).unsigned_abs()
 }
 
 /// Whole seconds.

@@ -1,31 +1,45 @@
-//! Bans that other processes made, on their way to the one in which jails count bans (recidive).
+//! What other processes tell the one that reads logs: bans that httpd's loggers made, for the jails that count bans
+//! (recidive), and what the administrator's commands have lifted, so that no restart brings it back.
 //!
-//! httpd's loggers ban, too, and only one process of the host counts bans: the one that reads logs. It has a datagram
-//! socket in the runtime directory, to which the others send each of their bans. A datagram that finds no room is lost:
-//! then recidive misses one ban, and nobody ever waits.
+//! That one has a datagram socket in the runtime directory. A datagram that finds no room is lost: then recidive misses
+//! one ban, and nobody ever waits.
 //!
-//! A datagram is `f2b-pipe ban 1`, the jail's name and the address or network, each on a line.
+//! A datagram is `f2b-pipe 1`, `ban` or `unban`, a jail's name and an address or network, each on a line; of an unban the
+//! last two may be `*`, for all.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
 use crate::key::Key;
 
 /// With the version of what follows it.
-const MAGIC: &str = "f2b-pipe ban 1";
-/// Longer ones are no bans: names of jails and keys are bounded.
+const MAGIC: &str = "f2b-pipe 1\n";
+/// Longer ones are of no use: names of jails and keys are bounded.
 const BYTES: usize = 2048;
 /// Most that are taken at a time; the kernel keeps a few hundred (net.unix.max_dgram_qlen).
 const AT_A_TIME: usize = 512;
+
+/// One piece of news.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The jail has banned him.
+    Ban { jail: String, key: Key },
+    /// His ban was lifted by hand; `None`: in all jails, of all.
+    Unban {
+        jail: Option<String>,
+        key: Option<Key>,
+    },
+}
 
 /// The way between processes.
 #[derive(Debug)]
 pub(super) struct Exchange {
     path: PathBuf,
-    /// Not of the process that counts.
+    /// `None`: there can be none.
     out: Option<UnixDatagram>,
-    /// Of the process that counts.
+    /// Of the process that reads logs.
     inbox: Option<UnixDatagram>,
 }
 
@@ -42,7 +56,8 @@ impl Exchange {
         }
     }
 
-    /// From now on this process counts. Only its own user can send (the umask takes write access from all others).
+    /// From now on this process listens. Only its own user can send (connecting takes the right to write, unix(7), which a
+    /// umask gives nobody else).
     ///
     /// # Errors
     /// The socket cannot be made.
@@ -53,7 +68,6 @@ impl Exchange {
         }
         let inbox = UnixDatagram::bind(&self.path)?;
         inbox.set_nonblocking(true)?;
-        use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(0o600))?;
         self.inbox = Some(inbox);
         Ok(())
@@ -64,16 +78,24 @@ impl Exchange {
         self.inbox.as_ref()
     }
 
-    /// Tells the process that counts; false: there is none, or it has no room.
-    pub(super) fn send(&self, jail: &str, key: &Key) -> bool {
-        let text = format!("{MAGIC}\n{jail}\n{key}");
+    /// Tells the process that listens; false: there is none, or it has no room.
+    pub(super) fn send(&self, told: &Told) -> bool {
+        let any = "*".to_owned();
+        let (what, jail, key) = match told {
+            Told::Ban { jail, key } => ("ban", jail, key.to_string()),
+            Told::Unban { jail, key } => {
+                let key = key.as_ref().map_or(any.clone(), ToString::to_string);
+                ("unban", jail.as_ref().unwrap_or(&any), key)
+            }
+        };
+        let text = format!("{MAGIC}{what}\n{jail}\n{key}");
         self.out
             .as_ref()
             .is_some_and(|out| out.send_to(text.as_bytes(), &self.path).is_ok())
     }
 
-    /// What others sent: by which jail, and whom.
-    pub(super) fn read(&self) -> Vec<(String, Key)> {
+    /// What others sent.
+    pub(super) fn read(&self) -> Vec<Told> {
         let Some(inbox) = &self.inbox else {
             return Vec::new();
         };
@@ -89,12 +111,20 @@ impl Exchange {
     }
 }
 
-fn parse(text: &str) -> Option<(String, Key)> {
-    let (jail, key) = text
-        .strip_prefix(MAGIC)?
-        .strip_prefix('\n')?
-        .split_once('\n')?;
-    Some((jail.to_owned(), Key::parse(key)))
+fn parse(text: &str) -> Option<Told> {
+    let (what, rest) = text.strip_prefix(MAGIC)?.split_once('\n')?;
+    let (jail, key) = rest.split_once('\n')?;
+    match what {
+        "ban" => Some(Told::Ban {
+            jail: jail.to_owned(),
+            key: Key::parse(key),
+        }),
+        "unban" => Some(Told::Unban {
+            jail: Some(jail.to_owned()).filter(|jail| jail != "*"),
+            key: Some(Key::parse(key)).filter(|_| key != "*"),
+        }),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -102,41 +132,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ban_arrives_and_what_is_none_does_not() {
+    fn news_arrive_and_what_is_none_does_not() {
         let path = std::env::temp_dir().join(format!("f2b-exchange-{}", std::process::id()));
         let mut owner = Exchange::new(path.clone());
         let other = Exchange::new(path.clone());
-        let key = Key::parse("192.0.2.7");
-        assert!(!other.send("sshd", &key));
+        let ban = |jail: &str, key: &str| Told::Ban {
+            jail: jail.to_owned(),
+            key: Key::parse(key),
+        };
+        let sent = [
+            ban("sshd", "192.0.2.7"),
+            ban("my jail", "2001:db8::/64"),
+            Told::Unban {
+                jail: None,
+                key: None,
+            },
+            Told::Unban {
+                jail: Some("sshd".to_owned()),
+                key: Some(Key::parse("192.0.2.7")),
+            },
+        ];
+        assert!(!other.send(&sent[0]));
         owner.open().unwrap();
-        assert!(other.send("sshd", &key));
-        assert!(other.send("my jail", &Key::parse("2001:db8::/64")));
-        other
-            .out
-            .as_ref()
-            .unwrap()
-            .send_to(b"f2b-pipe ban 2\na\n192.0.2.9", &path)
+        for told in &sent {
+            assert!(other.send(told));
+        }
+        let raw = other.out.as_ref().unwrap();
+        raw.send_to(b"f2b-pipe 2\nban\na\n192.0.2.9", &path)
             .unwrap();
-        other
-            .out
-            .as_ref()
-            .unwrap()
-            .send_to(&[0xff; 3000], &path)
-            .unwrap();
-        let read = owner.read();
-        assert_eq!(
-            read,
-            [
-                ("sshd".to_owned(), key.clone()),
-                ("my jail".to_owned(), Key::parse("2001:db8::/64"))
-            ]
-        );
+        raw.send_to(&[0xff; 3000], &path).unwrap();
+        assert_eq!(owner.read(), sent);
         // However many come, the sender never waits.
-        let sent = (0..100_000)
-            .take_while(|_| other.send("sshd", &key))
-            .count();
-        assert!(sent < 100_000);
-        assert_eq!(owner.read().len(), sent);
+        let fit = (0..100_000).take_while(|_| other.send(&sent[0])).count();
+        assert!(fit < 100_000);
+        assert_eq!(owner.read().len(), fit);
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -96,6 +96,11 @@ impl Jail {
         self.conf().map_or("", |jail| &jail.name)
     }
 
+    /// Are its expressions ready, or does it need none?
+    pub(super) fn runs(&self) -> bool {
+        self.matcher.is_some() || self.raw().is_some_and(|raw| raw.counts_bans)
+    }
+
     /// Seconds.
     pub(super) fn findtime(&self) -> f64 {
         self.warden.terms().rule.findtime

@@ -9,6 +9,7 @@
 //! only in the process that holds the lock in the runtime directory; lines that httpd pipes are judged in the process that
 //! gets them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -23,16 +24,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::act::keeper::Hand;
+use crate::bans::{Decision, What};
 use crate::config::{Config, Origin, RuntimePaths};
-use crate::exempt::Exempt;
+use crate::exempt::{Exempt, Target};
 use crate::failregex::{Clock, Phase, Stamp};
 use crate::frame::{Framer, Trust};
 use crate::hit::JailId;
 use crate::judge::JailTally;
 use crate::key::Key;
+use crate::ledger::{Ledger, Limits};
 
 mod desk; // what becomes of a failure
-mod exchange; // bans that other processes made
+mod exchange; // what other processes tell
 mod jail; // one jail: its expressions, its bans, its actions
 mod neighbour; // a fail2ban-server beside us
 mod slow; // names and commands that are asked before a failure counts
@@ -42,6 +45,7 @@ mod standalone; // `f2b-pipe watch`
 use desk::Desk;
 use exchange::Exchange;
 use jail::Jail;
+use neighbour::Lookout;
 pub use neighbour::fail2ban_runs;
 use sources::{Sources, Told};
 pub use standalone::run;
@@ -210,6 +214,42 @@ impl Watch {
     }
 }
 
+/// Bans were lifted by hand: in `jail` or all, of `who` or all. Without this they would be back after a restart.
+///
+/// # Errors
+/// Nobody runs to be told, and what is remembered cannot be changed.
+pub fn lifted(
+    config: &Config,
+    paths: &RuntimePaths,
+    jail: Option<&str>,
+    who: Option<Target>,
+) -> std::io::Result<()> {
+    let told = exchange::Told::Unban {
+        jail: jail.map(str::to_owned),
+        key: who.map(Key::from),
+    };
+    if Exchange::new(paths.bans()).send(&told) || !paths.ledger().exists() {
+        return Ok(());
+    }
+    let now = now();
+    let (ledger, past) = Ledger::open(&paths.ledger(), Limits::default(), now)?;
+    for (name, remembered) in past.bans {
+        let prefix = config.jails.iter().find(|jail| jail.name == name);
+        let prefix = prefix.map_or(128, |jail| jail.ipv6_prefix);
+        let same = |who| Key::from(who).counted(prefix) == remembered.key;
+        if jail.is_none_or(|jail| jail == name) && who.is_none_or(same) {
+            let key = remembered.key;
+            let what = What::Unban { at: now };
+            ledger.forget(&name, &key, now);
+            ledger.decided(&name, &Decision { key, what }, now);
+        }
+    }
+    match ledger.close(FAREWELL) {
+        true => Ok(()),
+        false => Err(std::io::ErrorKind::TimedOut.into()),
+    }
+}
+
 /// Makes the thread look. A pipe that is full wakes it all the same.
 fn wake(wake: &UnixStream) {
     let mut wake = wake;
@@ -253,8 +293,9 @@ fn stay(
         })
         .map(|jail| jail.name.as_str())
         .collect();
-    let look = || !imported.is_empty() && fail2ban_runs();
-    let mut beside = look();
+    let lookout = RefCell::new(Lookout::default());
+    let look = |before| !imported.is_empty() && lookout.borrow_mut().sees(before);
+    let mut beside = look(false);
     while !shared.stop.load(Ordering::Relaxed) {
         if beside {
             log::warn!(
@@ -263,7 +304,7 @@ fn stay(
             );
         }
         let room = Room::new(setting, back, Arc::clone(shared), beside);
-        room.stay(woken, fed, told, &|| look() == beside);
+        room.stay(woken, fed, told, &|| look(beside) == beside);
         if beside {
             log::info!("fail2ban-server has ended");
         }
@@ -466,7 +507,8 @@ impl Room {
         if owner && !self.sources.is_open() {
             let past = self.sources.open(&mut self.jails, now);
             self.desk.remember(&mut self.jails, past, now);
-            let names: Vec<&str> = self.jails.iter().map(Jail::name).collect();
+            let running = self.jails.iter().filter(|jail| jail.runs());
+            let names: Vec<&str> = running.map(Jail::name).collect();
             log::info!("watching logs; jails: {}", names.join(", "));
         }
         for at in 0..self.jails.len() {

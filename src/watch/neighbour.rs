@@ -18,6 +18,24 @@ pub fn fail2ban_runs() -> bool {
     has_process() || answers(Path::new(SOCKET))
 }
 
+/// Looks again and again. To ask a socket costs nothing; to look at all processes takes milliseconds where there are many.
+#[derive(Debug, Default)]
+pub(super) struct Lookout {
+    looks: u32,
+}
+
+impl Lookout {
+    /// Looks at processes are one in so many.
+    const THOROUGH: u32 = 5;
+
+    /// Does one run now? `before`: the answer to the last look.
+    pub(super) fn sees(&mut self, before: bool) -> bool {
+        let thorough = before || self.looks.is_multiple_of(Self::THOROUGH);
+        self.looks = self.looks.wrapping_add(1);
+        answers(Path::new(SOCKET)) || (thorough && has_process())
+    }
+}
+
 fn has_process() -> bool {
     let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
     let own = network("self");

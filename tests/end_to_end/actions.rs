@@ -12,10 +12,10 @@ const ATTACKER: &str = "198.51.100.66";
 const SECOND: &str = "198.51.100.67";
 
 /// An action `note` that writes its words down, into the file that is returned.
-fn note(world: &World) -> std::path::PathBuf {
+pub(crate) fn note(world: &World) -> std::path::PathBuf {
     let (script, notes) = (world.path("note"), world.path("notes"));
     let text = format!(
-        "#!/bin/sh\nline=$(printf '%s|' \"$@\")\necho \"$line\" >> {}\n",
+        "#!/bin/sh\nline=$(printf '%s|' \"$@\" | tr '\n' ' ')\necho \"$line\" >> {}\n",
         notes.display()
     );
     world.write("note", text);
@@ -90,7 +90,7 @@ fn a_script_that_hangs_for_ever_delays_no_ban_and_no_other_jail() {
         &world,
         "[DEFAULT]\nmaxretry = 1\nbantime = 60\n\
         [sshd]\nenabled = true\naction = %(action_)s\n  hang\n\
-        [other]\nenabled = true\nlogpath = /var/log/other.log\nfailregex = other: no <HOST>$\nbackend = auto\n\
+        [other]\nenabled = true\nfilter =\nlogpath = /var/log/other.log\nfailregex = other: no <HOST>$\nbackend = auto\n\
         action = %(action_)s\n  note\n",
     );
     let notes = note(&world);

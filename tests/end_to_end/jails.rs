@@ -1,11 +1,17 @@
 //! Jails of other logs among each other, over a restart, beside fail2ban itself, and broken ones.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use f2b_pipe::act::ipset::Ipset;
+use f2b_pipe::act::{Kind, SetRef};
+use f2b_pipe::client::Client;
+use f2b_pipe::exempt::Target;
 use nix::sys::signal::Signal;
 
+use crate::actions::note;
 use crate::other_logs::{fail2ban_with, guessed};
-use crate::support::{Host, Setup, World, must, secs, text_of, wait_until};
+use crate::support::{Host, Setup, World, alive, comes_true, must, secs, text_of, wait_until};
 
 const ATTACKER: &str = "198.51.100.66";
 const SECOND: &str = "198.51.100.67";
@@ -28,7 +34,7 @@ fn banned_by_httpds_and_by_sshds(world: &World, host: &Host<'_>) {
     guessed(host, SECOND);
     guessed(host, SECOND);
     world.wait_banned("sshd", SECOND);
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     assert_eq!(world.banned("recidive"), [ATTACKER]);
 }
 
@@ -94,7 +100,7 @@ fn a_restart_keeps_bans_reads_on_where_it_was_and_lets_bans_grow() {
         world.wait_banned("sshd", ATTACKER);
         assert!((28..=31).contains(&left(&world, "sshd", ATTACKER)));
         // The ledger is written by a thread of its own.
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         host.end(watch, how);
         assert_eq!(world.banned("sshd"), [ATTACKER], "{how}");
         // While nobody is there: one who fails twice, and one who fails three times.
@@ -170,22 +176,17 @@ fn beside_a_fail2ban_server_its_jails_stand_back_until_it_has_ended() {
     let host = Host::new(&world);
     std::fs::create_dir(host.file("/run/fail2ban")).expect("mkdir");
     guessed(&host, "203.0.113.1");
-    let server = host.start(
-        "fail2ban",
-        host.on("fail2ban-server")
-            .args([
-                "-f",
-                "-s",
-                "/run/fail2ban/fail2ban.sock",
-                "-p",
-                "/run/fail2ban/fail2ban.pid",
-            ])
-            .args(["--logtarget", "/var/log/fail2ban.log", "-c"])
-            .arg(&theirs)
-            .arg("start"),
-    );
-    let socket = host.file("/run/fail2ban/fail2ban.sock");
-    wait_until("fail2ban-server", secs(10), || socket.exists());
+    let start = || {
+        let mut server = host.on("fail2ban-server");
+        server.args(["-f", "-s", "/run/fail2ban/fail2ban.sock"]);
+        server.args(["-p", "/run/fail2ban/fail2ban.pid"]);
+        server.args(["--logtarget", "/var/log/fail2ban.log", "-c"]);
+        let pid = host.start("fail2ban", server.arg(&theirs).arg("start"));
+        let socket = host.file("/run/fail2ban/fail2ban.sock");
+        wait_until("fail2ban-server", secs(10), || socket.exists());
+        pid
+    };
+    let server = start();
     host.watch();
     wait_until("a word about it", secs(5), || {
         host.said("watch")
@@ -202,6 +203,21 @@ fn beside_a_fail2ban_server_its_jails_stand_back_until_it_has_ended() {
     // What was logged within findtime counts now.
     wait_until("the ban", secs(8), || world.banned("sshd") == [ATTACKER]);
     assert!(!host.ask(&["status"]).contains("fail2ban-server"));
+    // And the other way round: the ban stays, and there are no more.
+    start();
+    let (mut last, mut banned) = (100, vec![ATTACKER.to_owned()]);
+    wait_until("the jails to stand back again", secs(10), || {
+        let who = format!("198.51.100.{last}");
+        last += 1;
+        (0..3).for_each(|_| guessed(&host, &who));
+        let missed = !comes_true(secs(1), || world.banned("sshd").contains(&who));
+        if !missed {
+            banned.insert(0, who);
+        }
+        missed
+    });
+    banned.sort();
+    assert_eq!(world.banned("sshd"), banned);
 }
 
 #[test]
@@ -211,7 +227,7 @@ fn broken_jails_are_told_of_and_the_others_run() {
     fail2ban_with(
         &world,
         "[DEFAULT]\nbantime = 60\nmaxretry = 2\n[sshd]\nenabled = true\n\
-        [torn]\nenabled = true\nfailregex = ((( <HOST>\nlogpath = /var/log/auth.log\n\
+        [torn]\nenabled = true\nfilter =\nfailregex = ((( <HOST>\nlogpath = /var/log/auth.log\n\
         [lost]\nenabled = true\nfilter = nowhere\nlogpath = /var/log/auth.log\n\
         [fifo]\nenabled = true\nfilter = sshd\nlogpath = /run/fifo\n\
         [absent]\nenabled = true\nfilter = sshd\nlogpath = /var/log/absent.log\n",
@@ -239,9 +255,160 @@ fn broken_jails_are_told_of_and_the_others_run() {
         assert!(check.contains(text), "{text} in {check}");
     }
     let status = host.ask(&["status"]);
-    for text in ["torn", "lost"] {
+    for text in [
+        "jails that do not run: lost",
+        "jail torn does not run",
+        "/run/fifo",
+    ] {
         assert!(status.contains(text), "{text} in {status}");
     }
-    assert!(status.contains(ATTACKER), "{status}");
+    assert!(
+        status.contains("sshd                  ban      1 banned now"),
+        "{status}"
+    );
+    assert!(
+        said.contains("watching logs; jails: sshd, fifo, absent\n"),
+        "{said}"
+    );
     assert!(!text_of(&host.file("/var/log/auth.log")).is_empty());
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_line_of_a_tailed_log_is_a_ban_in_the_kernel_within_milliseconds() {
+    const LINES: u8 = 200;
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[sshd]\nenabled = true\nmaxretry = 1\nbantime = 60\n",
+    );
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    host.watch();
+    world.wait_banned("sshd", "203.0.113.1");
+    let measure = || {
+        world.enter_server();
+        let mut kernel = Ipset::open().expect("the kernel has ip_set");
+        let set = SetRef::new("f2bp-", "sshd", Kind::Ip4, 64);
+        let mut took: Vec<Duration> = (1..=LINES)
+            .map(|last| {
+                let who = format!("198.51.100.{last}");
+                let target = Target::Client(Client::new(who.parse().expect("an address")));
+                std::thread::sleep(Duration::from_millis(5));
+                let written = Instant::now();
+                guessed(&host, &who);
+                while !kernel.test(&set, target).expect("an answer") {
+                    assert!(written.elapsed() < secs(5), "{who} is not banned");
+                    std::thread::sleep(Duration::from_micros(20));
+                }
+                written.elapsed()
+            })
+            .collect();
+        took.sort_unstable();
+        took
+    };
+    let took = std::thread::scope(|scope| scope.spawn(measure).join().expect("a thread"));
+    let part = |percent: usize| took[took.len() * percent / 100];
+    eprintln!(
+        "from a line to the kernel: median {:?}, 95 % {:?}, most {:?}",
+        part(50),
+        part(95),
+        took[took.len() - 1]
+    );
+    assert!(part(50) < Duration::from_millis(50), "{:?}", part(50));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn an_unban_by_hand_outlives_a_restart_and_is_no_pardon() {
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[sshd]\nenabled = true\nmaxretry = 2\nfindtime = 600\nbantime = 600\n",
+    );
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    let watch = host.watch();
+    let guess = |who: &str| (0..2).for_each(|_| guessed(&host, who));
+    for who in [ATTACKER, SECOND, THIRD] {
+        guess(who);
+        world.wait_banned("sshd", who);
+    }
+    host.ask(&["unban", ATTACKER]);
+    assert_eq!(world.banned("sshd"), [SECOND, THIRD]);
+    std::thread::sleep(Duration::from_millis(300));
+    host.end(watch, Signal::SIGKILL);
+    let flush = || must(host.on("ipset").args(["flush", "f2bp-sshd"]));
+    flush();
+    let watch = host.watch();
+    wait_until("the others", secs(2), || {
+        world.banned("sshd") == [SECOND, THIRD]
+    });
+    guess(ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+    // While nobody runs.
+    host.end(watch, Signal::SIGTERM);
+    host.ask(&["unban", SECOND]);
+    flush();
+    host.watch();
+    wait_until("the others", secs(2), || {
+        world.banned("sshd") == [ATTACKER, THIRD]
+    });
+    // The panic button lifts all of them for good.
+    host.ask(&["off"]);
+    assert_eq!(world.banned_anywhere(), [""; 0]);
+    host.ask(&["reload"]);
+    std::thread::sleep(secs(2));
+    assert_eq!(world.banned_anywhere(), [""; 0]);
+    guess(SECOND);
+    world.wait_banned("sshd", SECOND);
+    assert_eq!(world.banned("sshd"), [SECOND]);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_graceful_restart_of_httpd_hands_other_logs_over() {
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[sshd]\nenabled = true\nmaxretry = 2\nfindtime = 600\nbantime = 600\naction = %(action_)s\n  note\n",
+    );
+    let notes = note(&world);
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    let httpd = Setup::new(&world).on(&host).start();
+    let times = || httpd.said().matches("watching logs").count();
+    wait_until("logs to be read", secs(5), || times() == 1);
+    let guess = |who: &str| (0..2).for_each(|_| guessed(&host, who));
+    guess(ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+    let old = httpd.logger();
+    httpd.control("graceful");
+    wait_until("the old one's end", secs(10), || !alive(old));
+    // Perhaps between the two, perhaps not: it is read all the same.
+    guess(SECOND);
+    world.wait_banned("sshd", SECOND);
+    wait_until("the new one at work", secs(5), || times() == 2);
+    assert_eq!(world.banned("sshd"), [ATTACKER, SECOND]);
+    let told = || {
+        let text = text_of(&notes);
+        let words = text
+            .lines()
+            .map(|line| line.split('|').take(3).collect::<Vec<_>>().join(" "));
+        words.collect::<Vec<_>>()
+    };
+    wait_until("all that scripts are told", secs(5), || told().len() == 7);
+    let (first, second) = (format!("sshd {ATTACKER}"), format!("sshd {SECOND}"));
+    assert_eq!(
+        told(),
+        [
+            "start sshd ".to_owned(),
+            format!("ban {first}"),
+            format!("unban {first}"),
+            "stop sshd ".to_owned(),
+            "start sshd ".to_owned(),
+            format!("ban {first}"),
+            format!("ban {second}"),
+        ]
+    );
 }

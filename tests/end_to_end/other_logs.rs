@@ -6,6 +6,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
+
 use crate::support::{Host, Login, World, must, secs, text_of, tree, wait_until};
 
 const ATTACKER: &str = "198.51.100.66";
@@ -60,7 +62,7 @@ fn stock_sshd_bans_who_guesses_passwords_by_auth_log() {
     let world = World::new();
     fail2ban_with(&world, SSHD);
     let host = Host::new(&world);
-    host.rsyslogd();
+    host.rsyslogd("TraditionalFile");
     host.sshd();
     host.watch();
     he_is_banned_and_comes_back(&world, &host);
@@ -95,7 +97,7 @@ fn our_own_sshd_filter_does_the_same_without_fail2bans_folder() {
         if journal {
             host.journald();
         } else {
-            host.rsyslogd();
+            host.rsyslogd("File");
         }
         host.sshd();
         host.watch();
@@ -109,7 +111,7 @@ fn rotation_in_the_middle_of_an_attack_loses_no_count() {
     let world = World::new();
     fail2ban_with(&world, &SSHD.replace("maxretry = 3", "maxretry = 6"));
     let host = Host::new(&world);
-    host.rsyslogd();
+    host.rsyslogd("TraditionalFile");
     host.sshd();
     host.watch();
     let rotate = world.write(
@@ -133,6 +135,32 @@ fn rotation_in_the_middle_of_an_attack_loses_no_count() {
     let new = text_of(&host.file("/var/log/auth.log"));
     let failed = |log: &str| log.matches("Failed password for root").count();
     assert_eq!((failed(&old), failed(&new)), (3, 3), "{old}\n{new}");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn the_journal_is_read_on_where_it_was_after_a_restart() {
+    let world = World::new();
+    fail2ban_with(&world, &SSHD.replace("bantime = 3", "bantime = 600"));
+    let host = Host::new(&world);
+    host.journald();
+    host.sshd();
+    let watch = host.watch();
+    assert_eq!(host.login(ATTACKER, "root"), Login::Denied);
+    std::thread::sleep(secs(1));
+    host.end(watch, Signal::SIGTERM);
+    // What came while nobody listened: enough of the one, too little of the other.
+    for (from, times) in [(ATTACKER, 3), (READER, 2)] {
+        for _ in 0..times {
+            assert_eq!(host.login(from, "root"), Login::Denied);
+        }
+    }
+    host.watch();
+    world.wait_banned("sshd", ATTACKER);
+    assert_eq!(host.login(ATTACKER, "root"), Login::NoAnswer);
+    assert_eq!(world.banned("sshd"), [ATTACKER]);
+    host.login(READER, "root");
+    world.wait_banned("sshd", READER);
 }
 
 /// Adds to a log of the host what a line says now, with the date before it.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::actions::note;
 use crate::bans::walk;
 use crate::other_logs::fail2ban_with;
 use crate::support::{Host, PROGRAM, Setup, World, secs, text_of, wait_until};
@@ -140,4 +141,37 @@ fn stock_apache_auth_is_fed_by_a_piped_error_log() {
     assert_eq!(world.curl(ATTACKER, "/page"), None);
     assert_eq!(world.curl(READER, "/page"), Some(200));
     assert!(text_of(&host.file("/var/log/apache2/error.log")).contains("Password Mismatch"));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn beside_watch_a_piped_error_log_bans_once_and_its_actions_run_once() {
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[DEFAULT]\nmaxretry = 2\nbantime = 60\n[apache-auth]\nenabled = true\naction = %(action_)s\n  note\n\
+        [sshd]\nenabled = false\n[recidive]\nenabled = true\n",
+    );
+    let notes = note(&world);
+    let host = Host::new(&world);
+    std::fs::create_dir(host.file("/var/log/apache2")).expect("mkdir");
+    host.watch();
+    let program = program(&world, "run --error-log --tee /var/log/apache2/error.log");
+    let conf = format!("ErrorLog \"{program}\"");
+    let _httpd = Setup::new(&world)
+        .on(&host)
+        .without_logger()
+        .conf(&conf)
+        .start();
+    for _ in 0..2 {
+        world.curl_with(ATTACKER, "/private/page", &["-u", "reader:guess"]);
+    }
+    world.wait_banned("apache-auth", ATTACKER);
+    let banned = || text_of(&notes).matches("ban|apache-auth|").count();
+    wait_until("the action", secs(5), || banned() == 1);
+    // Two processes have read these lines. One ban is not two, for recidive neither.
+    std::thread::sleep(secs(1));
+    assert_eq!(banned(), 1, "{}", text_of(&notes));
+    assert_eq!(world.banned("recidive"), [""; 0]);
+    assert_eq!(world.banned_anywhere().len(), 1);
 }

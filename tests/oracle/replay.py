@@ -68,7 +68,8 @@ def main():
         if command[0] == "add":
             jails[command[1]] = Jail(command[1], database)
         elif command[0] == "set":
-            jails[command[1]].set(command[2], command[3])
+            for value in command[3:] if command[2] == "addignoreip" else command[3:4]:
+                jails[command[1]].set(command[2], value)
         elif command[0] == "multi-set":
             for value in command[3]:
                 jails[command[1]].set(command[2], value)

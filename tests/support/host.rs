@@ -144,15 +144,16 @@ impl<'w> Host<'w> {
         pid
     }
 
-    /// Starts rsyslogd, which writes what sshd says to /var/log/auth.log as Debian's does.
-    pub(crate) fn rsyslogd(&self) -> i32 {
-        let conf = self.world.write(
-            "rsyslog.conf",
-            "module(load=\"imuxsock\" SysSock.Use=\"off\")\n\
+    /// Starts rsyslogd, which writes what sshd says to /var/log/auth.log, in its format of this name: Debian 12 has the
+    /// Traditional one, later ones have File.
+    pub(crate) fn rsyslogd(&self, format: &str) -> i32 {
+        let text = "module(load=\"imuxsock\" SysSock.Use=\"off\")\n\
             input(type=\"imuxsock\" Socket=\"/run/systemd/journal/dev-log\")\n\
-            module(load=\"builtin:omfile\" Template=\"RSYSLOG_TraditionalFileFormat\")\n\
-            auth,authpriv.* /var/log/auth.log\n",
-        );
+            module(load=\"builtin:omfile\" Template=\"RSYSLOG_FORMATFormat\")\n\
+            auth,authpriv.* /var/log/auth.log\n";
+        let conf = self
+            .world
+            .write("rsyslog.conf", text.replace("FORMAT", format));
         let pid = self.start(
             "rsyslogd",
             self.on("rsyslogd")

@@ -151,6 +151,11 @@ impl World {
         enter(&self.client);
     }
 
+    /// Moves the calling thread into the server's network.
+    pub(crate) fn enter_server(&self) {
+        enter(&self.server);
+    }
+
     /// The name of the clients' namespace, for threads that outlive a borrow.
     pub(crate) fn client_namespace(&self) -> String {
         self.client.clone()

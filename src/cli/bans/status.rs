@@ -15,7 +15,8 @@ use super::{Row, chain_troubles, json, mode_word, paths, rows, sets, unknown_jai
 use crate::act::ActError;
 use crate::act::ipset::Ipset;
 use crate::act::keeper;
-use crate::config::{self, Backend, Config, Raw, RuntimePaths};
+use crate::config::{self, Backend, Config, Jail, Raw, RuntimePaths};
+use crate::failregex::Matcher;
 use crate::watch;
 
 /// `status --json`.
@@ -132,6 +133,7 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
                 .to_owned(),
         );
     }
+    troubles.extend(config.jails.iter().flat_map(of_jail));
     troubles.extend(of_processes(&processes));
     if let Some(name) = &args.jail {
         jails.retain(|jail| jail.name == *name);
@@ -227,6 +229,24 @@ fn number(process: &Value, key: &str) -> u64 {
 /// It is `f2b-pipe watch`, and reads nothing of httpd.
 fn watches(process: &Value) -> bool {
     process.get("format").and_then(Value::as_str) == Some("watch")
+}
+
+/// What keeps a jail of other logs from its work. A log that is not there yet is waited for.
+fn of_jail(jail: &Jail) -> Vec<String> {
+    let Some(raw) = jail.raw.as_ref().filter(|raw| !raw.counts_bans) else {
+        return Vec::new();
+    };
+    let name = &jail.name;
+    let mut troubles = Vec::new();
+    if let Err(error) = Matcher::new(&raw.rules) {
+        troubles.push(format!("jail {name} does not run: {error}"));
+    }
+    let odd = Logs::of(raw).odd.into_iter();
+    troubles.extend(odd.map(|(path, what)| {
+        let path = path.display();
+        format!("jail {name} does not read {path}, which is {what}")
+    }));
+    troubles
 }
 
 /// What the processes say is wrong.

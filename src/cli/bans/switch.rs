@@ -9,6 +9,7 @@ use crate::act::chain::{self, Family};
 use crate::act::ipset::Ipset;
 use crate::act::lock::try_lock;
 use crate::config::{Backend, Config};
+use crate::watch;
 
 /// `f2b-pipe off`: writes the off file, which every running f2b-pipe sees within a second, and empties every set.
 /// `--remove` takes away the chain and the sets, too.
@@ -34,6 +35,7 @@ pub fn off(args: &OffArgs, out: &mut dyn Write) -> Done {
             }
         }
     }
+    watch::lifted(&config, &paths(&args.place), None, None)?;
     if let Err(error) = written {
         return Err(Failure::Usage(format!(
             "{}: {error}; so f2b-pipe goes on banning",

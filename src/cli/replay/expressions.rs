@@ -24,9 +24,9 @@ pub(super) struct Wards {
     pub(super) named: u64,
     /// Failures before any line told a time.
     pub(super) timeless: u64,
-    /// Of who is never banned each is told once.
-    spared: HashSet<(JailId, Key)>,
     failures: Vec<Failure>,
+    /// Expressions that took too long on some line.
+    too_hard: HashSet<(JailId, String)>,
 }
 
 /// One.
@@ -81,8 +81,8 @@ impl Wards {
             history: History::new(HistoryBounds::default()),
             named: 0,
             timeless: 0,
-            spared: HashSet::new(),
             failures: Vec::new(),
+            too_hard: HashSet::new(),
         }
     }
 
@@ -189,6 +189,7 @@ impl Wards {
             let seen = matcher.line_of(text, when, Phase::Following, now, &mut failures);
             if seen == Seen::Missed
                 && let Some(pattern) = matcher.take_too_hard()
+                && self.too_hard.insert((ward.id, pattern.clone()))
             {
                 let jail = self.config.jails.get(usize::from(ward.id));
                 log::warn!(
@@ -223,15 +224,13 @@ impl Wards {
         if let Some(target) = who.target()
             && let Err(spared) = self.exempt.check(target, Some(id))
         {
-            if self.spared.insert((id, who.clone())) {
-                told.push(Told {
-                    time: now,
-                    jail: id,
-                    who,
-                    hits: 0,
-                    what: What::Not("spare", spared.to_string()),
-                });
-            }
+            told.push(Told {
+                time: now,
+                jail: id,
+                who,
+                hits: 0,
+                what: What::Not("spare", spared.to_string()),
+            });
             return;
         }
         ward.tally.hits += 1;
