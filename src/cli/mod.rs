@@ -41,10 +41,13 @@ Examples:
                              ipset -L f2bp-apache-dos
   f2b-pipe unban 192.0.2.7   let somebody in again
   f2b-pipe replay access.log whom the jails would have banned in an old log
+  f2b-pipe test auth.log sshd
+                             which lines a filter or jail finds
   f2b-pipe off               let all in, ban nobody until f2b-pipe reload
 
-Jails: /etc/f2b-pipe/f2b-pipe.toml and conf.d/*.toml beside it. After a
-change: f2b-pipe check, then apachectl graceful.
+Jails: /etc/f2b-pipe/f2b-pipe.toml and conf.d/*.toml beside it, and those
+that are enabled in /etc/fail2ban. After a change: f2b-pipe check, then
+apachectl graceful, and systemctl reload f2b-pipe for other logs than httpd's.
 Exit codes: 0 fine, 1 what was asked about is not so, 2 usage, configuration."#;
 
 /// The whole command line.
