@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::client::Client;
+use crate::exempt::Target;
 
 /// The one that is counted and banned. Equal as fail2ban takes keys for equal: addresses by value, however they were
 /// written, everything else by its text.
@@ -46,6 +47,25 @@ impl Key {
         Self::Text(bare.get(..end).unwrap_or_default().into())
     }
 
+    /// The one that a jail counts: an IPv6 address stands for its prefix of `ipv6_prefix` bits.
+    #[must_use]
+    pub fn counted(self, ipv6_prefix: u8) -> Self {
+        match self {
+            Self::Client(client) => Self::Client(client.counted(ipv6_prefix)),
+            Self::Net(_) | Self::Text(_) => self,
+        }
+    }
+
+    /// Whom a ban can be about in the kernel; `None`: a text.
+    #[must_use]
+    pub fn target(&self) -> Option<Target> {
+        match self {
+            Self::Client(client) => Some(Target::Client(*client)),
+            Self::Net(net) => Some(Target::Net(*net)),
+            Self::Text(_) => None,
+        }
+    }
+
     /// The address, if it is a single one.
     #[must_use]
     pub fn client(&self) -> Option<Client> {
@@ -67,6 +87,15 @@ fn net((addr, len): (&str, &str)) -> Option<IpNet> {
 impl From<Client> for Key {
     fn from(client: Client) -> Self {
         Self::Client(client)
+    }
+}
+
+impl From<Target> for Key {
+    fn from(who: Target) -> Self {
+        match who {
+            Target::Client(client) => Self::Client(client),
+            Target::Net(net) => Self::from(net),
+        }
     }
 }
 

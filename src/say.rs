@@ -28,6 +28,9 @@ const QUEUE: usize = 1024;
 const REPEAT: Duration = Duration::from_secs(60);
 /// Different texts remembered for that.
 const TEXTS: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(255);
+/// Before waiting for the next message: to wake who waits costs the one with a line in hand more than the message does,
+/// and in an attack there is one at every other line.
+const COLLECT: Duration = Duration::from_millis(2);
 /// At the end, what is queued has this long to get out.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -204,7 +207,11 @@ impl Mouth {
 
     fn speak(mut self, messages: &Receiver<Message>) {
         loop {
-            match messages.recv_timeout(self.syslog.patience().min(REPEAT / 4)) {
+            let next = messages.try_recv().or_else(|_| {
+                thread::sleep(COLLECT);
+                messages.recv_timeout(self.syslog.patience().min(REPEAT / 4))
+            });
+            match next {
                 Ok(Message::Trouble { level, text }) => self.trouble(level, text),
                 Ok(Message::Notice(text)) => self.syslog.send(Level::Info, text),
                 Ok(Message::State(mut file)) => {

@@ -170,8 +170,7 @@ fn stock_jails_are_listed_as_fail2ban_would_run_them() {
             }
         }
     }
-    println!("{compared} values equal");
-    assert!(compared > 1000);
+    assert!(compared > 1000, "{compared} values equal");
 }
 
 #[test]
@@ -293,6 +292,106 @@ fn what_cannot_run_is_named_with_its_line_and_the_others_go_on() {
         "[jail.x]\nfilter = \"nothing\"\nlogpath = \"/x\"\n",
     );
     assert_eq!(host.check(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn fail2bans_jail_takes_the_place_of_a_shipped_one_but_not_of_one_that_was_changed() {
+    let host = Host::new("shipped")
+        .with(
+            "fail2ban/jail.conf",
+            "[DEFAULT]\nenabled = true\naction = a\nlogpath = DIR/x.log\nfilter = f\n[apache-auth]\n[apache-scan]\n",
+        )
+        .with("fail2ban/action.d/a.conf", "[Definition]\nactionban = true <ip>\n")
+        .with("fail2ban/filter.d/f.conf", "[Definition]\nfailregex = ^a <HOST>\n");
+    let origins = |toml: &str| {
+        fs::write(host.0.join("f2b-pipe.toml"), toml).unwrap();
+        let json = host.imported();
+        ["apache-auth", "apache-scan"]
+            .map(|name| jail(&json, name)["origin"].as_str().unwrap().to_owned())
+    };
+    let shipped =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/f2b-pipe.toml")).unwrap();
+    assert_eq!(
+        origins("[defaults]\nmaxretry = 7\n"),
+        ["fail2ban", "fail2ban"]
+    );
+    assert_eq!(
+        origins(&shipped),
+        ["fail2ban", "fail2ban"],
+        "as it is installed"
+    );
+    assert_eq!(
+        origins("[jail.apache-scan]\nmaxretry = 16\n"),
+        ["fail2ban", "f2b-pipe"]
+    );
+    assert_eq!(
+        origins("[jail.apache-scan]\nenabled = false\n"),
+        ["fail2ban", "fail2ban"]
+    );
+}
+
+#[test]
+fn status_and_explain_know_them() {
+    let host = Host::new("status")
+        .with(
+            "fail2ban/jail.conf",
+            "[DEFAULT]\nenabled = true\naction = a\n[mail]\nfilter = f\nlogpath = DIR/*.log\n[lost]\nfilter = g\n",
+        )
+        .with("fail2ban/action.d/a.conf", "[Definition]\nactionban = true <ip>\n")
+        .with("fail2ban/filter.d/f.conf", "[Definition]\nfailregex = ^a <HOST>\n")
+        .with("f2b-pipe.toml", "[fail2ban]\nconfig = \"DIR/fail2ban\"\n")
+        .with("filter.d/mail.conf", "[Definition]\nfailregex = ^other <HOST>\n")
+        .with("x.log", "");
+    let ask = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_f2b-pipe"))
+            .args(args)
+            .arg("--config")
+            .arg(host.0.join("f2b-pipe.toml"))
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let log = host.0.join("x.log").display().to_string();
+    let runtime = host.0.display().to_string();
+    let (_, text) = ask(&["status", "mail", "--runtime-dir", &runtime]);
+    assert!(
+        text.contains(&format!("|  `- File list:\t{log}\n")),
+        "{text}"
+    );
+    assert!(text.contains("! lost cannot run: "), "{text}");
+    let (_, text) = ask(&["status", "--json", "--runtime-dir", &runtime]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    let mail = jail(&json, "mail");
+    assert_eq!(
+        (&mail["files"], &mail["journal"]),
+        (&json!([log]), &Value::Null)
+    );
+    assert_eq!(jail(&json, "apache-dos").get("files"), None, "as ever");
+    let (code, text) = ask(&["status", "lost", "--runtime-dir", &runtime]);
+    assert!(
+        code == Some(2) && text.contains("did you mean f?"),
+        "{text}"
+    );
+
+    // `test` asks the jail, and not the filter of the same name that comes with f2b-pipe.
+    let (code, text) = ask(&["test", "a 192.0.2.7", "mail"]);
+    assert!(
+        code == Some(0) && text.contains("Use        failregex jail : mail"),
+        "{text}"
+    );
+    // A jail of fail2ban's that is broken is no reason not to explain a line of httpd's.
+    let line = "192.0.2.7 - - [02/Mar/2026:08:00:00 +0000] \"GET / HTTP/1.1\" 200 1 \"-\" \"-\"";
+    let (code, text) = ask(&["explain", line]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.ends_with(
+            "others   mail judges lines by expressions; ask with: f2b-pipe test LINE mail\n"
+        ),
+        "{text}"
+    );
 }
 
 #[test]

@@ -36,13 +36,13 @@ exec chroot "$1/new" sh -eu -c "$2"
 const WORDS: &str = r#"
 exec 2>&1
 # A host's own configuration must not matter.
-rm -rf /etc/f2b-pipe /usr/share/f2b-pipe /usr/bin/f2b-pipe /etc/apache2/conf-*/f2b-pipe.conf /etc/apache2/envvars.d
+rm -rf /etc/f2b-pipe /usr/share/f2b-pipe /usr/bin/f2b-pipe /var/lib/f2b-pipe /usr/lib/systemd/system/f2b-pipe.service /etc/apache2/conf-*/f2b-pipe.conf /etc/apache2/envvars.d
 mkdir -p /run/apache2 /run/lock/apache2 /var/log/apache2
 no() { echo "NOT SO: $*"; exit 1; }
 there() { for f in "$@"; do [ -e "$f" ] || no "$f is there"; done; }
 gone() { for f in "$@"; do [ ! -e "$f" ] || no "$f is gone"; done; }
 holds() { grep -qF -- "$2" "$1" || { cat "$1"; no "$1 holds $2"; }; }
-state() { find /etc/apache2 /etc/f2b-pipe /usr/bin/f2b-pipe /usr/lib/tmpfiles.d -type f -exec md5sum {} + | sort -k2; }
+state() { find /etc/apache2 /etc/f2b-pipe /usr/bin/f2b-pipe /usr/lib/tmpfiles.d /usr/lib/systemd/system/f2b-pipe.service -type f -exec md5sum {} + | sort -k2; }
 installs() { echo "+ install $*"; /src/httpd-snippets/install "$@" >/tmp/out 2>&1 || { cat /tmp/out; no "install $* succeeds"; }; cat /tmp/out; }
 refuses() { echo "+ install $*"; ! /src/httpd-snippets/install "$@" >/tmp/out 2>&1 || { cat /tmp/out; no "install $* refuses"; }; cat /tmp/out; }
 "#;
@@ -123,6 +123,9 @@ fn twice_then_away() {
         installs --yes
         there /usr/bin/f2b-pipe /etc/f2b-pipe/f2b-pipe.toml /usr/lib/tmpfiles.d/f2b-pipe.conf /run/f2b-pipe
         there /etc/apache2/conf-available/f2b-pipe.conf /etc/apache2/conf-enabled/f2b-pipe.conf
+        there /etc/f2b-pipe/filter.d/sshd.conf /usr/lib/systemd/system/f2b-pipe.service
+        [ "$(stat -c %a /var/lib/f2b-pipe)" = 700 ] || no "what names clients is for root only"
+        holds /tmp/out 'systemd does not run here'
         holds /etc/f2b-pipe/conf.d/10-admin.toml '"127.0.0.0/8", "::1", "203.0.113.9"'
         holds /tmp/out "every server's lines reach f2b-pipe"
         holds /tmp/out 'ok    /etc/f2b-pipe/f2b-pipe.toml'
@@ -136,6 +139,7 @@ fn twice_then_away() {
         installs --uninstall
         gone /usr/bin/f2b-pipe /etc/f2b-pipe/f2b-pipe.toml /usr/share/f2b-pipe /usr/lib/tmpfiles.d/f2b-pipe.conf
         gone /etc/apache2/conf-available/f2b-pipe.conf /etc/apache2/conf-enabled/f2b-pipe.conf /run/f2b-pipe
+        gone /etc/f2b-pipe/filter.d /usr/lib/systemd/system/f2b-pipe.service /var/lib/f2b-pipe
         there /etc/f2b-pipe/conf.d/10-admin.toml
         apache2ctl configtest
         installs --uninstall
@@ -158,6 +162,8 @@ fn what_was_edited_is_kept() {
         holds /etc/f2b-pipe/f2b-pipe.toml '# a new version'
 
         echo '# mine' >>/etc/f2b-pipe/f2b-pipe.toml
+        echo '# mine' >>/etc/f2b-pipe/filter.d/sshd.conf
+        echo '[Definition]' >/etc/f2b-pipe/filter.d/own.conf
         echo '# mine' >>/etc/apache2/conf-available/f2b-pipe.conf
         echo '# a newer one' >>/src/conf/f2b-pipe.toml
         installs
@@ -168,7 +174,59 @@ fn what_was_edited_is_kept() {
         installs --uninstall
         holds /etc/f2b-pipe/f2b-pipe.toml '# mine'
         holds /etc/apache2/conf-available/f2b-pipe.conf '# mine'
-        gone /etc/apache2/conf-enabled/f2b-pipe.conf /usr/bin/f2b-pipe
+        gone /etc/apache2/conf-enabled/f2b-pipe.conf /usr/bin/f2b-pipe /etc/f2b-pipe/filter.d/httpd-auth.conf
+        there /etc/f2b-pipe/filter.d/own.conf
+        holds /etc/f2b-pipe/filter.d/sshd.conf '# mine'
+        "#,
+    );
+}
+
+/// systemctl is one of ours here, which writes down what it is asked; a process called fail2ban-server stands for one.
+#[test]
+#[ignore = "needs root and apache2"]
+fn the_unit_is_started_and_fail2ban_is_left_alone() {
+    in_a_copy(
+        "unit",
+        r#"
+        mkdir -p /run/systemd/system /tmp/bin
+        cat >/tmp/bin/systemctl <<'SH'
+#!/bin/sh
+echo "$*" >>/tmp/asked
+case $1 in is-active) [ -e /tmp/active ] ;; restart) touch /tmp/active ;; stop) rm /tmp/active ;; esac
+SH
+        chmod 755 /tmp/bin/systemctl
+        PATH=/tmp/bin:$PATH
+        cp /bin/sleep /tmp/bin/fail2ban-server
+        /tmp/bin/fail2ban-server 300 &
+        server=$!
+        asked() { grep -qx -- "$1" /tmp/asked || { cat /tmp/asked; no "systemctl $1"; }; }
+        holds_not() { ! grep -qF -- "$2" "$1" || { cat "$1"; no "$1 does not hold $2"; }; }
+
+        installs
+        asked daemon-reload
+        asked 'enable --quiet f2b-pipe'
+        asked 'restart f2b-pipe'
+        holds /tmp/out 'systemctl disable --now fail2ban'
+        holds_not /tmp/asked 'fail2ban'
+        kill -0 $server || no "fail2ban-server goes on"
+        kill $server
+
+        # Again: nothing is new, so nothing is started anew.
+        rm /tmp/asked
+        installs
+        holds_not /tmp/asked restart
+        holds_not /tmp/out 'systemctl disable --now fail2ban'
+        # Who has stopped it wants it stopped.
+        rm /tmp/active
+        installs
+        holds_not /tmp/asked restart
+        holds /tmp/out 'it was stopped, and stays so'
+
+        touch /tmp/active
+        installs --uninstall
+        asked 'stop f2b-pipe'
+        asked 'disable --quiet f2b-pipe'
+        gone /usr/lib/systemd/system/f2b-pipe.service
         "#,
     );
 }

@@ -286,7 +286,7 @@ fn what_cannot_be_replayed_is_refused_with_what_to_write() {
     let bad = dir.file("bad.toml", "[jail.x]\nmaxretri = 3\n");
     let packed = dir.file("a.log.gz", [0x1f, 0x8b, 8, 0]);
     for (args, want) in [
-        (vec!["--config", &good, &packed], "zcat"),
+        (vec!["--config", &good, &packed], "a.log.gz: cannot be read"),
         (
             vec!["--config", &good, "/nowhere.log"],
             "/nowhere.log: cannot be read",
@@ -301,10 +301,229 @@ fn what_cannot_be_replayed_is_refused_with_what_to_write() {
         ),
         (vec!["--config", &bad, "-"], "maxretry"),
         (vec!["--config", "/nowhere.toml", "-"], "no such file"),
+        (
+            vec!["--config", &good, "--config-dir", "/nowhere", "-"],
+            "/nowhere: there is no such folder",
+        ),
     ] {
         let out = replay(&args, b"");
         let said = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
         assert!(said.contains(want), "{args:?}: {said}");
     }
+}
+
+/// A folder as /etc/fail2ban, with a filter and these jails; DIR in it is the folder itself.
+fn fail2ban(dir: &Dir, jails: &str) -> String {
+    let folder = dir.0.to_str().unwrap();
+    std::fs::create_dir_all(dir.0.join("filter.d")).unwrap();
+    dir.file(
+        "filter.d/door.conf",
+        "[Definition]\nfailregex = ^ door\\[\\d+\\]: no <F-USER>\\S+</F-USER> from <HOST>$\n            ^ door: id <F-ID>\\S+</F-ID>$\n",
+    );
+    let defaults = "[DEFAULT]\nenabled = true\naction =\nbackend = polling\nmaxretry = 2\nfindtime = 10m\nbantime = 10m\n";
+    dir.file(
+        "jail.conf",
+        format!("{defaults}{}", jails.replace("DIR", folder)),
+    );
+    folder.to_owned()
+}
+
+/// `time jail ip action until hits` with absolute times, and what is said to people.
+fn imported(dir: &Dir, jails: &str, args: &[&str], stdin: &str) -> (Vec<String>, String) {
+    let folder = fail2ban(dir, jails);
+    let conf = dir.file("c.toml", conf(""));
+    let first = ["--json", "--config", &conf, "--config-dir", &folder];
+    let out = replay(&[&first, args].concat(), stdin.as_bytes());
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(0), "{said}");
+    let told = String::from_utf8(out.stdout).unwrap();
+    let told = told.lines().map(|line| {
+        let v: Value = serde_json::from_str(line).unwrap();
+        let word = |key: &str| v[key].as_str().unwrap().to_owned();
+        let (time, until) = (v["time"].as_f64().unwrap(), v["until"].as_f64());
+        format!(
+            "{} {} {} {} {} {}",
+            time,
+            word("jail"),
+            word("ip"),
+            word("action"),
+            until.map_or("-".to_owned(), |until| until.to_string()),
+            v["hits"]
+        )
+    });
+    (told.collect(), said)
+}
+
+/// On 24 November, `at` seconds after 15:06:40: without a year, as syslog writes.
+fn door(at: i64, text: &str) -> String {
+    let time = chrono::DateTime::from_timestamp(START + at, 0).unwrap();
+    format!("{} {text}\n", time.format("%b %d %H:%M:%S"))
+}
+
+fn refused(at: i64, ip: &str) -> String {
+    door(at, &format!("door[7]: no bob from {ip}"))
+}
+
+const IN_2016: &[&str] = &["--now", "1480100000"];
+const DOOR: &str = "[door]\nfilter = door\nlogpath = DIR/door.log\n";
+
+#[test]
+fn imported_jails_judge_the_logs_that_are_theirs_also_rotated_and_packed() {
+    let dir = Dir::new("theirs");
+    let text = refused(0, A);
+    let mut packed = std::process::Command::new("gzip")
+        .arg("-c")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    packed
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    let old = dir.file("door.log.2.gz", packed.wait_with_output().unwrap().stdout);
+    let log = dir.file("door.log", refused(5, A) + &refused(700, B));
+    let other = dir.file("other.log", refused(701, B));
+    let (told, _) = imported(&dir, DOOR, &[IN_2016, &[&old, &log, &other]].concat(), "");
+    assert_eq!(
+        told,
+        [
+            "1480000005 door 192.0.2.7 ban 1480000605 2",
+            "1480000605 door 192.0.2.7 unban 1480000605 0",
+        ],
+        "other.log is nobody's"
+    );
+    let (told, _) = imported(&dir, DOOR, &[IN_2016, &[&other, &other]].concat(), "");
+    assert_eq!(
+        told,
+        ["1480000701 door 192.0.2.8 ban 1480001301 2"],
+        "a copy is everybody's"
+    );
+    let (told, _) = imported(
+        &dir,
+        DOOR,
+        &[IN_2016, &["-"]].concat(),
+        &(text + &refused(5, A)),
+    );
+    assert_eq!(
+        told,
+        ["1480000005 door 192.0.2.7 ban 1480000605 2"],
+        "so is stdin"
+    );
+}
+
+#[test]
+fn decisions_of_all_kinds_of_jails_stand_in_one_order_of_time() {
+    let dir = Dir::new("merged");
+    let text = line(0, A)
+        + &line(0, A)
+        + &line(0, A) // until 60
+        + &refused(1, B)
+        + &refused(2, B) // until 602
+        + &line(70, B)
+        + &line(71, B)
+        + &line(72, B) // until 132
+        + &refused(700, A);
+    let (told, _) = imported(&dir, DOOR, &[IN_2016, &["-"]].concat(), &text);
+    assert_eq!(
+        told,
+        [
+            "1480000000 missing 192.0.2.7 ban 1480000060 3",
+            "1480000002 door 192.0.2.8 ban 1480000602 2",
+            "1480000060 missing 192.0.2.7 unban 1480000060 0",
+            "1480000072 missing 192.0.2.8 ban 1480000132 3",
+            "1480000132 missing 192.0.2.8 unban 1480000132 0",
+            "1480000602 door 192.0.2.8 unban 1480000602 0",
+        ]
+    );
+}
+
+#[test]
+fn recidive_counts_the_bans_of_all_other_jails() {
+    let dir = Dir::new("recidive");
+    dir.file("recidive.log", "");
+    std::fs::create_dir_all(dir.0.join("filter.d")).unwrap();
+    dir.file(
+        "filter.d/recidive.conf",
+        "[Definition]\nfailregex = Ban <HOST>\n",
+    );
+    let jails =
+        format!("{DOOR}[recidive]\nfilter = recidive\nlogpath = DIR/recidive.log\nbantime = -1\n");
+    let text = refused(0, A) + &refused(1, A) + &line(2, A) + &line(2, A) + &line(2, A);
+    let (told, _) = imported(&dir, &jails, &[IN_2016, &["-"]].concat(), &text);
+    assert_eq!(
+        told,
+        [
+            "1480000001 door 192.0.2.7 ban 1480000601 2",
+            "1480000002 missing 192.0.2.7 ban 1480000062 3",
+            "1480000002 recidive 192.0.2.7 ban - 2",
+        ]
+    );
+}
+
+#[test]
+fn networks_texts_and_names_are_told_as_they_are_counted() {
+    let dir = Dir::new("keys");
+    let text = refused(0, "2001:db8:1:2::a")
+        + &refused(0, "2001:db8:1:2::b")
+        + &refused(1, "localhost.example")
+        + &refused(1, "localhost.example")
+        + &door(2, "door: id session-7")
+        + &door(2, "door: id session-7");
+    let (told, said) = imported(&dir, DOOR, &[IN_2016, &["-"]].concat(), &text);
+    assert_eq!(
+        told,
+        [
+            "1480000000 door 2001:db8:1:2:: ban 1480000600 2",
+            "1480000002 door session-7 ban 1480000602 2",
+        ]
+    );
+    assert!(said.contains("2 failures are of host names"), "{said}");
+}
+
+#[test]
+fn what_comes_before_any_date_counts_for_nobody_and_dates_may_come_with_the_lines() {
+    let dir = Dir::new("dateless");
+    let undated = format!(" door[7]: no bob from {A}\n");
+    let text = undated.clone() + &undated + &refused(0, B) + &undated + &undated;
+    let (told, said) = imported(&dir, DOOR, &[IN_2016, &["-"]].concat(), &text);
+    assert_eq!(told, ["1480000000 door 192.0.2.7 ban 1480000600 2"]);
+    assert!(said.contains("2 failures came before any line"), "{said}");
+    let stamped = format!("1480000000.5\t{undated}1480000002\t{undated}1480000603.25\t x\n");
+    let (told, _) = imported(&dir, DOOR, &["--stamped", "-"], &stamped);
+    assert_eq!(
+        told,
+        [
+            "1480000002 door 192.0.2.7 ban 1480000602 2",
+            "1480000602 door 192.0.2.7 unban 1480000602 0",
+        ]
+    );
+}
+
+#[test]
+fn one_pattern_that_reads_another_date_does_not_move_the_clock() {
+    let dir = Dir::new("odd");
+    let odd = "[odd]\nfilter =\nfailregex = ^never <HOST>\ndatepattern = id {EPOCH}\nlogpath = DIR/door.log\n";
+    let more = DOOR.replace("[door]", "[more]");
+    let text = door(0, "door: id 1900000000") + &refused(1, A) + &refused(2, A);
+    let jails = format!("{DOOR}{more}{odd}");
+    let (told, _) = imported(&dir, &jails, &[IN_2016, &["-"]].concat(), &text);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].starts_with("1480000002 door 192.0.2.7 ban "),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_jail_in_error_is_said_and_the_others_are_replayed() {
+    let dir = Dir::new("broken");
+    let jails = format!("{DOOR}[bad]\nfilter = nowhere\nlogpath = DIR/door.log\n");
+    let text = refused(0, A) + &refused(1, A);
+    let (told, said) = imported(&dir, &jails, &[IN_2016, &["-"]].concat(), &text);
+    assert_eq!(told.len(), 1);
+    assert!(said.contains("nowhere"), "{said}");
 }

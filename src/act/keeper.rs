@@ -28,6 +28,8 @@ use crate::exempt::Target;
 use crate::hit::JailId;
 use crate::notify;
 
+/// Before waiting for the next event: who bans should not have to wake us each time (as in say.rs).
+const COLLECT: Duration = Duration::from_millis(2);
 /// How often the off switch, the lock and the names of the sets are looked at.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// How often the chains are looked at without a reason: legacy iptables does not tell of its changes.
@@ -359,7 +361,11 @@ impl<'a> Keep<'a> {
                 Some(_) if !self.is_off() => next_tick.min(self.look_at),
                 Some(_) | None => next_tick,
             };
-            match from.recv_timeout(wake.saturating_duration_since(Instant::now())) {
+            let next = from.try_recv().or_else(|_| {
+                std::thread::sleep(COLLECT);
+                from.recv_timeout(wake.saturating_duration_since(Instant::now()))
+            });
+            match next {
                 Ok(Event::Banned(event)) => self.banned(event),
                 Ok(Event::Failed(error)) => self.troubles.set("bans", &Err::<(), _>(error)),
                 Ok(Event::Rules) => self.rules_changed(),

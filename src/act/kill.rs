@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -64,14 +64,9 @@ fn run(config: &Config, from: &Receiver<(JailId, Target)>) {
     while let Ok(first) = from.recv() {
         let mut victims = Victims::default();
         victims.add(config, first);
-        let until = Instant::now() + GATHER.max(rest);
-        loop {
-            match from.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(more) => victims.add(config, more),
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
+        // Asleep, so that nobody who bans has to wake us.
+        std::thread::sleep(GATHER.max(rest));
+        from.try_iter().for_each(|more| victims.add(config, more));
         let begun = Instant::now();
         match kill(&mut socket, &victims) {
             Ok(_) => said = None,

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use self::report::{Area, Finding, Level, Report};
 use super::{CheckArgs, Done, Failure, Outcome};
-use crate::config::{self, Config, LineSource, Loaded, Mode, Origin, Problem, Severity};
+use crate::config::{self, Config, Loaded, Mode, Origin, Problem, Severity};
 use crate::decide::BanFor;
 use crate::fail2ban::Broken;
 use crate::httpd;
@@ -237,14 +237,10 @@ impl<'a> Jail<'a> {
         if let Some(raw) = &jail.raw {
             if raw.origin == Origin::Fail2ban {
                 shown.origin = "fail2ban";
-            } else if raw.backend == LineSource::Journal {
-                shown.logpath.push("journal");
             }
             shown.filter = raw.filter.as_deref();
             shown.failregex = raw.rules.failregex.len();
-            shown
-                .logpath
-                .extend(raw.logs.iter().map(|log| log.glob.as_str()));
+            shown.logpath = raw.logs.iter().map(|log| log.glob.as_str()).collect();
             shown.findtime = raw.terms.rule.findtime.into();
             shown.bantime = raw.terms.bantime.map_or(Seconds::Whole(-1), Seconds::from);
             shown.port = raw.ports.iter().map(String::as_str).collect();

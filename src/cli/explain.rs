@@ -25,6 +25,8 @@ use crate::parse::{Access, Format, Misfit, error_log};
 
 /// How many bytes of a line are shown on each side of the one it is about.
 const AROUND_BYTES: usize = 60;
+/// Jails of other logs that are named.
+const OTHERS_SHOWN: usize = 5;
 /// How much of a reason is shown to people: a jail's expressions can fill a screen.
 const REASON_CHARS: usize = 140;
 /// Text fields in the order in which people read a line.
@@ -112,6 +114,9 @@ struct Explained {
     fields: Vec<FieldShown>,
     client: Option<String>,
     jails: Vec<JailShown>,
+    /// Jails that judge other logs by expressions: for people.
+    #[serde(skip)]
+    others: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -195,6 +200,13 @@ impl Rooms {
             fields: Vec::new(),
             client: None,
             jails: Vec::new(),
+            others: self
+                .config
+                .jails
+                .iter()
+                .filter(|jail| jail.raw.as_ref().is_some_and(|raw| !raw.counts_bans))
+                .map(|jail| jail.name.clone())
+                .collect(),
         };
         let mut access = Access::default();
         if let Err(misfit) = self.reader.read(framed, Trust::Whole, &mut access) {
@@ -384,7 +396,8 @@ impl Explained {
             None => writeln!(out, "format   httpd's error log")?,
         }
         if let Some(misfit) = &self.misfit {
-            return misfit.show(out);
+            misfit.show(out)?;
+            return self.show_others(out);
         }
         writeln!(out, "parse    fits")?;
         for field in &self.fields {
@@ -414,7 +427,24 @@ impl Explained {
             )?;
         }
         writeln!(out, "jails")?;
-        self.jails.iter().try_for_each(|jail| jail.show(out))
+        self.jails.iter().try_for_each(|jail| jail.show(out))?;
+        self.show_others(out)
+    }
+
+    /// Another command asks jails that judge lines of other logs.
+    fn show_others(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Some(first) = self.others.first() else {
+            return Ok(());
+        };
+        let others = match self.others.len() {
+            n if n > OTHERS_SHOWN => format!("{n} jails judge"),
+            1 => format!("{first} judges"),
+            _ => format!("{} judge", self.others.join(", ")),
+        };
+        writeln!(
+            out,
+            "others   {others} lines by expressions; ask with: f2b-pipe test LINE {first}"
+        )
     }
 
     fn show_exempt(&self, client: &str, out: &mut dyn Write) -> io::Result<()> {

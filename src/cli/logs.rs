@@ -4,7 +4,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{LineSource, Raw};
-use crate::source::{journal, tail};
+use crate::source::tail;
 
 /// What a jail reads.
 #[derive(Debug, Default)]
@@ -41,11 +41,7 @@ impl Logs {
                 }
             }
         }
-        let turns = raw.backend == LineSource::Auto
-            && logs.files.is_empty()
-            && !raw.journalmatch.is_empty()
-            && journal::available();
-        if raw.backend == LineSource::Journal || turns {
+        if raw.backend == LineSource::Journal {
             logs.journal = Some(matches(raw));
         }
         logs

@@ -276,15 +276,24 @@ pub struct ExplainArgs {
 /// `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// Old access logs, oldest first; - is stdin
+    /// Old logs, oldest first; - is stdin. Each is judged by the jails whose logpath it is or was; by all, if none is any's
     #[arg(required = true, value_name = "LOG")]
     pub logs: Vec<PathBuf>,
     /// Which configuration.
     #[command(flatten)]
     pub place: WhereArgs,
-    /// LogFormat of the lines, as in `run`
+    /// LogFormat of access lines, as in `run`; other lines are for jails with a filter only
     #[arg(long, value_name = "FORMAT", default_value = "combined")]
     pub format: String,
+    /// fail2ban's configuration, whose jails take part; as [fail2ban] config says if not given
+    #[arg(long, short = 'c', value_name = "DIR")]
+    pub config_dir: Option<PathBuf>,
+    /// What is the present, seconds since the epoch: decides the year of dates that have none
+    #[arg(long, value_name = "EPOCH")]
+    pub now: Option<f64>,
+    /// Each line begins with its time, seconds since the epoch, and a tab; no date is looked for in its text
+    #[arg(long)]
+    pub stamped: bool,
     /// One JSON object a decision
     #[arg(long)]
     pub json: bool,
@@ -429,7 +438,17 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
 
 /// The configuration, for commands whose answer would be wrong if a part of it were left out.
 fn usable(place: &WhereArgs) -> Result<Config, Failure> {
-    let loaded = config::load(&place.config);
+    usable_with(place, None)
+}
+
+/// The same with another folder of fail2ban's. What is wrong in such a folder leaves out one of its jails, as it does for
+/// fail2ban; the others run.
+fn usable_with(place: &WhereArgs, fail2ban: Option<&Path>) -> Result<Config, Failure> {
+    if let Some(dir) = fail2ban.filter(|dir| !dir.is_dir()) {
+        let text = format!("--config-dir {}: there is no such folder", dir.display());
+        return Err(Failure::Usage(text));
+    }
+    let loaded = config::load_with(&place.config, fail2ban);
     if loaded.errors().next().is_some() {
         let lines: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
         return Err(Failure::Usage(lines.join("\n")));
@@ -440,7 +459,11 @@ fn usable(place: &WhereArgs) -> Result<Config, Failure> {
     }
     let config::Loaded { config, problems } = loaded;
     say::direct();
-    for warning in problems {
+    // What else is to be said of fail2ban's folder, `check` says.
+    for warning in problems
+        .iter()
+        .filter(|problem| !config.is_fail2bans(problem))
+    {
         log::warn!("{warning}");
     }
     Ok(config)

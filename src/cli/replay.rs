@@ -1,388 +1,255 @@
 //! `replay`: the decisions on old logs, by their own times.
 //!
-//! The lines walk through the rooms of `run`, with three things put in their places: the clock is the latest time that
-//! any line has told so far, bans are only remembered, and nobody is spared for what is true of this host today (its own
-//! addresses, who is logged in). A line that comes out of order counts at the clock, and so does one whose time cannot
-//! be read; times count to the millisecond.
+//! The lines walk through the rooms of `run` and of `watch`, with three things put in their places: the clock is the latest
+//! time that any line has told so far, bans are only remembered, and nobody is spared or looked up by what is true of this
+//! host today (its own addresses, who is logged in, what the DNS says). A line that comes out of order counts at the clock
+//! for jails of httpd's lines, and so does one whose time cannot be read; for jails that judge by expressions, as a log
+//! that is followed counts for fail2ban.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::collections::{BTreeSet, HashSet};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use chrono::{DateTime, Local};
-use serde::Serialize;
-
-use super::{Done, Failure, Outcome, ReplayArgs, each_line, explain, usable};
-use crate::act::Act;
+use super::{Done, Failure, Outcome, ReplayArgs, each_line, usable_with};
 use crate::config::{Backend, Config, Mode};
-use crate::decide::BanFor;
-use crate::exempt::{Exempt, Target};
-use crate::filter;
-use crate::frame::{Framed, Trust};
-use crate::hit::{Arrival, JailId};
-use crate::judge::{self, Decision, Judge, Reader};
-use crate::parse::{Format, Misfit};
+use crate::failregex::Stamp;
+use crate::frame::Framed;
+use crate::hit::JailId;
+use crate::judge::{JailTally, Tally};
+use crate::key::Key;
+use crate::parse::Format;
 
-/// How much of a file is read at once, bytes.
-const CHUNK_BYTES: usize = 256 * 1024;
-/// How a file begins that gzip wrote (RFC 1952).
-const GZIP: &[u8] = &[0x1f, 0x8b];
+mod expressions; // jails that judge by expressions
+mod log; // what is read
+mod native; // jails that judge httpd's lines
+mod told; // what is told of a decision
+
+use expressions::{Readers, Wards};
+use log::{Log, unreadable};
+use native::Native;
+use told::{Told, WOULD_BAN, What, day_and_time};
 
 /// `f2b-pipe replay LOG...`. `--json`: one object for each decision, in the order of their times: `{"time": 1480000000.0,
 /// "jail": "apache-dos", "ip": "192.0.2.7", "action": "ban", "until": 1480000600.0, "hits": 100}`.
 ///
 /// - `time`: the clock; of an `unban` the end of the ban. Seconds since the epoch.
-/// - `ip`: an IPv6 client as its set lists him, the first address of his prefix: `2001:db8:1:2::`.
-/// - `action`: `ban`; `prolong`: a ban that stands gets a later end; `unban`: once the clock is past the end.
+/// - `ip`: an IPv6 client as its set lists him, the first address of his prefix: `2001:db8:1:2::`. What a filter names that
+///   is no address (`<F-ID>`): its text.
+/// - `action`: `ban` (as long as `bantime.increment` makes it at once); `prolong`: a ban that stands gets a later end;
+///   `unban`: once the clock is past the end. Ends that the last line has not passed are not told.
 /// - `until`: the end of the ban; of an `unban` its `time`; `null`: for ever.
-/// - `hits`: how many of them within findtime, at most maxretry; of an `unban` 0.
+/// - `hits`: what was counted; of jails of httpd's lines at most maxretry; of an `unban` 0.
 ///
 /// Limits that ban nobody (mode observe, ignoreip, a proxy) are told to people only.
+///
+/// A LOG is judged by the jails whose `logpath` it is, or was before it was rotated, and by those of httpd's lines as far
+/// as its lines fit `--format`. If no LOG is the logpath of any jail (they were copied), all jails judge all of them;
+/// stdin (`-`) is judged by all. A jail of recidive's kind counts the bans of the others. Host names and `ignorecommand`
+/// are not asked: failures of names count for nobody.
 ///
 /// # Errors
 /// The configuration, the format or a log cannot be used, or the output cannot be written.
 pub fn replay(args: &ReplayArgs, out: &mut dyn Write) -> Done {
     let format = Format::compile(&args.format)
         .map_err(|error| Failure::Usage(format!("--format: {error}")))?;
-    if !format.has_time() {
-        return Err(Failure::Usage(
-            "--format: it has no time that could be read back, so nobody can tell when its lines were written; replay needs \
-             %t, or a %{...}t of digits such as %{usec}t or %{%Y-%m-%d %H:%M:%S}t"
-                .into(),
-        ));
+    let mut config = usable_with(&args.place, args.config_dir.as_deref())?;
+    for broken in &config.broken {
+        ::log::warn!("{}", broken.problem);
     }
-    let mut config = usable(&args.place)?;
     config.firewall.backend = Backend::DryRun;
     // All of them first: a typing error in the last name should not cost the time of the others.
-    let logs: Vec<Log> = args.logs.iter().map(open).collect::<Result<_, _>>()?;
-    let mut replay = Replay::new(config, format, args.json, out)?;
-    for log in logs {
-        replay.log(log)?;
+    let logs: Vec<Log> = args
+        .logs
+        .iter()
+        .map(|path| Log::open(path))
+        .collect::<Result<_, _>>()?;
+    let has_time = format.has_time();
+    if has_time {
+        native::adapt(&mut config, &format);
+    }
+    let config = Arc::new(config);
+    let mut wards = Wards::new(&config);
+    let paths: Vec<&[PathBuf]> = logs.iter().map(|log| log.paths.as_slice()).collect();
+    let readers = wards.readers(&paths);
+    let judged = readers.iter().any(|readers| !readers.is_empty());
+    if !has_time && !args.stamped {
+        let why = "--format: it has no time that could be read back, so nobody can tell when its lines were written";
+        if !judged {
+            return Err(Failure::Usage(format!(
+                "{why}; replay needs %t, or a %{{...}}t of digits such as %{{usec}}t or %{{%Y-%m-%d %H:%M:%S}}t"
+            )));
+        }
+        ::log::warn!("{why}; only jails with expressions take part");
+    }
+    let named: BTreeSet<&String> = config
+        .jails
+        .iter()
+        .flat_map(|jail| &jail.ignoreip_names)
+        .collect();
+    for name in named {
+        ::log::warn!(
+            "ignoreip: {name} is not looked up: what it means today says nothing of an old log; write its address"
+        );
+    }
+    let native = if has_time || args.stamped {
+        Some(Native::new(&config, format)?)
+    } else {
+        None
+    };
+    let mut replay = Replay {
+        caught: vec![HashSet::new(); config.jails.len()],
+        config,
+        native,
+        wards,
+        judged,
+        by_path: readers.iter().any(|readers| readers.by_path),
+        stamped: args.stamped,
+        json: args.json,
+        today: args.now.unwrap_or_else(now),
+        out,
+        times: None,
+        readings: Vec::new(),
+        lines: 0,
+        told: HashSet::new(),
+    };
+    for (log, readers) in logs.into_iter().zip(&readers) {
+        replay.log(log, readers)?;
     }
     replay.end()
 }
 
-/// A log, opened.
-struct Log {
-    name: String,
-    input: BufReader<Box<dyn Read>>,
-}
-
-fn open(path: &PathBuf) -> Result<Log, Failure> {
-    let name = path.display().to_string();
-    let opened: io::Result<Box<dyn Read>> = if name == "-" {
-        Ok(Box::new(io::stdin()))
-    } else {
-        File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
-    };
-    let mut input = opened
-        .map(|input| BufReader::with_capacity(CHUNK_BYTES, input))
-        .map_err(|error| unreadable(&name, &error))?;
-    let begin = input
-        .fill_buf()
-        .map_err(|error| unreadable(&name, &error))?;
-    if begin.starts_with(GZIP) {
-        let text = format!("{name}: is compressed; write zcat {name} | f2b-pipe replay -");
-        return Err(Failure::Usage(text));
-    }
-    Ok(Log { name, input })
-}
-
-fn unreadable(name: &str, error: &io::Error) -> Failure {
-    Failure::Usage(format!("{name}: cannot be read: {error}"))
-}
-
-/// What people are told where a jail only observes.
-const WOULD_BAN: &str = "would ban";
-
-/// What is told of a decision.
-struct Told {
-    jail: JailId,
-    who: Target,
-    hits: u32,
-    what: What,
-}
-
-enum What {
-    Ban(BanFor),
-    Prolong(BanFor),
-    /// Nobody is banned: in a word, and why.
-    Not(&'static str, String),
-}
-
-impl From<Decision<'_>> for Told {
-    fn from(decision: Decision<'_>) -> Self {
-        let what = match decision.outcome {
-            judge::Outcome::Banned { ban_for, .. } => What::Ban(ban_for),
-            judge::Outcome::Prolonged(ban_for) => What::Prolong(ban_for),
-            judge::Outcome::Observed => What::Not(WOULD_BAN, "mode = \"observe\"".into()),
-            judge::Outcome::Spared(spared) => What::Not("spare", spared.to_string()),
-            judge::Outcome::Proxied(peer) => What::Not(
-                "cannot ban",
-                format!("comes through {peer}, and a packet filter sees only that"),
-            ),
-            judge::Outcome::Off => What::Not("cannot ban", "switched off".into()),
-            judge::Outcome::Failed(error) => What::Not("cannot ban", error.to_string()),
-        };
-        Self {
-            jail: decision.id,
-            who: decision.who,
-            hits: decision.hits,
-            what,
-        }
-    }
-}
-
-/// One line of output.
-struct Row<'a> {
-    /// Microseconds since the epoch.
-    time: i64,
-    action: &'a str,
-    jail: JailId,
-    who: Target,
-    hits: u32,
-    /// Microseconds since the epoch.
-    until: Option<i64>,
-    /// For people.
-    text: &'a str,
-}
-
-/// The same with `--json`.
-#[derive(Serialize)]
-struct Object<'a> {
-    time: f64,
-    jail: &'a str,
-    ip: String,
-    action: &'a str,
-    until: Option<f64>,
-    hits: u32,
-}
-
 struct Replay<'o> {
     config: Arc<Config>,
-    format: Format,
-    judge: Judge,
+    /// `None`: nobody can tell when lines of `--format` were written.
+    native: Option<Native>,
+    wards: Wards,
+    /// Some jail judges some log by expressions.
+    judged: bool,
+    /// Because of its path.
+    by_path: bool,
+    stamped: bool,
     json: bool,
+    /// What decides the year of a date that has none, seconds since the epoch.
+    today: f64,
     out: &'o mut dyn Write,
-    /// The first time of all, and the latest so far; microseconds since the epoch.
-    times: Option<(i64, i64)>,
-    /// When the bans that stand end; `None`: never.
-    ends: HashMap<(JailId, Target), Option<i64>>,
+    /// The first time of all, and the latest so far; seconds since the epoch.
+    times: Option<(f64, f64)>,
+    /// Times that the line at hand tells.
+    readings: Vec<f64>,
+    lines: u64,
     /// By jail: whom it banned, or would have.
-    caught: Vec<HashSet<Target>>,
+    caught: Vec<HashSet<Key>>,
     /// Of what bans nobody each is told once.
-    told: HashSet<(JailId, Target, &'static str)>,
-    /// The first line that does not fit, for people.
-    misfit: Option<String>,
-    /// Lines that fit, and whose time is none (the 31st of February).
-    undated: u64,
+    told: HashSet<(JailId, Key, &'static str)>,
 }
 
-impl<'o> Replay<'o> {
-    fn new(
-        mut config: Config,
-        format: Format,
-        json: bool,
-        out: &'o mut dyn Write,
-    ) -> Result<Self, Failure> {
-        for (jail, lacks) in filter::observe_blind(&mut config.jails, &format) {
-            log::warn!(
-                "jail {jail} has exceptions by {lacks}, which is not in --format: it only observes"
-            );
-        }
-        for (jail, lacks) in filter::unmeetable(&config.jails, &format) {
-            log::warn!(
-                "jail {jail} needs {lacks}, which is not in --format; nothing will count for it"
-            );
-        }
-        let named: BTreeSet<&String> = config
-            .jails
-            .iter()
-            .flat_map(|jail| &jail.ignoreip_names)
-            .collect();
-        for name in named {
-            log::warn!(
-                "ignoreip: {name} is not looked up: what it means today says nothing of an old log; write its address"
-            );
-        }
-        let config = Arc::new(config);
-        let judge = Judge::new(
-            Arc::clone(&config),
-            Reader::Access(format.clone()),
-            Exempt::of_config_only(&config),
-            Act::new(&config),
-            Arc::default(),
-        )
-        .map_err(|error| Failure::Usage(format!("the patterns of all jails together: {error}")))?;
-        Ok(Self {
-            caught: vec![HashSet::new(); config.jails.len()],
-            config,
-            format,
-            judge,
-            json,
-            out,
-            times: None,
-            ends: HashMap::new(),
-            told: HashSet::new(),
-            misfit: None,
-            undated: 0,
-        })
-    }
-
+impl Replay<'_> {
     /// Judges all lines of a log, also a last one without a newline.
-    fn log(&mut self, Log { name, input }: Log) -> Result<(), Failure> {
+    fn log(&mut self, log: Log, readers: &Readers) -> Result<(), Failure> {
+        let Log { name, input, .. } = log;
         let mut number = 0;
         let take = |framed: Framed<'_>| {
             number += 1;
-            Ok(self.line(framed, &name, number)?)
+            self.line(framed, readers, &name, number)
         };
         each_line(input, take, |error| unreadable(&name, &error))
     }
 
-    fn line(&mut self, framed: Framed<'_>, name: &str, number: u64) -> io::Result<()> {
-        let logged = self.format.logged(framed.bytes());
-        if let Some(at) = logged {
+    fn line(
+        &mut self,
+        framed: Framed<'_>,
+        readers: &Readers,
+        name: &str,
+        number: u64,
+    ) -> Result<(), Failure> {
+        self.lines += 1;
+        let (framed, stamp) = match self.stamped {
+            true => unstamped(framed, name, number)?,
+            false => (framed, Stamp::InText),
+        };
+        let line = framed.bytes();
+        let own = match stamp {
+            Stamp::Known(at) => Some(at),
+            Stamp::InText => self.native.as_ref().and_then(|native| native.time(line)),
+        };
+        self.readings.clear();
+        self.readings.extend(own);
+        self.wards
+            .times(line, stamp, readers, self.today, &mut self.readings);
+        if let Some(at) = agreed(&mut self.readings) {
             let (first, clock) = self.times.unwrap_or((at, at));
             self.times = Some((first, clock.max(at)));
         }
-        self.unban()?;
-        let mut decisions = Vec::new();
-        let now = Arrival(millis(self.clock()));
-        let result = self.judge.line(framed, Trust::Whole, now, &mut |decision| {
-            decisions.push(Told::from(decision));
-        });
-        match result {
-            Ok(()) if logged.is_none() => self.undated += 1,
-            Err(misfit) if self.misfit.is_none() => {
-                self.misfit = Some(first_misfit(name, number, framed.bytes(), misfit));
+        let clock = self.times.map(|(_, clock)| clock);
+        let mut told = Vec::new();
+        if let Some(clock) = clock {
+            if let Some(native) = &mut self.native {
+                native.advance(clock, &mut told);
             }
-            Ok(()) | Err(_) => {}
+            self.wards.advance(clock, &mut told);
+            told.sort_by(|a, b| a.time.total_cmp(&b.time).then(a.jail.cmp(&b.jail)));
         }
-        // As the jails stand in the configuration.
-        decisions.sort_by_key(|told| told.jail);
-        decisions.iter().try_for_each(|told| self.decided(told))
-    }
-
-    fn clock(&self) -> i64 {
-        self.times.map_or(0, |(_, clock)| clock)
-    }
-
-    /// Tells the bans that ended before the clock.
-    fn unban(&mut self) -> io::Result<()> {
-        let now = millis(self.clock());
-        while let Some(ended) = self.judge.act().ended(now) {
-            let Some(Some(end)) = self.ends.remove(&(ended.jail, ended.who)) else {
-                continue;
-            };
-            self.tell(&Row {
-                time: end,
-                action: "unban",
-                jail: ended.jail,
-                who: ended.who,
-                hits: 0,
-                until: Some(end),
-                text: "",
-            })?;
-        }
-        Ok(())
-    }
-
-    fn decided(&mut self, told: &Told) -> io::Result<()> {
-        let Told {
-            jail, who, hits, ..
-        } = *told;
-        let mut row = Row {
-            time: self.clock(),
-            action: "",
-            jail,
-            who,
-            hits,
-            until: None,
-            text: "",
-        };
-        let ban_for = match &told.what {
-            What::Ban(ban_for) => {
-                row.action = "ban";
-                ban_for
-            }
-            What::Prolong(ban_for) => {
-                row.action = "prolong";
-                ban_for
-            }
-            What::Not(word, why) => {
-                if *word == WOULD_BAN {
-                    self.catch(jail, who);
+        if let Some(native) = &mut self.native {
+            let mut reached = Vec::new();
+            let place = (!readers.by_path).then_some((name, number));
+            let clock = clock.unwrap_or(0.0);
+            native.line(framed, own.is_some(), clock, place, &mut reached);
+            for decision in reached {
+                let banned = matches!(decision.what, What::Ban(_));
+                let (by, who) = (decision.jail, decision.who.clone());
+                told.push(decision);
+                if banned {
+                    self.wards.banned(by, &who, clock, &mut told);
                 }
-                if self.json || !self.told.insert((jail, who, *word)) {
-                    return Ok(());
-                }
-                (row.action, row.text) = (word, why);
-                return self.tell(&row);
             }
-        };
-        self.catch(jail, who);
-        row.until = match ban_for {
-            BanFor::Timed(secs) => Some(row.time + i64::from(secs.get()) * 1_000_000),
-            BanFor::Forever => None,
-        };
-        // Prolonged within the same moment, or for ever again: no end has moved.
-        if self.ends.insert((jail, who), row.until) == Some(row.until) {
-            return Ok(());
         }
-        let until = row.until.map_or_else(
-            || "for ever".to_owned(),
-            |end| format!("until {}", day_and_time(end)),
-        );
-        row.text = &until;
-        self.tell(&row)
+        self.wards.line(line, readers, clock, self.today, &mut told);
+        Ok(told.iter().try_for_each(|told| self.tell(told))?)
     }
 
-    fn catch(&mut self, jail: JailId, who: Target) {
-        if let Some(caught) = self.caught.get_mut(usize::from(jail)) {
-            caught.insert(who);
-        }
-    }
-
-    fn tell(&mut self, row: &Row<'_>) -> io::Result<()> {
-        let jail = self.config.jails.get(usize::from(row.jail));
-        let jail = jail.map_or("", |jail| &jail.name);
-        let ip = row.who.to_string();
-        if self.json {
-            let object = Object {
-                time: secs(row.time),
-                jail,
-                ip,
-                action: row.action,
-                until: row.until.map(secs),
-                hits: row.hits,
-            };
-            return writeln!(self.out, "{}", serde_json::to_string(&object)?);
-        }
-        let hits = match row.hits {
-            0 => String::new(),
-            n => format!("{n} hits"),
+    fn tell(&mut self, told: &Told) -> io::Result<()> {
+        let caught = match &told.what {
+            What::Ban(_) | What::Prolong(_) => true,
+            What::Not(word, _) => *word == WOULD_BAN,
+            What::Unban => false,
         };
-        let line = format!(
-            "{}  {:<10}  {ip:<20}  {jail:<20}  {hits:>11}  {}",
-            day_and_time(row.time),
-            row.action,
-            row.text
-        );
-        writeln!(self.out, "{}", line.trim_end())
+        let at = usize::from(told.jail);
+        if let (true, Some(all)) = (caught, self.caught.get_mut(at)) {
+            all.insert(told.who.clone());
+        }
+        if let What::Not(word, _) = &told.what {
+            let once = (told.jail, told.who.clone(), *word);
+            if self.json || !self.told.insert(once) {
+                return Ok(());
+            }
+        }
+        let jail = self.config.jails.get(at).map_or("", |jail| &jail.name);
+        match self.json {
+            true => told.write_json(jail, self.out),
+            false => told.write(jail, self.out),
+        }
     }
 
     /// What it all came to.
     fn end(self) -> Done {
-        let tally = self.judge.tally();
-        let none_fits = tally.lines > 0 && tally.unparsed == tally.lines;
-        match (&self.misfit, self.json) {
-            (Some(misfit), true) if none_fits => {
-                log::warn!("none of {} lines fits the format; {misfit}", tally.lines);
+        let tally = self.native.as_ref().map(|native| native.judge.tally());
+        let none_fits = tally.is_none_or(|tally| tally.unparsed == tally.lines) && self.lines > 0;
+        let none_fits = none_fits && !self.by_path && self.wards.hits() == 0;
+        if self.json {
+            let misfit = self
+                .native
+                .as_ref()
+                .and_then(|native| native.misfit.as_ref());
+            if let (true, Some(misfit)) = (none_fits, misfit) {
+                ::log::warn!("none of {} lines fits the format; {misfit}", self.lines);
             }
-            (_, true) => {}
-            (_, false) => self.summary()?,
+            for (text, many) in self.left_out() {
+                ::log::warn!("{many} {text}");
+            }
+        } else {
+            self.summary()?;
         }
         Ok(if none_fits {
             Outcome::NotSo
@@ -391,30 +258,53 @@ impl<'o> Replay<'o> {
         })
     }
 
+    /// Failures that count for nobody, and how many.
+    fn left_out(&self) -> Vec<(&'static str, u64)> {
+        let all = [
+            (
+                "failures are of host names, which are not looked up: what they mean today says nothing of an old log",
+                self.wards.named,
+            ),
+            (
+                "failures came before any line that tells a time, and count for nobody",
+                self.wards.timeless,
+            ),
+        ];
+        all.into_iter().filter(|(_, many)| *many > 0).collect()
+    }
+
     fn summary(self) -> io::Result<()> {
-        let tally = self.judge.tally();
+        let left_out = self.left_out();
         let out = self.out;
-        if !self.ends.is_empty() || self.caught.iter().any(|caught| !caught.is_empty()) {
+        let nothing = Tally::default();
+        let native = self.native.as_ref();
+        let tally = native.map_or(&nothing, |native| native.judge.tally());
+        let standing = native.map_or(0, |native| native.ends.len()) + self.wards.standing();
+        if standing > 0 || self.caught.iter().any(|caught| !caught.is_empty()) {
             writeln!(out)?;
         }
-        write!(out, "{} lines", tally.lines)?;
+        write!(out, "{} lines", self.lines)?;
         if let Some((first, last)) = self.times {
             write!(out, ", {} to {}", day_and_time(first), day_and_time(last))?;
         }
-        match tally.unparsed {
-            0 => {}
-            n if n == tally.lines => write!(out, "; none of them fits the format")?,
-            n => write!(out, "; {n} do not fit the format and count for nobody")?,
+        match (tally.unparsed, self.judged) {
+            (0, _) => {}
+            (n, false) if n == tally.lines => write!(out, "; none of them fits the format")?,
+            (n, false) => write!(out, "; {n} do not fit the format and count for nobody")?,
+            (n, true) => write!(
+                out,
+                "; {n} do not fit --format, and count only for jails with expressions"
+            )?,
         }
-        if self.undated > 0 {
+        let undated = native.map_or(0, |native| native.undated);
+        if undated > 0 {
             write!(
                 out,
-                "; {} have no time that could be, and count at the time of the line before",
-                self.undated
+                "; {undated} have no time that could be, and count at the time of the line before"
             )?;
         }
         writeln!(out)?;
-        if let Some(misfit) = &self.misfit {
+        if let Some(misfit) = native.and_then(|native| native.misfit.as_ref()) {
             writeln!(out, "  {misfit}")?;
         }
         writeln!(
@@ -422,8 +312,12 @@ impl<'o> Replay<'o> {
             "\n{:<20}  {:>9}  {:>7}  {:>7}",
             "jail", "hits", "bans", "clients"
         )?;
-        for ((jail, counts), caught) in self.config.jails.iter().zip(&tally.jails).zip(&self.caught)
-        {
+        for (at, (jail, caught)) in (0..).zip(self.config.jails.iter().zip(&self.caught)) {
+            let counts: Option<JailTally> = match jail.raw {
+                None => native.and_then(|_| tally.jails.get(usize::from(at)).copied()),
+                Some(_) => self.wards.tally(at),
+            };
+            let Some(counts) = counts else { continue };
             let note = match jail.mode {
                 Mode::Ban => "",
                 Mode::Observe => "  would be banned (mode = \"observe\")",
@@ -437,7 +331,6 @@ impl<'o> Replay<'o> {
             );
             writeln!(out, "{row}")?;
         }
-        let standing = self.ends.len();
         writeln!(out, "\n{standing} bans still stand at the end of the log")?;
         if tally.spared > 0 {
             writeln!(
@@ -446,43 +339,60 @@ impl<'o> Replay<'o> {
                 tally.spared
             )?;
         }
-        if self.judge.counter().evicted() > 0 {
+        let evicted = native.map_or(0, |native| native.judge.counter().evicted());
+        let evicted = evicted + self.wards.evicted();
+        if evicted > 0 {
             writeln!(
                 out,
-                "{} clients with hits were forgotten, because there were too many of them",
-                self.judge.counter().evicted()
+                "{evicted} clients with hits were forgotten, because there were too many of them"
             )?;
+        }
+        for (text, many) in left_out {
+            writeln!(out, "{many} {text}")?;
         }
         Ok(())
     }
 }
 
-fn first_misfit(name: &str, number: u64, line: &[u8], misfit: Misfit) -> String {
-    let cited = explain::around(line, misfit.at);
-    let hint = explain::nickname(line)
-        .map_or_else(String::new, |name| format!(" (--format {name} would fit)"));
-    format!(
-        "{name}:{number}: at column {} there should be {}{hint}: {cited}",
-        misfit.at + 1,
-        misfit.wants
-    )
+/// When a line was written, if jails read different dates in it: what most of them read, and of several such the latest.
+/// One jail's pattern that finds a date of the next century in some number must not move the clock there for all.
+fn agreed(readings: &mut [f64]) -> Option<f64> {
+    readings.sort_unstable_by(f64::total_cmp);
+    let runs = readings.chunk_by(|a, b| a == b);
+    runs.max_by_key(|run| run.len())?.first().copied()
 }
 
-fn millis(micros: i64) -> u64 {
-    u64::try_from(micros / 1000).unwrap_or(0)
+/// The text of a line that begins with its time, as journal entries do.
+fn unstamped<'l>(
+    framed: Framed<'l>,
+    name: &str,
+    number: u64,
+) -> Result<(Framed<'l>, Stamp), Failure> {
+    let line = framed.bytes();
+    let (stamp, text) = match memchr::memchr(b'\t', line) {
+        Some(at) => line.split_at(at),
+        None => (line, &b""[..]),
+    };
+    let text = text.strip_prefix(b"\t").unwrap_or(text);
+    let at = std::str::from_utf8(stamp)
+        .ok()
+        .and_then(|stamp| stamp.parse().ok());
+    let Some(at) = at.filter(|at: &f64| at.is_finite()) else {
+        return Err(Failure::Usage(format!(
+            "{name}:{number}: --stamped: \"{}\" is no time; each line is seconds since the epoch, a tab, and the text",
+            stamp.escape_ascii()
+        )));
+    };
+    let framed = match framed {
+        Framed::Line(_) => Framed::Line(text),
+        Framed::Head(_) => Framed::Head(text),
+    };
+    Ok((framed, Stamp::Known(at)))
 }
 
-fn secs(micros: i64) -> f64 {
-    micros as f64 / 1e6
-}
-
-fn day_and_time(micros: i64) -> String {
-    DateTime::from_timestamp_micros(micros).map_or_else(
-        || "?".to_owned(),
-        |time| {
-            time.with_timezone(&Local)
-                .format("%Y-%m-%d %H:%M:%S")
-                .to_string()
-        },
-    )
+/// Seconds since the epoch.
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -76,9 +76,10 @@ fn bare_jail(name: &str) -> Jail {
 
 /// Checks a whole tree. Jails of which a key stands in `doubtful` are left out: that part of them could not be read.
 ///
-/// `dir` is the folder of the configuration: filters of its `filter.d` are ours.
+/// `shipped` is the lowest layer of `tree`; `dir` is the folder of the configuration: filters of its `filter.d` are ours.
 pub(super) fn check(
     tree: &Table,
+    shipped: &Table,
     doubtful: &[String],
     dir: &Path,
     import: Import<'_>,
@@ -152,7 +153,8 @@ pub(super) fn check(
         config.jails.extend(jail);
     }
     if let (Some(dir), Import::Named | Import::From(_)) = (config.fail2ban.clone(), import) {
-        raw::import(&mut config, &dir, check.problems);
+        let as_shipped = as_shipped(tree, shipped);
+        raw::import(&mut config, &dir, &as_shipped, check.problems);
     }
     // Those that judge httpd's lines come first, so that they have the same numbers whatever is imported.
     config.jails.sort_by_key(|jail| jail.raw.is_some());
@@ -160,6 +162,22 @@ pub(super) fn check(
     // What stands under [defaults] for the jails is not for bans by hand: these are always meant.
     config.manual.mode = Mode::Ban;
     config
+}
+
+/// Jails that say what the shipped file says of them, as in a copy of it nobody has changed.
+fn as_shipped<'t>(tree: &'t Table, shipped: &Table) -> Vec<&'t str> {
+    let (Some(Value::Table(jails)), Some(Value::Table(theirs))) = (
+        tree.get("jail").map(|node| &node.value),
+        shipped.get("jail").map(|node| &node.value),
+    ) else {
+        return Vec::new();
+    };
+    jails
+        .0
+        .iter()
+        .filter(|(name, node)| theirs.get(name) == Some(node))
+        .map(|(name, _)| name.as_str())
+        .collect()
 }
 
 pub(super) struct Check<'a> {

@@ -148,6 +148,8 @@ impl Default for Config {
 /// Files laid over each other.
 struct Layers {
     tree: text::Table,
+    /// The lowest of them.
+    shipped: text::Table,
     doubtful: Vec<String>,
 }
 
@@ -155,6 +157,7 @@ impl Layers {
     fn shipped(problems: &mut Problems) -> Self {
         let read = text::read(Path::new(SHIPPED_NAME), SHIPPED.as_bytes(), problems);
         Self {
+            shipped: read.tree.clone(),
             tree: read.tree,
             doubtful: read.doubtful,
         }
@@ -186,7 +189,14 @@ impl Layers {
     }
 
     fn check(&self, dir: &Path, import: Import<'_>, problems: &mut Problems) -> Config {
-        check::check(&self.tree, &self.doubtful, dir, import, problems)
+        check::check(
+            &self.tree,
+            &self.shipped,
+            &self.doubtful,
+            dir,
+            import,
+            problems,
+        )
     }
 }
 

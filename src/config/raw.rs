@@ -20,7 +20,7 @@ use crate::fail2ban::{
 };
 use crate::failregex::{MAXLINES_MAX, Matcher, Rules};
 use crate::source::journal;
-use crate::source::tail::expand;
+use crate::source::tail::{Encoding, expand};
 
 /// Keys of a jail that judges by expressions, beside those that every jail has.
 pub(super) const KEYS: &[&str] = &[
@@ -87,7 +87,7 @@ pub struct Raw {
     pub rules: Rules,
     /// Where lines come from.
     pub backend: Backend,
-    /// `logpath`.
+    /// `logpath`, of which a jail of the journal reads nothing.
     pub logs: Vec<LogPath>,
     /// `logencoding`.
     pub encoding: String,
@@ -109,6 +109,35 @@ pub struct Raw {
     pub in_kernel: bool,
     /// Its failures are other jails' bans, and no log is read.
     pub counts_bans: bool,
+}
+
+/// What `*` in a logpath stands for, as in Python's `glob`: no slash, and no dot at the beginning of a name.
+const GLOBBING: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
+
+impl Raw {
+    /// Does the jail read the log at `path`?
+    #[must_use]
+    pub fn reads(&self, path: &Path) -> bool {
+        let names = |log: &LogPath| {
+            let pattern = glob::Pattern::new(&log.glob);
+            Path::new(&log.glob) == path
+                || pattern.is_ok_and(|pattern| pattern.matches_path_with(path, GLOBBING))
+        };
+        self.backend != Backend::Journal && !self.counts_bans && self.logs.iter().any(names)
+    }
+
+    /// The encoding of its lines; UTF-8 if nobody knows the name, which is said.
+    #[must_use]
+    pub fn text_encoding(&self) -> Encoding {
+        Encoding::named(&self.encoding).unwrap_or_else(|error| {
+            log::warn!("logencoding: {error}; utf-8 is taken");
+            Encoding::UTF_8
+        })
+    }
 }
 
 /// The keys of one jail as they are read.
@@ -358,10 +387,7 @@ impl Check<'_> {
             } else {
                 Backend::Auto
             },
-            logs: match journal {
-                true => Vec::new(),
-                false => keys.logpath.iter().map(|path| log_path(path)).collect(),
-            },
+            logs: keys.logpath.iter().map(|path| log_path(path)).collect(),
             encoding: keys.logencoding.unwrap_or_else(|| "auto".to_owned()),
             journalmatch: or(keys.journalmatch, found.journalmatch),
             journal: journal::Place::default(),
@@ -426,8 +452,13 @@ fn turned(logs: &[LogPath]) -> String {
 }
 
 /// Adds the jails that are enabled in the fail2ban folder `dir` to `config`. One whose name a jail in a file of the
-/// administrator has is left out, and takes the place of a shipped one.
-pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
+/// administrator has is left out, and takes the place of a shipped one: those whose names are in `as_shipped`.
+pub(super) fn import(
+    config: &mut Config,
+    dir: &Path,
+    as_shipped: &[&str],
+    problems: &mut Problems,
+) {
     let folder = Folder::read(dir);
     problems.0.extend(folder.problems);
     config.fail2ban_files = folder.files;
@@ -447,7 +478,7 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
         };
         if let Some(at) = config.jails.iter().position(|jail| jail.name == found.name) {
             let own = config.jails.get(at);
-            if let Some(own) = own.filter(|jail| jail.written != super::SHIPPED_NAME) {
+            if let Some(own) = own.filter(|jail| !as_shipped.contains(&jail.name.as_str())) {
                 let text = format!(
                     "not run, as {} has a jail of this name, which takes its place",
                     own.written
@@ -469,7 +500,11 @@ pub(super) fn import(config: &mut Config, dir: &Path, problems: &mut Problems) {
             problems
                 .0
                 .push(say(Severity::Warning, turned(&found.logpath)));
-            found = other;
+            // As configured, for people: a jail of the journal reads no files.
+            found = crate::fail2ban::Jail {
+                logpath: found.logpath,
+                ..other
+            };
         }
         let others = || config.jails.iter().chain([&config.manual]);
         let made =

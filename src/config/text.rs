@@ -23,7 +23,14 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-#[derive(Clone, Debug)]
+/// Where it stands does not matter.
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Bool(bool),
     Int(i64),
@@ -77,7 +84,7 @@ impl Value {
 }
 
 /// Keys with their values, in the order of the file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Table(pub(super) Vec<(String, Node)>);
 
 impl Table {

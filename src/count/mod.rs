@@ -282,6 +282,11 @@ impl Visit<'_> {
             return 0;
         };
         let slot = slots.of(jail);
+        if (distinct, weight) == (None, 1)
+            && let Some(count) = slot.push_one(self.now, oldest, maxretry)
+        {
+            return count;
+        }
         let before = slot.room();
         let count = match distinct {
             Some(value) => slot.see(jail, value, self.now, oldest, maxretry),
@@ -403,6 +408,18 @@ impl Ring {
         self.len += 1;
     }
 
+    fn push_one(&mut self, now: u32, oldest: u32, max: u32) -> Option<u32> {
+        let fits = self.len > 0 && self.first >= oldest && self.len < max;
+        if !fits || self.len as usize == self.stamps.len() {
+            return None;
+        }
+        let place = self.place(self.len);
+        *self.stamps.get_mut(place)? = now;
+        self.last = now;
+        self.len += 1;
+        Some(self.len)
+    }
+
     fn pop(&mut self) {
         self.head = u32::try_from(self.place(1)).unwrap_or(0);
         self.len -= 1;
@@ -468,6 +485,24 @@ impl Slot {
                 .copied(),
             Self::Many { ring, .. } => Some(ring.last),
             Self::Distinct { seen, .. } => seen.iter().map(|(at, _)| *at).max(),
+        }
+    }
+
+    /// What nearly every hit is: one more, while nothing is too old and there is room. `None`: it is not so.
+    #[inline]
+    fn push_one(&mut self, now: u32, oldest: u32, maxretry: u32) -> Option<u32> {
+        match self {
+            Self::Few { len, at, .. } => {
+                let [first, ..] = *at;
+                if *len > 0 && first < oldest {
+                    return None;
+                }
+                *at.get_mut(usize::from(*len))? = now;
+                *len += 1;
+                Some(u32::from(*len).min(maxretry))
+            }
+            Self::Many { ring, .. } => ring.push_one(now, oldest, maxretry),
+            Self::Empty | Self::Distinct { .. } => None,
         }
     }
 

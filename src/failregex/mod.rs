@@ -123,6 +123,29 @@ pub enum Stamp {
     Known(f64),
 }
 
+/// What a line tells of its time.
+#[derive(Clone, Debug)]
+pub enum When {
+    /// It came with it, seconds since the epoch.
+    Known(f64),
+    /// That was found in its text.
+    Found(Find),
+}
+
+impl When {
+    /// Seconds since the epoch.
+    #[must_use]
+    pub fn time(&self) -> Option<f64> {
+        match self {
+            Self::Known(at) => Some(*at),
+            Self::Found(Find::At { time, .. }) => Some(*time),
+            Self::Found(Find::None | Find::Impossible { .. } | Find::NoDate | Find::Stumble) => {
+                None
+            }
+        }
+    }
+}
+
 /// Which lines count by their time (56 to 58).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Phase {
@@ -391,10 +414,7 @@ impl Matcher {
 
     /// The time that a line tells, seconds since the epoch.
     pub fn time_of(&mut self, line: &str, today: f64) -> Option<f64> {
-        match self.detector.find(line, today) {
-            Find::At { time, .. } => Some(time),
-            Find::None | Find::Impossible { .. } | Find::NoDate | Find::Stumble => None,
-        }
+        self.when(line, Stamp::InText, today).time()
     }
 
     /// What failregexes saw of it: the content that prefregex found in it, if it found one.
@@ -434,14 +454,35 @@ impl Matcher {
         Clock { now, today }: Clock,
         failures: &mut Vec<Failure>,
     ) -> Seen {
+        let when = self.when(line, stamp, today);
+        self.line_of(line, when, phase, now, failures)
+    }
+
+    /// The first half of [`line`](Self::line): what the line tells of its time. For clocks that go by that.
+    pub fn when(&mut self, line: &str, stamp: Stamp, today: f64) -> When {
+        match stamp {
+            Stamp::Known(at) => When::Known(at),
+            Stamp::InText => When::Found(self.detector.find(line, today)),
+        }
+    }
+
+    /// The second half, for the same line at once.
+    pub fn line_of(
+        &mut self,
+        line: &str,
+        when: When,
+        phase: Phase,
+        now: f64,
+        failures: &mut Vec<Failure>,
+    ) -> Seen {
         let recent = self.last_date.filter(|last| *last > now - LAST_DATE_SECS);
-        let (mut date, mut place) = match stamp {
-            Stamp::Known(at) => {
+        let (mut date, mut place) = match when {
+            When::Known(at) => {
                 self.last_date = Some(at);
                 self.last_date_text.clear();
                 (Some(at), Dated::Nowhere)
             }
-            Stamp::InText => match self.detector.find(line, today) {
+            When::Found(found) => match found {
                 Find::None => (None, Dated::Nowhere),
                 Find::At { cut, time } => {
                     self.last_date = Some(time);

@@ -1,9 +1,11 @@
 //! Fields to hits: which jails' rules a line fits, all jails in one pass.
 //!
-//! The status picks the jails that can apply at all. Texts are looked at last, each field once for all jails that are
-//! open to the same statuses: a search for the literals that their patterns cannot do without, and only where one is
-//! found the patterns themselves. Time is linear in the line, whatever it holds.
+//! The status picks the jails that can apply at all. One search through the whole line says whether it holds anything that
+//! a jail about texts could be looking for; most lines do not, and these jails are not asked. Where they are, each field is
+//! looked at once for all jails that are open to the same statuses: a search for the literals that their patterns cannot
+//! do without, and only where one is found the patterns themselves. Time is linear in the line, whatever it holds.
 
+mod alarm;
 mod literals;
 mod search;
 
@@ -11,10 +13,12 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use aho_corasick::AhoCorasick;
 
+use alarm::Alarm;
 use search::Search;
 
 use crate::config::{Conditions, Distinct, Field, Jail, Mode};
 use crate::hit::{Hit, JailId};
+use crate::parse::scan::find;
 use crate::parse::text::{percent_decode, unescape};
 use crate::parse::{Access, Format};
 
@@ -22,14 +26,22 @@ use crate::parse::{Access, Format};
 #[derive(Debug)]
 pub struct Filter {
     rules: Vec<Rule>,
-    /// By status: the jails whose status condition holds, in order.
-    by_status: Vec<Box<[JailId]>>,
+    by_status: Vec<Open>,
+    alarm: Option<Alarm>,
     /// Jails about the error log: those with a condition on `message`.
     of_errors: Box<[JailId]>,
     searches: Vec<Search>,
     scratch: Scratch,
     scripts: Option<AhoCorasick>,
     hasher: RandomState,
+}
+
+/// The jails that are open to a status, in order.
+#[derive(Debug, Default)]
+struct Open {
+    all: Box<[JailId]>,
+    /// Without those that only want lines at which the alarm rings.
+    quiet: Box<[JailId]>,
 }
 
 /// Room for decoded text, and which line is at hand.
@@ -78,8 +90,9 @@ impl Filter {
     pub fn compile(jails: &[Jail]) -> Result<Self, regex::Error> {
         let mut searches = Searches::default();
         let mut rules = Vec::with_capacity(jails.len());
-        let mut by_status: Vec<Vec<JailId>> = vec![Vec::new(); 1000];
+        let mut by_status: Vec<[Vec<JailId>; 2]> = vec![Default::default(); 1000];
         let mut errors = Vec::new();
+        let mut alarm = Vec::new();
         for (id, jail) in (0..).zip(jails) {
             let open_to = &jail.rule.all.status;
             // The status is the first test of all, and needs no second one.
@@ -98,11 +111,16 @@ impl Filter {
                 errors.push(id);
                 continue;
             }
-            for (status, list) in (0u16..).zip(&mut by_status) {
+            let wants = Alarm::wants(jail);
+            for (status, [all, quiet]) in (0u16..).zip(&mut by_status) {
                 if open_to.is_empty() || within(open_to, status) {
-                    list.push(id);
+                    all.push(id);
+                    if wants.is_none() {
+                        quiet.push(id);
+                    }
                 }
             }
+            alarm.extend(wants.into_iter().flatten());
         }
         for search in &mut searches.searches {
             search.compile()?;
@@ -110,7 +128,14 @@ impl Filter {
         Ok(Self {
             rules,
             of_errors: errors.into_boxed_slice(),
-            by_status: by_status.into_iter().map(Vec::into_boxed_slice).collect(),
+            by_status: by_status
+                .into_iter()
+                .map(|[all, quiet]| Open {
+                    all: all.into_boxed_slice(),
+                    quiet: quiet.into_boxed_slice(),
+                })
+                .collect(),
+            alarm: Alarm::new(alarm),
             searches: searches.searches,
             scratch: Scratch::default(),
             scripts: AhoCorasick::builder()
@@ -125,15 +150,17 @@ impl Filter {
     pub fn hits(&mut self, access: &Access<'_>, hits: &mut Vec<Hit>) {
         let Some(client) = access.client else { return };
         self.scratch.line += 1;
-        let by_status = self
-            .by_status
-            .get(usize::from(access.status))
-            .map_or(&[][..], |list| list);
-        for &jail in if access.is_error {
-            &self.of_errors
-        } else {
-            by_status
-        } {
+        let open = self.by_status.get(usize::from(access.status));
+        let jails = match open {
+            _ if access.is_error => &self.of_errors[..],
+            None => &[],
+            Some(Open { all, quiet }) if all.len() == quiet.len() => all,
+            Some(Open { all, quiet }) => match &self.alarm {
+                Some(alarm) if !alarm.rings(access) => quiet,
+                _ => all,
+            },
+        };
+        for &jail in jails {
             let Some(rule) = self.rules.get(usize::from(jail)) else {
                 continue;
             };
@@ -451,29 +478,72 @@ fn is_static(access: &Access<'_>, scripts: Option<&AhoCorasick>, room: &mut Vec<
     if access.status == 304 {
         return true;
     }
-    let tail = access
-        .path
-        .get(access.path.len().saturating_sub(6)..)
-        .unwrap_or_default();
-    let Some(dot) = tail.iter().rposition(|b| *b == b'.') else {
-        return false;
-    };
-    let mut ending = [0u8; 5];
-    let letters = tail.get(dot + 1..).unwrap_or_default();
-    for (lower, byte) in ending.iter_mut().zip(letters) {
-        *lower = byte.to_ascii_lowercase();
-    }
-    let known = matches!(
-        ending.get(..letters.len()).unwrap_or_default(),
-        b"css" | b"js" | b"mjs" | b"map" | b"wasm"
-            | b"png" | b"jpg" | b"jpeg" | b"gif" | b"webp" | b"avif" | b"svg" | b"ico" | b"bmp"
-            | b"woff" | b"woff2" | b"ttf" | b"otf" | b"eot"
-            | b"mp4" | b"webm" | b"m4v" | b"m4s" | b"ts" | b"mp3" | b"m4a" | b"ogg" | b"oga" | b"wav" | b"vtt"
-            // Readers ask for a document in dozens of ranges.
-            | b"pdf"
-    );
-    known && !runs_on_behind_a_script(access.path, scripts, room)
+    is_static_ending(access.path) && !runs_on_behind_a_script(access.path, scripts, room)
 }
+
+#[rustfmt::skip]
+fn is_static_ending(path: &[u8]) -> bool {
+    /// An ending as a number, read from its end.
+    const fn ending(mut letters: &[u8]) -> u64 {
+        let mut number = 0;
+        while let [rest @ .., last] = letters {
+            number = number << 8 | *last as u64;
+            letters = rest;
+        }
+        number
+    }
+    const CSS: u64 = ending(b"css");
+    const JS: u64 = ending(b"js");
+    const MJS: u64 = ending(b"mjs");
+    const MAP: u64 = ending(b"map");
+    const WASM: u64 = ending(b"wasm");
+    const PNG: u64 = ending(b"png");
+    const JPG: u64 = ending(b"jpg");
+    const JPEG: u64 = ending(b"jpeg");
+    const GIF: u64 = ending(b"gif");
+    const WEBP: u64 = ending(b"webp");
+    const AVIF: u64 = ending(b"avif");
+    const SVG: u64 = ending(b"svg");
+    const ICO: u64 = ending(b"ico");
+    const BMP: u64 = ending(b"bmp");
+    const WOFF: u64 = ending(b"woff");
+    const WOFF2: u64 = ending(b"woff2");
+    const TTF: u64 = ending(b"ttf");
+    const OTF: u64 = ending(b"otf");
+    const EOT: u64 = ending(b"eot");
+    const MP4: u64 = ending(b"mp4");
+    const WEBM: u64 = ending(b"webm");
+    const M4V: u64 = ending(b"m4v");
+    const M4S: u64 = ending(b"m4s");
+    const TS: u64 = ending(b"ts");
+    const MP3: u64 = ending(b"mp3");
+    const M4A: u64 = ending(b"m4a");
+    const OGG: u64 = ending(b"ogg");
+    const OGA: u64 = ending(b"oga");
+    const WAV: u64 = ending(b"wav");
+    const VTT: u64 = ending(b"vtt");
+    const PDF: u64 = ending(b"pdf");
+
+    let mut ending = 0;
+    for &byte in path.iter().rev().take(6) {
+        if byte == b'.' {
+            return matches!(
+                ending,
+                CSS | JS | MJS | MAP | WASM
+                    | PNG | JPG | JPEG | GIF | WEBP | AVIF | SVG | ICO | BMP
+                    | WOFF | WOFF2 | TTF | OTF | EOT
+                    | MP4 | WEBM | M4V | M4S | TS | MP3 | M4A | OGG | OGA | WAV | VTT
+                    // Readers ask for a document in dozens of ranges.
+                    | PDF
+            );
+        }
+        ending = ending << 8 | u64::from(byte.to_ascii_lowercase());
+    }
+    false
+}
+
+/// The longest ending of `is_static_ending` with its dot: shorter than the shortest script with an ending behind it.
+const ENDING_BYTES: usize = ".woff2".len();
 
 /// What marks a script in the folders of a path.
 const SCRIPTS: [&[u8]; 7] = [
@@ -481,11 +551,15 @@ const SCRIPTS: [&[u8]; 7] = [
 ];
 
 fn runs_on_behind_a_script(path: &[u8], scripts: Option<&AhoCorasick>, room: &mut Vec<u8>) -> bool {
+    // Most paths have no dot but that of the ending, and nothing that could become one.
+    let dot = |path| find(path, *b".%\\");
+    if dot(path).is_some_and(|first| path.len() - first <= ENDING_BYTES) {
+        return false;
+    }
     let folders = memchr::memrchr(b'/', path)
         .and_then(|at| path.get(..=at))
         .unwrap_or_default();
-    // Most folders have no dot, and nothing that could become one.
-    memchr::memchr3(b'.', b'%', b'\\', folders).is_some()
+    dot(folders).is_some()
         && scripts.is_some_and(|scripts| scripts.is_match(decoded(Field::Path, folders, room)))
 }
 
@@ -548,6 +622,9 @@ fn lacks(conditions: &Conditions, format: &Format) -> Vec<&'static str> {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+    use std::cell::RefCell;
 
     fn hits(path: &str, status: u16) -> Vec<String> {
         let config = Config::default();
@@ -602,6 +679,87 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn with_and_without_the_alarm_the_same_lines_count() {
+        let mut config = Config::default();
+        let own = [
+            (Field::Agent, r"(?i)bad[ +]?Bot/[0-9]"),
+            (Field::Query, "a%b"),
+        ];
+        let mut jail = config.jails[0].clone();
+        jail.rule.not = Conditions::default();
+        jail.rule.any.text = own.map(|(field, p)| (field, vec![p.to_owned()])).to_vec();
+        config.jails.push(jail);
+        let filter = RefCell::new(Filter::compile(&config.jails).unwrap());
+        let format = Format::compile("combined").unwrap();
+        let text = || prop::collection::vec(prop::sample::select(PIECES), 0..5);
+        let lines = (
+            prop::array::uniform3(text()),
+            prop::sample::select(vec![200u16, 304, 401, 404]),
+        );
+        let same = |(texts, status): ([Vec<&str>; 3], u16)| {
+            let [target, referer, agent] = texts.map(|pieces| pieces.concat());
+            let line = format!(
+                "192.0.2.7 - - [22/Nov/2026:20:02:28 +0000] \"GET /{target} HTTP/1.1\" {status} 7 \"{referer}\" \"{agent}\""
+            );
+            let mut access = Access::default();
+            format.read(line.as_bytes(), &mut access).unwrap();
+            let mut hits = [Vec::new(), Vec::new()];
+            for list in &mut hits {
+                filter.borrow_mut().hits(&access, list);
+                access.texts = b""; // not known: the alarm rings
+            }
+            let [with, without] = hits;
+            prop_assert_eq!(with, without, "{}", line);
+            Ok(())
+        };
+        TestRunner::new(ProptestConfig::with_cases(4000))
+            .run(&lines, same)
+            .unwrap();
+    }
+
+    const PIECES: &[&str] = &[
+        "a",
+        "/",
+        ".",
+        "x.png",
+        "index.php",
+        "?",
+        "q=",
+        "%2e",
+        "%2E",
+        "%252e",
+        "%25",
+        "%62",
+        "%",
+        ".env",
+        "env",
+        ".git",
+        "..",
+        "/etc/passwd",
+        "$",
+        "{",
+        "jndi:",
+        "()",
+        "() {",
+        "(",
+        r"\x28",
+        r"\\",
+        r"\x24",
+        r"\t",
+        "Mozilla",
+        "bad",
+        "BADBOT",
+        "Bot",
+        "/1",
+        "php://",
+        "input",
+        "wp-config.",
+        "bak",
+        "app/invokefunction",
+        "a%25b",
+    ];
 
     #[test]
     fn exceptions_that_the_format_cannot_show_ban_nobody() {

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use super::access::{Access, Misfit};
+use super::swift::Swift;
 use super::time::TimeShape;
 use crate::client::is_address_byte;
 use crate::config::Field;
@@ -34,6 +35,7 @@ pub const NICKNAMES: [(&str, &str); 5] = [
 pub struct Format {
     pub(super) segments: Vec<Segment>,
     pub(super) sealed: bool,
+    pub(super) swift: Option<Swift>,
     by_name: bool,
     fields: Vec<Field>,
     text: String,
@@ -45,6 +47,8 @@ pub(super) struct Segment {
     pub(super) quoted: bool,
     /// Holds `%u` outside quotes: httpd writes an empty user name as `""`, unescaped.
     pub(super) bare_user: bool,
+    /// The first one whose free text a jail can look for something in.
+    pub(super) begins_texts: bool,
     /// Read from the left.
     pub(super) left: Vec<Op>,
     pub(super) free: Option<Free>,
@@ -202,9 +206,17 @@ impl Format {
         }
         let text = named.map_or_else(|| unquote(text), str::to_owned);
         let items = Items::read(&text)?;
-        let segments = segments(&items)?;
+        let mut segments = segments(&items)?;
         check_addresses(&segments, &items)?;
 
+        let written = |segment: &&mut Segment| match segment.free {
+            Some(Free::PathAndQuery) => true,
+            Some(Free::One(Text::Is(field))) => field != Field::User,
+            Some(Free::One(Text::Ignored)) | None => false,
+        };
+        if let Some(first) = segments.iter_mut().find(written) {
+            first.begins_texts = true;
+        }
         let bare_text = segments.iter().any(|s| !s.quoted && s.free.is_some());
         let first = text.split(' ').next().unwrap_or_default();
         let seal = first.contains("%{usec}t")
@@ -242,6 +254,7 @@ impl Format {
             fields.extend([Field::Method, Field::Path, Field::Query]);
         }
         Ok(Self {
+            swift: Swift::new(&segments, sealed),
             segments,
             sealed,
             by_name,
@@ -510,6 +523,7 @@ fn segment(items: &[Item], quoted: bool) -> Result<Segment, FormatError> {
     let mut segment = Segment {
         quoted,
         bare_user: false,
+        begins_texts: false,
         left: Vec::new(),
         free: None,
         right: Vec::new(),

@@ -7,14 +7,18 @@
 //! ```text
 //! format.rs   a LogFormat string, compiled once into pieces between quotes; refuses what cannot be read safely
 //! access.rs   one line by that format
+//! swift.rs    the same for the lines that nearly all lines are
 //! error_log.rs  one line of httpd's error log
 //! time.rs     the shape of a logged time, and for `replay` its value
+//! scan.rs     where a byte stands
 //! text.rs     httpd's escapes and percent-encoding undone
 //! ```
 
 pub mod access;
 pub mod error_log;
 pub mod format;
+pub(crate) mod scan;
+mod swift;
 pub mod text;
 pub mod time;
 

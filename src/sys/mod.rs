@@ -1,10 +1,12 @@
-//! The few system calls that need `unsafe`, each behind a safe function.
+//! The few system calls and instructions that need `unsafe`, each behind a safe function.
 #![allow(unsafe_code, reason = "this room is where it is allowed")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+pub(crate) mod bytes; // sixteen at a time
 
 mod raw {
     #![allow(missing_docs, reason = "made by the macro")]

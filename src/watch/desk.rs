@@ -13,10 +13,9 @@ use crate::act::command::{Pool, Settings, Spec, Ticket};
 use crate::act::keeper::{BanEvent, Hand};
 use crate::act::{Act, Ban as ActBan, Banned};
 use crate::bans::{self, Ban, Decision, History, HistoryBounds, What};
-use crate::client::Client;
 use crate::config::{Backend, Config, Mode};
 use crate::decide::BanFor;
-use crate::exempt::{Exempt, Target};
+use crate::exempt::Exempt;
 use crate::fail2ban::Action;
 use crate::failregex::Failure;
 use crate::hit::JailId;
@@ -218,7 +217,7 @@ impl Desk {
             };
             let prefix = jail.conf().map_or(128, |jail| jail.ipv6_prefix);
             let keys: Vec<Key> = match key {
-                Some(key) => vec![counted_as(key.clone(), prefix)],
+                Some(key) => vec![key.clone().counted(prefix)],
                 None => jail
                     .warden
                     .all_banned()
@@ -231,7 +230,7 @@ impl Desk {
                 if jail.warden.unban(&key, now, &mut self.history, &mut sink) {
                     // He may have been put back since.
                     if let (Some(who), true) =
-                        (target(&key), jail.raw().is_some_and(|raw| raw.in_kernel))
+                        (key.target(), jail.raw().is_some_and(|raw| raw.in_kernel))
                         && let Err(error) = self.act.unban(jail.id, who, millis(now))
                     {
                         self.keeper.failed(&error);
@@ -293,7 +292,7 @@ impl Desk {
 
     /// Why the one who failed is never banned.
     fn spared(&self, jail: &Jail, failure: &Failure) -> Option<crate::exempt::Spared> {
-        let who = target(&key(jail, &failure.id))?;
+        let who = key(jail, &failure.id).target()?;
         self.exempt.check(who, Some(jail.id)).err()
     }
 
@@ -485,7 +484,7 @@ impl Desk {
         let Some(who) = jail
             .raw()
             .filter(|raw| raw.in_kernel)
-            .and_then(|_| target(key))
+            .and_then(|_| key.target())
         else {
             return Some(match self.in_charge {
                 true => New::Here,
@@ -588,33 +587,7 @@ fn counted(jails: &[Jail]) -> impl Iterator<Item = usize> {
 
 /// Whom a failure is counted for.
 fn key(jail: &Jail, id: &str) -> Key {
-    let prefix = jail.conf().map_or(128, |jail| jail.ipv6_prefix);
-    counted_as(Key::parse(id), prefix)
-}
-
-/// An IPv6 address by the jail's prefix.
-pub(super) fn counted_as(key: Key, prefix: u8) -> Key {
-    match key {
-        Key::Client(client) => Key::Client(client.counted(prefix)),
-        Key::Net(_) | Key::Text(_) => key,
-    }
-}
-
-/// The other way round.
-pub(super) fn key_of(who: Target) -> Key {
-    match who {
-        Target::Client(client) => Key::Client(client),
-        Target::Net(net) => Key::from(net),
-    }
-}
-
-/// Whom a ban can be about in the kernel.
-fn target(key: &Key) -> Option<Target> {
-    match key {
-        Key::Client(client) => Some(Target::Client(Client::new(client.addr()))),
-        Key::Net(net) => Some(Target::Net(*net)),
-        Key::Text(_) => None,
-    }
+    Key::parse(id).counted(jail.conf().map_or(128, |jail| jail.ipv6_prefix))
 }
 
 fn captures(failure: &Failure) -> std::collections::BTreeMap<String, String> {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::slow::{Back, Slow};
-use super::sources;
 use crate::act::command;
 use crate::bans::{Bounds, Warden};
 use crate::config::{self, Config, Raw};
@@ -72,7 +71,7 @@ impl Jail {
             id,
             config: Arc::clone(config),
             matcher: None,
-            encoding: sources::encoding(raw),
+            encoding: raw.text_encoding(),
             scratch: String::new(),
             pending: Vec::new(),
             warden: Warden::new(id, raw.terms.clone(), Bounds::default()),
@@ -109,7 +108,7 @@ impl Jail {
 
     /// Does it read this log?
     pub(super) fn reads(&self, path: &Path) -> bool {
-        self.raw().is_some_and(|raw| sources::reads(raw, path))
+        self.raw().is_some_and(|raw| raw.reads(path))
     }
 
     /// Makes its expressions ready, if its configuration says so. What is wrong with them is said once.

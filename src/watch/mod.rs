@@ -136,7 +136,7 @@ impl Watch {
                 .jails
                 .iter()
                 .filter_map(|jail| jail.raw.as_ref());
-            raws.into_iter().any(|raw| sources::reads(raw, path))
+            raws.into_iter().any(|raw| raw.reads(path))
         });
         let back = slow::Back {
             news: news.clone(),
@@ -226,7 +226,7 @@ pub fn lifted(
 ) -> std::io::Result<()> {
     let told = exchange::Told::Unban {
         jail: jail.map(str::to_owned),
-        key: who.map(desk::key_of),
+        key: who.map(Key::from),
     };
     if Exchange::new(paths.bans()).send(&told) || !paths.ledger().exists() {
         return Ok(());
@@ -236,7 +236,7 @@ pub fn lifted(
     for (name, remembered) in past.bans {
         let prefix = config.jails.iter().find(|jail| jail.name == name);
         let prefix = prefix.map_or(128, |jail| jail.ipv6_prefix);
-        let same = |who| desk::counted_as(desk::key_of(who), prefix) == remembered.key;
+        let same = |who| Key::from(who).counted(prefix) == remembered.key;
         if jail.is_none_or(|jail| jail == name) && who.is_none_or(same) {
             let key = remembered.key;
             let what = What::Unban { at: now };
@@ -356,7 +356,7 @@ impl Room {
         };
         if let Some(path) = &room.piped {
             for jail in &mut room.jails {
-                jail.compile_if(|raw| sources::reads(raw, path));
+                jail.compile_if(|raw| raw.reads(path));
             }
         }
         room

@@ -81,7 +81,7 @@ impl Sources {
             let Some(raw) = jail.raw().filter(|raw| !raw.counts_bans) else {
                 continue;
             };
-            let encoding = encoding(raw);
+            let encoding = raw.text_encoding();
             if raw.backend == LineSource::Journal {
                 match query(raw, encoding) {
                     Ok(query) => match queries.iter_mut().find(|(known, _)| *known == query) {
@@ -316,24 +316,6 @@ fn longest(findtimes: &[f64], owners: &[usize]) -> f64 {
         .filter_map(|owner| findtimes.get(*owner))
         .copied()
         .fold(0.0, f64::max)
-}
-
-/// Does a jail read the log at `path`?
-pub(super) fn reads(raw: &Raw, path: &Path) -> bool {
-    raw.backend != LineSource::Journal
-        && !raw.counts_bans
-        && raw.logs.iter().any(|log| {
-            glob::Pattern::new(&log.glob).is_ok_and(|pattern| pattern.matches_path(path))
-                || Path::new(&log.glob) == path
-        })
-}
-
-/// The encoding of a jail's lines; `auto` if nobody knows the name.
-pub(super) fn encoding(raw: &Raw) -> Encoding {
-    Encoding::named(&raw.encoding).unwrap_or_else(|error| {
-        log::warn!("logencoding: {error}; utf-8 is taken");
-        Encoding::UTF_8
-    })
 }
 
 fn query(raw: &Raw, encoding: Encoding) -> Result<Query, String> {

@@ -115,6 +115,10 @@ class World(Jail):
                 tell("unban", self, ticket, MyTime.time())
         else:
             self.filter.addAttempt(key, *["a line"] * int(what))
+        self.decide()
+
+    def decide(self):
+        """Bans whoever has failed often enough, and tells of it."""
         while self.hasFailTickets:
             self.actions._Actions__checkBan()
         bans = self.actions.banManager
@@ -136,13 +140,16 @@ class World(Jail):
             )
         bans.news.clear()
 
-    def advance(self):
+    def ended(self):
+        """Bans that have ended, in the order of their ends."""
         bans = self.actions.banManager
         if self.shortens:
             # It looks for ended bans when the ban that it made would have ended, not the one that it made of it.
             bans._nextUnbanTime = 0
-        over = bans.unBanList(MyTime.time())
-        for ticket in sorted(over, key=self.end):
+        return sorted(bans.unBanList(MyTime.time()), key=self.end)
+
+    def advance(self):
+        for ticket in self.ended():
             tell("unban", self, ticket, self.end(ticket))
 
 
@@ -203,4 +210,5 @@ def main():
         jail.happens(what, key, number(at))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -259,11 +259,19 @@ impl World {
         all
     }
 
-    /// Waits until the kernel holds `who` in `jail`'s sets.
+    /// Waits until the kernel holds `who` in `jail`'s sets, and looks into them: just after a start the first ban may come
+    /// before the chain.
     #[track_caller]
     pub(crate) fn wait_banned(&self, jail: &str, who: &str) {
         wait_until(&format!("{who} in the set of {jail}"), secs(5), || {
             self.banned(jail).iter().any(|b| b == who)
+        });
+        wait_until(&format!("a rule for the set of {jail}"), secs(5), || {
+            ["iptables", "ip6tables"].iter().all(|tool| {
+                let rules = must(self.on_server(&format!("{tool}-save")).arg("-c"));
+                let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+                rules.contains(&format!("--match-set f2bp-{jail}"))
+            })
         });
     }
 

@@ -10,12 +10,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::logs::Logs;
-use super::super::{Done, Outcome, StatusArgs};
-use super::{Row, chain_troubles, json, load, mode_word, paths, rows, sets, unknown_jail, words};
+use super::super::{Done, Failure, Outcome, StatusArgs};
+use super::{Row, chain_troubles, json, mode_word, paths, rows, sets, unknown_jail, words};
 use crate::act::ActError;
 use crate::act::ipset::Ipset;
 use crate::act::keeper;
-use crate::config::{self, Backend, Config, Jail, RuntimePaths, Severity};
+use crate::config::{self, Backend, Config, Jail, Raw, RuntimePaths};
 use crate::failregex::Matcher;
 use crate::watch;
 
@@ -48,47 +48,72 @@ struct JailStatus {
     not_banned: u64,
     /// Who is banned now.
     ips: Vec<String>,
+    /// What it reads; of a jail that judges other logs than httpd's only.
+    #[serde(flatten)]
+    reads: Option<Reads>,
+}
+
+/// What a jail reads here and now.
+#[derive(Debug, Serialize)]
+struct Reads {
+    /// Logs that are there.
+    files: Vec<String>,
+    /// What of the journal, as fail2ban-client writes it; empty: all of it; null: it is not read.
+    journal: Option<String>,
+}
+
+impl Reads {
+    fn of(raw: &Raw) -> Self {
+        let logs = Logs::of(raw);
+        Self {
+            files: logs
+                .files
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect(),
+            journal: logs.journal,
+        }
+    }
 }
 
 /// `f2b-pipe status [JAIL]`. `--json`: `{"well": true, "troubles": [], "off": false, "jails": [{"name": "apache-dos", "mode":
 /// "ban", "hits": 7, "bans": 1, "not_banned": 0, "ips": ["192.0.2.7"]}], "processes": [...]}`, each process as in its state
-/// file.
+/// file. A jail that judges other logs has `"files": ["/var/log/auth.log"], "journal": null`, too.
 ///
 /// # Errors
 /// No such jail, or the output cannot be written.
 pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
     let place = &args.list.place;
-    let config = load(place);
+    let loaded = config::load(&place.config);
+    let config = &loaded.config;
     let paths = paths(place);
     let processes = running(&paths);
-    let mut jails = jails(&config, &processes);
+    let mut jails = jails(config, &processes);
     if let Some(name) = &args.jail
         && !jails.iter().any(|jail| jail.name == *name)
     {
-        return Err(unknown_jail(&config, name));
+        return Err(match config.broken.iter().find(|jail| jail.jail == *name) {
+            Some(broken) => Failure::Usage(format!("{name} cannot run: {}", broken.problem)),
+            None => unknown_jail(config, name),
+        });
     }
     let mut troubles = Vec::new();
     let off = keeper::is_off(&paths);
     if off {
         troubles.push("switched off: nobody is banned until `f2b-pipe reload`".to_owned());
     }
-    let errors = config::load(&place.config)
-        .problems
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-        .count();
+    let errors = loaded.errors().count();
     if errors > 0 {
         troubles.push(format!(
             "{errors} errors in the configuration, which leave something out: f2b-pipe check"
         ));
     }
-    if !config.broken.is_empty() {
-        let names: Vec<&str> = config.broken.iter().map(|b| b.jail.as_str()).collect();
-        troubles.push(format!("jails that do not run: {}", names.join(", ")));
+    for broken in &config.broken {
+        troubles.push(format!("{} cannot run: {}", broken.jail, broken.problem));
     }
     match config.firewall.backend {
         Backend::DryRun => troubles.push("dry run (firewall.backend): nobody is banned".to_owned()),
-        Backend::Ipset => match Ipset::open().and_then(|mut ipset| kernel(&config, &mut ipset)) {
+        Backend::Ipset => match Ipset::open().and_then(|mut ipset| kernel(config, &mut ipset)) {
             Ok((rows, found)) => {
                 if !off {
                     troubles.extend(found);
@@ -167,6 +192,7 @@ fn jails(config: &Config, processes: &[Value]) -> Vec<JailStatus> {
             bans: sum(&jail.name, "bans"),
             not_banned: sum(&jail.name, "not_banned"),
             ips: Vec::new(),
+            reads: jail.raw.as_deref().map(Reads::of),
         })
         .collect()
 }
@@ -200,6 +226,11 @@ fn number(process: &Value, key: &str) -> u64 {
     process.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
+/// It is `f2b-pipe watch`, and reads nothing of httpd.
+fn watches(process: &Value) -> bool {
+    process.get("format").and_then(Value::as_str) == Some("watch")
+}
+
 /// What keeps a jail of other logs from its work. A log that is not there yet is waited for.
 fn of_jail(jail: &Jail) -> Vec<String> {
     let Some(raw) = jail.raw.as_ref().filter(|raw| !raw.counts_bans) else {
@@ -221,7 +252,7 @@ fn of_jail(jail: &Jail) -> Vec<String> {
 /// What the processes say is wrong.
 fn of_processes(processes: &[Value]) -> Vec<String> {
     let mut troubles = Vec::new();
-    if processes.is_empty() {
+    if processes.iter().all(watches) {
         troubles.push("no f2b-pipe runs under httpd, or it got no line yet, so nothing is counted (f2b-pipe check says which)".to_owned());
     }
     for process in processes {
@@ -289,6 +320,10 @@ fn show(status: &Status, one: bool, out: &mut dyn Write) -> std::io::Result<()> 
         )?;
     }
     for process in &status.processes {
+        if watches(process) {
+            writeln!(out, "Process {}: watches logs", number(process, "pid"))?;
+            continue;
+        }
         let text = |key| process.get(key).and_then(Value::as_str).unwrap_or("-");
         writeln!(
             out,
@@ -318,12 +353,21 @@ fn show(status: &Status, one: bool, out: &mut dyn Write) -> std::io::Result<()> 
     Ok(())
 }
 
-/// fail2ban-client's tree, without the lines that have no meaning here (currently failed, file list).
+/// fail2ban-client's tree, without the lines that have no meaning here (currently failed; of httpd's lines the file list).
 fn show_jail(jail: &JailStatus, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "Status for the jail: {}", jail.name)?;
     writeln!(out, "|- Filter")?;
     writeln!(out, "|  |- Total failed:\t{}", jail.hits)?;
-    writeln!(out, "|  `- Mode:\t{}", jail.mode)?;
+    match &jail.reads {
+        None => writeln!(out, "|  `- Mode:\t{}", jail.mode)?,
+        Some(reads) => {
+            writeln!(out, "|  |- Mode:\t{}", jail.mode)?;
+            match &reads.journal {
+                Some(matches) => writeln!(out, "|  `- Journal matches:\t{matches}")?,
+                None => writeln!(out, "|  `- File list:\t{}", reads.files.join(" "))?,
+            }
+        }
+    }
     writeln!(out, "`- Actions")?;
     writeln!(out, "   |- Currently banned:\t{}", jail.ips.len())?;
     writeln!(out, "   |- Total banned:\t{}", jail.bans)?;

@@ -39,9 +39,10 @@ pub(super) fn look(config: &Config, processes: &[Process], report: &mut Report) 
     }
     if let (Some(dir), [_, ..]) = (&config.fail2ban, config.fail2ban_files.as_slice()) {
         let theirs = |jail: &&Jail| is_fail2bans(jail);
+        let many = config.jails.iter().filter(theirs).count();
         let text = format!(
-            "{} of its jails are enabled and run here; {} of its files were read:{}",
-            config.jails.iter().filter(theirs).count(),
+            "{many} of its jails {} here, and {} of its files were read:{}",
+            if many == 1 { "runs" } else { "run" },
             config.fail2ban_files.len(),
             folded(dir, &config.fail2ban_files)
         );

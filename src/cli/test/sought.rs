@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::{Failure, TestArgs};
-use crate::config;
+use crate::config::{self, Jail, LineSource, Origin, Raw};
 use crate::fail2ban::{UseDns, read_filter};
 use crate::failregex::Rules;
 use crate::source::journal::{Event, Journal, Place, Query};
@@ -39,38 +39,51 @@ pub(super) fn sought(args: &TestArgs) -> Result<Sought, Failure> {
         .config_dir
         .clone()
         .or_else(|| loaded.config.fail2ban.clone());
-    // Whoever names a folder means its filters and no others.
-    let folders: Vec<PathBuf> = match &args.config_dir {
-        Some(dir) => vec![dir.clone()],
-        None => std::iter::once(own).chain(theirs).collect(),
+    let mut jails = loaded.config.jails.iter();
+    let jail = jails
+        .find(|jail| jail.name == args.filter)
+        .and_then(|jail| Some((jail, jail.raw.as_deref()?)));
+    // Whoever names a folder means its filters and no others. A name that both have is one of fail2ban's to a jail of it.
+    let folders: Vec<PathBuf> = match (&args.config_dir, jail) {
+        (Some(dir), _) => vec![dir.clone()],
+        (None, Some((_, raw))) if raw.origin == Origin::Fail2ban => {
+            theirs.into_iter().chain([own]).collect()
+        }
+        (None, _) => std::iter::once(own).chain(theirs).collect(),
     };
     let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
     let journal = matches!(args.log.as_str(), "systemd-journal" | "journal") || args.stamped;
     let mut sought = if is_name(&args.filter) {
-        let jail = loaded
-            .config
-            .jails
-            .iter()
-            .find(|jail| jail.name == args.filter);
         let backend = if journal { "systemd" } else { "auto" };
+        let of_jail = |(jail, raw): (&Jail, &Raw)| Sought {
+            described: vec![format!(
+                "Use        failregex jail : {} ({})",
+                jail.name, jail.written
+            )],
+            journalmatch: raw.journalmatch.clone(),
+            rules: raw.rules.clone(),
+        };
+        // A jail is more than the filter of its name: it may have expressions and dates of its own. But one that reads
+        // the journal judges lines without the beginning that they have in a file.
+        let same = |(_, raw): &(&Jail, &Raw)| {
+            args.config_dir.is_none()
+                && !raw.counts_bans
+                && journal == (raw.backend == LineSource::Journal)
+        };
         match (
+            jail.filter(same),
             read_filter(&folders, &args.filter, backend),
-            jail.and_then(|jail| jail.raw.as_ref().map(|raw| (jail, raw))),
         ) {
-            (Ok(found), _) => Sought {
+            (Some(jail), _) => of_jail(jail),
+            (None, Ok(found)) => Sought {
                 described: vec![format!("Use      failregex filter : {}", args.filter)],
                 journalmatch: found.journalmatch.clone(),
                 rules: Rules::of(&found, None),
             },
-            (Err(_), Some((jail, raw))) => Sought {
-                described: vec![format!(
-                    "Use        failregex jail : {} ({})",
-                    jail.name, jail.written
-                )],
-                journalmatch: raw.journalmatch.clone(),
-                rules: raw.rules.clone(),
+            (None, Err(problem)) => match jail {
+                Some(jail) => of_jail(jail),
+                None => return Err(Failure::Usage(problem.to_string())),
             },
-            (Err(problem), None) => return Err(Failure::Usage(problem.to_string())),
         }
     } else {
         Sought {

@@ -1,0 +1,98 @@
+//! Is there anything in a line that a jail could be looking for? One search through all texts of a line, as they stand
+//! there, for everything that any of these jails cannot do without; on most lines it finds nothing, and no pattern and no
+//! field is looked at.
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, packed};
+
+use super::literals::fragments;
+use crate::config::{Field, Jail};
+use crate::parse::Access;
+use crate::parse::scan::find;
+
+/// The search.
+#[derive(Debug)]
+pub(super) enum Alarm {
+    /// SIMD, for some sixty fragments at most.
+    Packed(packed::Searcher),
+    Automaton(AhoCorasick),
+    /// For what can only stand there encoded.
+    Nothing,
+}
+
+/// An ordinary answer. Jails that are not open to it have few lines to look at, and would cost all others a longer search.
+const ORDINARY: u16 = 200;
+
+impl Alarm {
+    /// What `jail` cannot do without in one of the texts that clients write; `None`: there is no such thing.
+    pub(super) fn wants(jail: &Jail) -> Option<Vec<Vec<u8>>> {
+        let open_to = &jail.rule.all.status;
+        if !open_to.is_empty() && !super::within(open_to, ORDINARY) {
+            return None;
+        }
+        let one = |(field, patterns): &(Field, Vec<String>)| {
+            let written = match field {
+                Field::Path | Field::Query | Field::Request | Field::Agent | Field::Referer => true,
+                Field::Method | Field::User | Field::Vhost | Field::Message => false,
+            };
+            let all: Option<Vec<_>> = patterns.iter().map(|p| fragments(p)).collect();
+            let mut all = all?.concat();
+            // These are looked for anyway.
+            let encoded = matches!(field, Field::Path | Field::Query);
+            all.retain(|f| !(f.contains(&b'\\') || encoded && f.contains(&b'%')));
+            written.then_some(all)
+        };
+        let shortest = |set: &Vec<Vec<u8>>| set.iter().map(Vec::len).min();
+        let in_all = jail.rule.all.text.iter().filter_map(one);
+        let any = &jail.rule.any;
+        let only_texts = !any.text.is_empty()
+            && any.status.is_empty()
+            && any.bytes.is_empty()
+            && any.duration.is_empty()
+            && any.is_static.is_none();
+        let in_any = only_texts.then(|| any.text.iter().map(one).collect::<Option<Vec<_>>>());
+        let in_any = in_any.flatten().map(|sets| sets.concat());
+        in_all.chain(in_any).max_by_key(shortest)
+    }
+
+    /// `None`: too much to look for.
+    pub(super) fn new(mut wanted: Vec<Vec<u8>>) -> Option<Self> {
+        wanted.sort_by_key(Vec::len);
+        // Where `/.env` is `/.` is found, too.
+        let mut few: Vec<Vec<u8>> = Vec::new();
+        for fragment in wanted {
+            let stands_in = |short: &Vec<u8>| memchr::memmem::find(&fragment, short).is_some();
+            if !few.iter().any(stands_in) {
+                few.push(fragment);
+            }
+        }
+        if few.is_empty() {
+            return Some(Self::Nothing);
+        }
+        let automaton = || {
+            AhoCorasick::builder()
+                .kind(Some(AhoCorasickKind::DFA))
+                .build(&few)
+                .ok()
+        };
+        packed::Searcher::new(&few)
+            .map(Self::Packed)
+            .or_else(|| automaton().map(Self::Automaton))
+    }
+
+    /// Could something be found in the texts of this line?
+    #[inline]
+    pub(super) fn rings(&self, access: &Access<'_>) -> bool {
+        // Escapes and percent-encoding may hide what a jail is looking for.
+        if access.texts.is_empty()
+            || find(access.path, [b'%']).is_some()
+            || find(access.query, [b'%']).is_some()
+        {
+            return true;
+        }
+        match self {
+            Self::Packed(packed) => packed.find(access.texts).is_some(),
+            Self::Automaton(all) => all.is_match(access.texts),
+            Self::Nothing => false,
+        }
+    }
+}
