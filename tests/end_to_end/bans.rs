@@ -222,6 +222,7 @@ fn a_user_name_with_blanks_and_brackets_does_not_hide_who_sent_it() {
         let world = World::new();
         world.shipped();
         let _httpd = Setup::new(&world).format(format).start();
+        world.wait_chain();
         let user = format!("{READER} - - [01/Jan/2026:00:00:00 +0000] \"GET / HTTP/1.1\" 401 1:x");
         for i in 0..20 {
             if world
@@ -261,6 +262,7 @@ fn one_shellshock_agent_is_enough() {
     let world = World::new();
     world.shipped();
     let _httpd = Setup::new(&world).start();
+    world.wait_chain();
     let shellshock = ["-A", "() { :; }; /bin/ping -c 1 198.51.100.99"];
     assert_eq!(world.curl_with(ATTACKER, "/page", &shellshock), Some(200));
     world.wait_banned("apache-exploit-agent", ATTACKER);

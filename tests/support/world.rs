@@ -275,6 +275,16 @@ impl World {
         });
     }
 
+    /// Waits until rules look into the sets: before that, some tenths of a second after the start on a busy machine, the
+    /// banned still get through.
+    #[track_caller]
+    pub(crate) fn wait_chain(&self) {
+        wait_until("the chain", secs(10), || {
+            let rules = must(self.on_server("iptables").args(["-w", "-t", "raw", "-S"]));
+            String::from_utf8_lossy(&rules.stdout).contains("--match-set f2bp-")
+        });
+    }
+
     /// Runs the program under test to its end, inside the server.
     pub(crate) fn ask(&self, args: &[&str]) -> std::process::Output {
         let (command, rest) = args.split_first().expect("a command");
