@@ -387,7 +387,7 @@ fn status_and_explain_know_them() {
     let (code, text) = ask(&["explain", line]);
     assert_eq!(code, Some(0), "{text}");
     assert!(
-        text.ends_with(
+        text.contains(
             "others   mail judges lines by expressions; ask with: f2b-pipe test LINE mail\n"
         ),
         "{text}"

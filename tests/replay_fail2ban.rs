@@ -359,10 +359,11 @@ fn ours(toml: &Path, more: &[&str], logs: &[&Path]) -> Vec<String> {
 }
 
 fn told(json: &[u8]) -> Vec<String> {
+    // fail2ban's are texts, since readers of JSON may not keep the last digit.
     let time = |value: &Value| {
         let text = value.as_str().map(|text| text.parse().unwrap());
-        text.or(value.as_f64())
-            .map_or_else(|| "ever".to_owned(), |at: f64| format!("{at:?}"))
+        let time: Option<f64> = text.or_else(|| value.as_f64());
+        time.map_or_else(|| "ever".to_owned(), |time| format!("{time:?}"))
     };
     let text = std::str::from_utf8(json).unwrap();
     text.lines()

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problem, Severity};
 use crate::frame::{Framed, Framer, Lines, Trust};
 use crate::say;
 
@@ -41,10 +41,13 @@ Examples:
                              ipset -L f2bp-apache-dos
   f2b-pipe unban 192.0.2.7   let somebody in again
   f2b-pipe replay access.log whom the jails would have banned in an old log
+  f2b-pipe test auth.log sshd
+                             which lines a filter or jail finds
   f2b-pipe off               let all in, ban nobody until f2b-pipe reload
 
-Jails: /etc/f2b-pipe/f2b-pipe.toml and conf.d/*.toml beside it. After a
-change: f2b-pipe check, then apachectl graceful.
+Jails: /etc/f2b-pipe/f2b-pipe.toml and conf.d/*.toml beside it, and those
+that are enabled in /etc/fail2ban. After a change: f2b-pipe check, then
+apachectl graceful, and systemctl reload f2b-pipe for other logs than httpd's.
 Exit codes: 0 fine, 1 what was asked about is not so, 2 usage, configuration."#;
 
 /// The whole command line.
@@ -459,12 +462,11 @@ fn usable_with(place: &WhereArgs, fail2ban: Option<&Path>) -> Result<Config, Fai
     }
     let config::Loaded { config, problems } = loaded;
     say::direct();
-    // What else is to be said of fail2ban's folder, `check` says.
-    for warning in problems
-        .iter()
-        .filter(|problem| !config.is_fail2bans(problem))
-    {
-        log::warn!("{warning}");
+    // Of fail2ban's folder only what does not run: the rest is for `check` to say.
+    let is_told =
+        |problem: &&Problem| problem.severity == Severity::Error || !config.is_fail2bans(problem);
+    for problem in problems.iter().filter(is_told) {
+        log::warn!("{problem}");
     }
     Ok(config)
 }

@@ -76,15 +76,13 @@ fn fail2ban(config: &Config, report: &mut Report) {
     if !watch::fail2ban_runs() {
         return;
     }
-    let imported = config.jails.iter().filter(|jail| jails::is_fail2bans(jail));
-    let imported = imported.count();
-    if imported > 0 {
+    if config.jails.iter().any(jails::is_fail2bans) {
         let dir = config.fail2ban.as_deref().unwrap_or(Path::new(""));
         report.warn(
             AREA,
             "fail2ban-server",
             format!(
-                "runs, and does itself what the {imported} jails of {} say; here these stand back until it is stopped",
+                "runs, so the jails of {} stand back here until it is stopped",
                 dir.display()
             ),
             "systemctl disable --now fail2ban",

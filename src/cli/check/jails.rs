@@ -38,8 +38,11 @@ pub(super) fn look(config: &Config, processes: &[Process], report: &mut Report) 
         one(config, jail, raw, report);
     }
     if let (Some(dir), [_, ..]) = (&config.fail2ban, config.fail2ban_files.as_slice()) {
-        let theirs = |jail: &&Jail| is_fail2bans(jail);
-        let many = config.jails.iter().filter(theirs).count();
+        let many = config
+            .jails
+            .iter()
+            .filter(|jail| is_fail2bans(jail))
+            .count();
         let text = format!(
             "{many} of its jails {} here, and {} of its files were read:{}",
             if many == 1 { "runs" } else { "run" },
