@@ -116,7 +116,7 @@ fn stock_jails_are_listed_as_fail2ban_would_run_them() {
     for (name, local) in variants {
         let host = Host::stock(name).with("fail2ban/jail.local", local);
         let ours = host.imported();
-        let oracle = Command::new("python3")
+        let oracle = Command::new("/usr/bin/python3")
             .arg(concat!(
                 env!("CARGO_MANIFEST_DIR"),
                 "/tests/oracle/fail2ban_reader.py"

@@ -56,7 +56,7 @@ impl Drop for Dir {
 
 fn oracle(args: &[&Path]) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/fail2ban_reader.py");
-    let out = Command::new("python3")
+    let out = Command::new("/usr/bin/python3")
         .arg(script)
         .args(args)
         .output()

@@ -34,7 +34,7 @@ struct Tally {
 
 fn oracle(args: &[&str], input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/python_regex.py");
-    let mut python = Command::new("python3")
+    let mut python = Command::new("/usr/bin/python3")
         .arg(script)
         .args(args)
         .env("PYTHONIOENCODING", "utf-8")
