@@ -189,14 +189,11 @@ fn matches_of(failure: failregex::Failure, usedns: UseDns) -> Option<Match> {
     let rest = ids.split_off(1);
     let mut groups: BTreeMap<String, serde_json::Value> = BTreeMap::new();
     for (name, value) in failure.groups {
-        let value = match value {
-            Value::Text(text) => text.into(),
-            Value::Tuple(parts) => parts.into(),
-        };
-        groups.insert(name.into(), value);
+        groups.insert(name.into(), json(value));
     }
     if !failure.users.is_empty() {
-        groups.insert("users".to_owned(), failure.users.into());
+        let users: Vec<_> = failure.users.into_iter().map(json).collect();
+        groups.insert("users".to_owned(), users.into());
     }
     Some(Match {
         is_match: true,
@@ -214,6 +211,13 @@ fn matches_of(failure: failregex::Failure, usedns: UseDns) -> Option<Match> {
         groups,
         lines: failure.matches,
     })
+}
+
+fn json(value: Value) -> serde_json::Value {
+    match value {
+        Value::Text(text) => text.into(),
+        Value::Tuple(parts) => parts.into(),
+    }
 }
 
 /// Looks a name up, IPv4 addresses first.

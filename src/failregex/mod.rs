@@ -228,7 +228,7 @@ pub struct Failure {
     /// What groups matched, over all lines of the connection.
     pub groups: BTreeMap<Box<str>, Value>,
     /// Users that the connection tried.
-    pub users: Vec<String>,
+    pub users: Vec<Value>,
     /// The lines.
     pub matches: Vec<String>,
 }
@@ -565,14 +565,14 @@ impl Matcher {
         // What a failregex cannot be found without is in the content only if it is in the text.
         let mut candidates = std::mem::take(&mut self.candidates);
         self.fail.candidates(text, &mut candidates);
-        let seen = self.judge_by(&candidates, text, whole, date, phase, failures);
+        let seen = self.judge_by(&mut candidates, text, whole, date, phase, failures);
         self.candidates = candidates;
         seen
     }
 
     fn judge_by(
         &mut self,
-        candidates: &[usize],
+        candidates: &mut Vec<usize>,
         text: &str,
         whole: &dyn Fn() -> String,
         date: Option<f64>,
@@ -598,7 +598,7 @@ impl Matcher {
             if let Some(Some(Value::Text(part))) = pre_groups.remove("content")
                 && !part.is_empty()
             {
-                content = Some(part + "\n");
+                content = Some(part);
             }
         }
         // What a multi-line expression covers are the last lines as they were, even where only the content is searched.
@@ -607,18 +607,21 @@ impl Matcher {
             lines.clone_from(&self.lines);
             if let Some(content) = &content {
                 self.lines = vec![Cut {
-                    after: content.trim_end_matches('\n').to_owned(),
+                    after: content.clone(),
                     ..Cut::default()
                 }];
             }
         }
-        let searched = content.as_deref().unwrap_or(text);
+        let mut searched =
+            content.map_or(Cow::Borrowed(text), |content| Cow::Owned(content + "\n"));
         let mut seen = Seen::Missed;
-        for regex in candidates {
-            let Some(pattern) = self.fail.all().get(*regex) else {
+        let mut next = 0;
+        while let Some(regex) = candidates.get(next).copied() {
+            next += 1;
+            let Some(pattern) = self.fail.all().get(regex) else {
                 continue;
             };
-            match pattern.find(searched, &mut self.groups) {
+            match pattern.find(&searched, &mut self.groups) {
                 Found::Yes => {}
                 Found::No => continue,
                 Found::TooHard => {
@@ -626,15 +629,12 @@ impl Matcher {
                     continue;
                 }
             }
-            let mut groups = groups_of(pattern, &self.groups, searched);
+            let mut groups = groups_of(pattern, &self.groups, &searched);
             let span = self.groups.whole();
-            let covered = (self.maxlines > 1).then(|| Covered::by(span, &groups, searched, &lines));
-            let joined = covered.as_ref().map(|covered| {
-                let mut text = String::new();
-                join(&mut text, &covered.matched);
-                text
-            });
-            if let Some(ignored) = self.ignored(joined.as_deref().unwrap_or(searched)) {
+            let covered =
+                (self.maxlines > 1).then(|| Covered::by(span, &groups, &searched, &lines));
+            let matching = covered.as_ref().map(|covered| joined(&covered.matched));
+            if let Some(ignored) = self.ignored(matching.as_deref().unwrap_or(&searched)) {
                 if let Some(covered) = covered {
                     self.lines = covered.left;
                 }
@@ -652,14 +652,18 @@ impl Matcher {
             for (name, value) in pre_groups.clone() {
                 groups.entry(name).or_insert(value);
             }
-            // All of these took no part: fail2ban goes on to the next one, too.
+            // All of these took no part: fail2ban goes on to the next one, too, with what this one left of the lines.
             if IDENTITIES
                 .iter()
                 .all(|name| value_of(&groups, name).is_none())
             {
+                self.lines = covered.map(|covered| covered.left).unwrap_or_default();
+                searched = Cow::Owned(joined(&self.lines));
+                candidates.truncate(next);
+                candidates.extend(regex + 1..self.fail.all().len());
                 continue;
             }
-            seen = self.fail(*regex, groups, &matched, date, failures);
+            seen = self.fail(regex, groups, &matched, date, failures);
             if let Some(covered) = covered {
                 self.lines = covered.left;
             }
@@ -756,11 +760,11 @@ impl Matcher {
         };
         // A name; whatever else says who it is does not count then (36).
         let name = host.filter(|_| form == Some(any) && any == Form::Any);
+        let looked_up = matches!(self.usedns, UseDns::Yes | UseDns::Warn);
         let (id, unresolved) = match (name, host, fid) {
-            (Some(name), _, _) => match (id::address(name), self.usedns) {
-                (Some(addr), _) => (Some(addr), false),
-                (None, UseDns::Yes | UseDns::Warn) => (Some(name.to_owned()), true),
-                (None, UseDns::No | UseDns::Raw) => (None, false),
+            (Some(name), _, _) => match id::address(name, looked_up) {
+                Some(addr) => (Some(addr), false),
+                None => (looked_up.then(|| name.to_owned()), looked_up),
             },
             (None, _, Some(fid @ Value::Tuple(_))) => (Some(fid.to_string()), false),
             (None, Some(host), Some(Value::Text(fid))) if fid != host => {
@@ -917,6 +921,16 @@ fn text_of<'g>(groups: &'g Groups, name: &str) -> Option<&'g str> {
         Some(Value::Text(text)) => Some(text),
         Some(Value::Tuple(_)) | None => None,
     }
+}
+
+/// Lines without their dates, each with a newline; a newline at least.
+fn joined(lines: &[Cut]) -> String {
+    let mut text = String::new();
+    join(&mut text, lines);
+    if lines.is_empty() {
+        text.push('\n');
+    }
+    text
 }
 
 /// Lines without their dates, each with a newline.

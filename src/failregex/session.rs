@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::Groups;
+use super::{Groups, Value};
 
 /// Connections remembered by a filter.
 const SESSIONS_MAX: usize = 100;
@@ -19,7 +19,7 @@ pub(super) struct Fail {
     /// Groups; `None`: a group that took no part, which hides one of the same name in prefregex.
     pub(super) groups: Groups,
     /// Users that the connection tried, if its expressions have a user.
-    pub(super) users: Option<BTreeSet<String>>,
+    pub(super) users: Option<BTreeSet<Value>>,
     /// Lines of the failure.
     pub(super) matches: Vec<String>,
     /// Lines that were no failure by themselves.
@@ -38,7 +38,7 @@ impl Fail {
         self.has("nofail")
     }
 
-    fn add_user(&mut self, user: Option<String>) {
+    fn add_user(&mut self, user: Option<Value>) {
         if let Some(user) = user.filter(|user| !user.is_empty()) {
             let users = self.users.get_or_insert_default();
             if users.len() < KEPT_MAX {
@@ -83,12 +83,7 @@ impl Sessions {
             .remove("mlfforget")
             .flatten()
             .is_some_and(|v| !v.is_empty());
-        let user = fail
-            .groups
-            .get("user")
-            .cloned()
-            .flatten()
-            .map(|user| user.to_string());
+        let user = fail.groups.get("user").cloned().flatten();
         let mut keep = None;
         if let Some((since, mut known)) = self.take(id, moment) {
             known.add_user(user);

@@ -204,3 +204,46 @@ fn a_filter_that_finds_nobody_is_refused() {
     assert!(refused(&rules(&["no <HOST>", "nobody"])).starts_with("failregex 2: it finds nobody"));
     assert!(refused(&rules(&["(<HOST>"])).starts_with("failregex 1: "));
 }
+
+#[test]
+fn an_expression_that_names_nobody_uses_up_its_lines_and_the_next_sees_what_is_left() {
+    let mut rules = rules(&["^end", "^(?:<F-ID>never</F-ID>)?end", "^$", "."]);
+    rules.prefregex = Some(r"^(?:from <HOST>: )?<F-CONTENT>.+</F-CONTENT>$".to_owned());
+    let mut matcher = Matcher::new(&rules).unwrap();
+    // Of a single line nothing is left, which the empty expression finds, and it names nobody either.
+    assert_eq!(timeless(&mut matcher, "end"), "Missed");
+    assert_eq!(
+        timeless(&mut matcher, "from 192.0.2.7: end"),
+        "192.0.2.7 at ? by 0"
+    );
+    rules.maxlines = 2;
+    let mut matcher = Matcher::new(&rules).unwrap();
+    assert_eq!(timeless(&mut matcher, "end"), "Missed");
+    // Were "end" still there, the prefregex would begin with it.
+    assert_eq!(
+        timeless(&mut matcher, "from 192.0.2.8: end"),
+        "192.0.2.8 at ? by 0"
+    );
+}
+
+#[test]
+fn users_may_be_tuples() {
+    let mut matcher = Matcher::new(&rules(&[
+        r"^c<F-MLFID>\d</F-MLFID> <F-USER>\w+</F-USER> <F-TUPLE_USER>\w+</F-TUPLE_USER> <HOST>",
+    ]))
+    .unwrap();
+    let mut failures = Vec::new();
+    let clock = Clock {
+        now: NOW,
+        today: NOW,
+    };
+    matcher.line(
+        "c1 a b 192.0.2.7",
+        Stamp::InText,
+        Phase::Timeless,
+        clock,
+        &mut failures,
+    );
+    let parts = vec![Some("a".to_owned()), Some("b".to_owned())];
+    assert_eq!(failures[0].users, [Value::Tuple(parts)]);
+}
