@@ -50,14 +50,19 @@ impl Client {
     }
 
     /// The address at the beginning of `text`, and its length. It ends where no byte of an address follows.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(text: &[u8]) -> Option<(Self, usize)> {
-        // Nearly all are one of these, and their end shows while they are read.
+        // Most are one of these, and their end shows while they are read.
         if let Some((v4, end)) = text.first_chunk().and_then(v4_swiftly)
             && ends_at(text, end)
         {
             return Some((Self(IpAddr::V4(v4)), end));
         }
+        Self::read_v6(text)
+    }
+
+    #[inline(never)]
+    fn read_v6(text: &[u8]) -> Option<(Self, usize)> {
         if let Some((v6, end)) = v6_prefix(text)
             && ends_at(text, end)
         {
@@ -125,7 +130,7 @@ fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
 
 /// [`v4_prefix`] where sixteen bytes are at hand: no branch depends on how many digits a number has, which nobody can
 /// foretell. `None`: it is none, or too near to the end.
-#[inline]
+#[inline(always)]
 fn v4_swiftly(text: &[u8; 16]) -> Option<(Ipv4Addr, usize)> {
     let stops = no_digits(text);
     let mut padded = [0u8; 20];

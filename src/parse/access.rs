@@ -88,7 +88,8 @@ impl<'a> Access<'a> {
 
     /// `GET /path?query HTTP/1.1`; without a protocol for HTTP/0.9; `-` when no request line came at all. Garbage has
     /// its first word as method and the rest as path.
-    fn set_request(&mut self, request: &'a [u8]) {
+    #[inline]
+    pub(super) fn set_request(&mut self, request: &'a [u8]) {
         self.request = request;
         if request == b"-" {
             return;
@@ -555,6 +556,23 @@ fn token(text: &[u8], stop: u8) -> usize {
 /// backslash before it.
 #[inline(always)]
 pub(super) fn split<'a>(
+    text: &'a [u8],
+    mut from: usize,
+    escaped: &mut bool,
+) -> Option<(&'a [u8], &'a [u8])> {
+    if from == 0 {
+        // As nearly all texts are.
+        let at = find(text, [b'"', b'\\'])?;
+        if let (body, [b'"', behind @ ..]) = text.split_at_checked(at)? {
+            return Some((body, behind));
+        }
+        from = at;
+    }
+    split_escaped(text, from, escaped)
+}
+
+#[inline(never)]
+fn split_escaped<'a>(
     text: &'a [u8],
     mut from: usize,
     escaped: &mut bool,

@@ -40,6 +40,10 @@ enum Piece {
     User,
     /// `%>s %b`.
     StatusAndBytes,
+    /// `%r" %>s %b`, what stands behind nearly every request.
+    RequestStatusAndBytes,
+    /// `%{Referer}i" "%{User-Agent}i"`.
+    RefererAndAgent,
     Stretch(Stretch),
     /// All that is left is the token at the line's beginning.
     Seal,
@@ -137,12 +141,17 @@ impl Swift {
                     }
                     (access.user, rest) = split(rest, 0, &mut escaped)?;
                 }
-                Piece::StatusAndBytes => {
-                    let status = Op::Status.read(rest, access)?;
-                    let after = rest.get(status..)?.strip_prefix(b" ")?;
-                    let (bytes, used) = number(after)?;
-                    access.bytes = bytes;
-                    rest = after.get(used..)?;
+                Piece::StatusAndBytes => rest = status_and_bytes(rest, access)?,
+                Piece::RequestStatusAndBytes => {
+                    let (text, after) = split(rest, 0, &mut escaped)?;
+                    access.set_request(text);
+                    rest = status_and_bytes(after.strip_prefix(b" ")?, access)?;
+                }
+                Piece::RefererAndAgent => {
+                    let (text, after) = split(rest, 0, &mut escaped)?;
+                    access.referer = text;
+                    let behind = after.strip_prefix(b" \"")?;
+                    (access.agent, rest) = split(behind, 0, &mut escaped)?;
                 }
                 Piece::Stretch(stretch) => {
                     rest = stretch.read(rest, access)?;
@@ -169,6 +178,11 @@ impl Step {
             then: [0, 0],
             then_bytes: 0,
         }
+    }
+
+    fn is_followed_by(&self, bytes: &[u8]) -> bool {
+        let [want, _] = self.then;
+        want.to_le_bytes().get(..self.then_bytes) == Some(bytes)
     }
 
     /// What is left behind the bytes that follow the piece.
@@ -200,6 +214,8 @@ impl Step {
             | Piece::Text(_)
             | Piece::User
             | Piece::StatusAndBytes
+            | Piece::RequestStatusAndBytes
+            | Piece::RefererAndAgent
             | Piece::Stretch(_)
             | Piece::Seal => false,
         }
@@ -294,6 +310,8 @@ impl Stretch {
                 | Piece::Text(_)
                 | Piece::User
                 | Piece::StatusAndBytes
+                | Piece::RequestStatusAndBytes
+                | Piece::RefererAndAgent
                 | Piece::Stretch(_)
                 | Piece::Seal => return None,
             };
@@ -321,24 +339,66 @@ fn joined(steps: Vec<Step>) -> Vec<Step> {
             continue;
         }
         end_stretch(&mut stretch, &mut all);
-        match (all.last_mut(), &step.piece) {
-            (
-                Some(Step {
-                    piece: last @ Piece::Op(Op::Status),
-                    then,
-                    then_bytes: then_bytes @ 1,
-                    texts: false,
-                }),
-                Piece::Op(Op::Bytes),
-            ) if *then == [u32::from(b' '), 0xff] => {
-                *last = Piece::StatusAndBytes;
-                (*then, *then_bytes) = (step.then, step.then_bytes);
-            }
-            _ => all.push(step),
-        }
+        all.push(step);
     }
     end_stretch(&mut stretch, &mut all);
+    const REQUEST: Free = Free::One(Text::Is(Field::Request));
+    const REFERER: Free = Free::One(Text::Is(Field::Referer));
+    const AGENT: Free = Free::One(Text::Is(Field::Agent));
+    type Are = fn(&Piece, &Piece) -> bool;
+    let pairs: [(Are, &[u8], Piece); 3] = [
+        (
+            |a, b| matches!((a, b), (Piece::Op(Op::Status), Piece::Op(Op::Bytes))),
+            b" ",
+            Piece::StatusAndBytes,
+        ),
+        (
+            |a, b| matches!((a, b), (Piece::Text(REQUEST), Piece::StatusAndBytes)),
+            b" ",
+            Piece::RequestStatusAndBytes,
+        ),
+        (
+            |a, b| matches!((a, b), (Piece::Text(REFERER), Piece::Text(AGENT))),
+            b" \"",
+            Piece::RefererAndAgent,
+        ),
+    ];
+    for (are, between, both) in pairs {
+        let mut joined: Vec<Step> = Vec::new();
+        for step in all {
+            match joined.last_mut() {
+                Some(last)
+                    if last.is_followed_by(between)
+                        && !step.texts
+                        && are(&last.piece, &step.piece) =>
+                {
+                    last.piece = both.clone();
+                    (last.then, last.then_bytes) = (step.then, step.then_bytes);
+                }
+                _ => joined.push(step),
+            }
+        }
+        all = joined;
+    }
     all
+}
+
+#[inline(always)]
+fn status_and_bytes<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<&'a [u8]> {
+    let [
+        a @ b'1'..=b'9',
+        b @ b'0'..=b'9',
+        c @ b'0'..=b'9',
+        b' ',
+        after @ ..,
+    ] = rest
+    else {
+        return None;
+    };
+    access.status = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
+    let (bytes, used) = number(after)?;
+    access.bytes = bytes;
+    after.get(used..)
 }
 
 fn end_stretch(stretch: &mut Vec<Step>, all: &mut Vec<Step>) {
