@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::sys::bytes::no_digits;
+use crate::sys::bytes::{no_digits, which};
 
 /// A canonical address: an IPv4-mapped IPv6 address is the IPv4 address, a zone (`%eth0`) is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,16 +50,21 @@ impl Client {
     }
 
     /// The address at the beginning of `text`, and its length. It ends where no byte of an address follows.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(text: &[u8]) -> Option<(Self, usize)> {
-        // Nearly all are one of these, and their end shows while they are read.
+        // Most are one of these, and their end shows while they are read.
         if let Some((v4, end)) = text.first_chunk().and_then(v4_swiftly)
-            && !text.get(end).is_some_and(|b| is_address_byte(*b))
+            && ends_at(text, end)
         {
             return Some((Self(IpAddr::V4(v4)), end));
         }
+        Self::read_v6(text)
+    }
+
+    #[inline(never)]
+    fn read_v6(text: &[u8]) -> Option<(Self, usize)> {
         if let Some((v6, end)) = v6_prefix(text)
-            && !text.get(end).is_some_and(|b| is_address_byte(*b))
+            && ends_at(text, end)
         {
             return Some((Self::new(IpAddr::V6(v6)), end));
         }
@@ -107,6 +112,15 @@ pub(crate) fn is_address_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'.' | b':' | b'%' | b'_' | b'-')
 }
 
+/// Does an address that was read up to `end` end there?
+#[inline]
+fn ends_at(text: &[u8], end: usize) -> bool {
+    match text.get(end) {
+        None | Some(b' ') => true,
+        Some(other) => !is_address_byte(*other),
+    }
+}
+
 /// Strict dotted quad, as inet_ntop writes it, and nothing else.
 fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
     v4_prefix(text)
@@ -116,69 +130,75 @@ fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
 
 /// [`v4_prefix`] where sixteen bytes are at hand: no branch depends on how many digits a number has, which nobody can
 /// foretell. `None`: it is none, or too near to the end.
-#[inline]
+#[inline(always)]
 fn v4_swiftly(text: &[u8; 16]) -> Option<(Ipv4Addr, usize)> {
-    let mut stops = no_digits(text);
+    let stops = no_digits(text);
     let mut padded = [0u8; 20];
     padded.last_chunk_mut::<16>()?.copy_from_slice(text);
-    let (mut bits, mut start, mut good) = (0u32, 0u32, true);
-    for place in 0..4 {
-        // Four bytes that end before the stop; those of them that are digits of this number, from the highest byte down.
-        let end = stops.trailing_zeros();
-        let (stop, digits) = (end as usize, end - start);
-        let word = u32::from_le_bytes(*padded.get(stop..)?.first_chunk()?) ^ 0x3030_3030;
-        let word = word & u32::MAX.wrapping_shl(4u32.wrapping_sub(digits).wrapping_mul(8));
-        let octet = (word >> 24) + (word >> 16 & 0xff) * 10 + (word >> 8 & 0xff) * 100;
-        // No leading zero, and at least one digit.
-        const LEAST: [u32; 4] = [256, 0, 10, 100];
-        good &= octet < 256
-            && LEAST
-                .get(digits as usize)
-                .is_some_and(|least| octet >= *least);
-        good &= place == 3 || text.get(stop) == Some(&b'.');
-        bits = bits << 8 | (octet & 0xff);
-        start = end + 1;
-        stops &= stops.wrapping_sub(1);
+    let after = |stops: u32| stops & stops.wrapping_sub(1);
+    let (second, third) = (after(stops), after(after(stops)));
+    let last = after(third);
+    // Three dots, and a fourth end.
+    if last == 0 || (stops ^ last) & !which(text, [b'.']) != 0 {
+        return None;
     }
-    good.then(|| (Ipv4Addr::from_bits(bits), start as usize - 1))
+    let (a, good_a) = octet(&padded, 0, stops)?;
+    let (b, good_b) = octet(&padded, stops.trailing_zeros() + 1, second)?;
+    let (c, good_c) = octet(&padded, second.trailing_zeros() + 1, third)?;
+    let (d, good_d) = octet(&padded, third.trailing_zeros() + 1, last)?;
+    let bits = a << 24 | b << 16 | c << 8 | d;
+    let end = last.trailing_zeros() as usize;
+    (good_a & good_b & good_c & good_d).then(|| (Ipv4Addr::from_bits(bits), end))
+}
+
+/// The number from `start` to the first of `stops` (there is one, among the lowest 16 bits), of which only digits are
+/// known, and whether it is one of 0 to 255 without leading zeros. Four bytes of zeros stand before the text.
+#[inline(always)]
+fn octet(padded: &[u8; 20], start: u32, stops: u32) -> Option<(u32, bool)> {
+    let stop = stops.trailing_zeros() & 15;
+    let digits = stop.wrapping_sub(start);
+    // The digits as bytes of a number, the last one lowest: numbers of as many digits are in the same order.
+    let four = padded.get(stop as usize..stop as usize + 4)?;
+    let bytes = u32::from_be_bytes(*four.first_chunk()?) & 0x0f0f_0f0f;
+    let bytes = bytes & !u32::MAX.wrapping_shl(digits.wrapping_mul(8));
+    const LEAST: [u32; 4] = [u32::MAX, 0, 0x0000_0100, 0x0001_0000];
+    let least = LEAST.get(digits as usize);
+    let good = least.is_some_and(|least| bytes >= *least) && bytes <= 0x0002_0505;
+    let value = (bytes & 15) + (bytes >> 8 & 15) * 10 + (bytes >> 16 & 3) * 100;
+    Some((value & 255, good))
 }
 
 /// Eight groups of hexadecimal digits at the beginning of `text`, or fewer and `::`, and how long they are.
 #[inline]
 fn v6_prefix(text: &[u8]) -> Option<(Ipv6Addr, usize)> {
     let (mut bits, mut groups, mut gap) = (0u128, 0, None);
-    let (mut group, mut digits) = (0u32, 0);
     let mut at = 0;
     if text.starts_with(b"::") {
         (gap, at) = (Some(0), 2);
     }
-    while let Some(&byte) = text.get(at) {
-        if let Some(digit) = hex(byte) {
-            (group, digits) = (group << 4 | digit, digits + 1);
-            if digits > 4 {
+    loop {
+        let mut group = 0u32;
+        let start = at;
+        while let Some(digit) = text.get(at).and_then(|byte| hex(*byte)) {
+            group = group << 4 | digit;
+            at += 1;
+            if at - start > 4 {
                 return None;
             }
-        } else if byte == b':' {
-            if digits > 0 {
-                (bits, groups) = (bits << 16 | u128::from(group), groups + 1);
-                (group, digits) = (0, 0);
-            } else if gap.is_none() && groups > 0 {
-                gap = Some(groups);
-            } else {
+        }
+        if at == start {
+            // Only behind the gap nothing need follow.
+            if gap != Some(groups) {
                 return None;
             }
-            if groups > 7 {
-                return None;
-            }
-        } else {
             break;
         }
-        at += 1;
-    }
-    if digits > 0 {
         (bits, groups) = (bits << 16 | u128::from(group), groups + 1);
-    } else if gap != Some(groups) {
-        return None;
+        match text.get(at..) {
+            Some([b':', b':', ..]) if gap.is_none() => (gap, at) = (Some(groups), at + 2),
+            Some([b':', ..]) if groups < 8 => at += 1,
+            _ => break,
+        }
     }
     let bits = match gap {
         None if groups == 8 => bits,
@@ -195,13 +215,24 @@ fn v6_prefix(text: &[u8]) -> Option<(Ipv6Addr, usize)> {
 /// What a hexadecimal digit stands for.
 #[inline]
 fn hex(byte: u8) -> Option<u32> {
-    let letter = (byte | 0x20).wrapping_sub(b'a');
-    let digit = byte.wrapping_sub(b'0');
-    if digit < 10 {
-        Some(digit.into())
-    } else {
-        (letter < 6).then_some(u32::from(letter) + 10)
-    }
+    /// 16: it is none.
+    #[allow(clippy::indexing_slicing, reason = "a constant can call no `get`")]
+    static DIGITS: [u8; 256] = {
+        let mut digits = [16; 256];
+        let mut n = 0u8;
+        while n < 16 {
+            let (small, large) = (
+                b"0123456789abcdef"[n as usize],
+                b"0123456789ABCDEF"[n as usize],
+            );
+            digits[small as usize] = n;
+            digits[large as usize] = n;
+            n += 1;
+        }
+        digits
+    };
+    let digit = DIGITS.get(usize::from(byte)).copied().unwrap_or(16);
+    (digit < 16).then_some(u32::from(digit))
 }
 
 /// Four numbers of 0 to 255 without leading zeros at the beginning of `text`, and how long they are.

@@ -72,24 +72,32 @@ pub struct Judge {
     counter: Counter,
     act: Act,
     off: Arc<AtomicBool>,
-    hits: Vec<Hit>,
-    /// Limits that the client at hand reached: which of the batch, the count.
-    reached: Vec<(usize, u32, Verdict)>,
+    /// Limits that the client at hand reached: by which hit, the count.
+    reached: Vec<(Hit, u32, Verdict)>,
     misfit: Option<(Misfit, String)>,
     /// Host names stand where addresses should: nothing is judged any more.
     names: bool,
     tally: Tally,
 }
 
-/// A hit on its way to the count, and what is told of its line if it is the one too many.
+/// Hits on their way to the count, in their order.
+#[derive(Debug, Default)]
+struct Batch<'l> {
+    hits: Vec<Hit>,
+    /// Whose they are: the first `hits` are the first one's, and so on.
+    parties: Vec<Party<'l>>,
+}
+
+/// Whom some hits of a line count for, and what is told of the line if one of them is the one too many.
 #[derive(Clone, Copy, Debug)]
-struct Pending<'l> {
-    hit: Hit,
+struct Party<'l> {
     /// Cut to the jail's prefix.
     client: Client,
     /// Where its windows are; known when the batch is counted.
     place: Option<Place>,
-    peer: Option<Client>,
+    hits: usize,
+    /// Who is at the other end of the connection, if that is another.
+    proxy: Option<Client>,
     evidence: &'l [u8],
     status: u16,
 }
@@ -97,8 +105,8 @@ struct Pending<'l> {
 /// Hits that are counted together, so that their clients can be fetched from memory side by side and not one after the
 /// other: that wait is the largest part of a line's way (with 50,000 clients: a third).
 const BATCH: usize = 64;
-/// Hits of one line alone: there is nothing beside which to fetch.
-const ALONE: usize = 4;
+/// So few clients there is nothing beside which to fetch.
+const ALONE: usize = 2;
 /// What of a line that does not fit is shown, bytes.
 const MISFIT_BYTES: usize = 200;
 
@@ -197,7 +205,6 @@ impl Judge {
             counter,
             act,
             off,
-            hits: Vec::new(),
             reached: Vec::new(),
             misfit: None,
             names: false,
@@ -230,7 +237,7 @@ impl Judge {
         now: Arrival,
         each: &mut dyn FnMut(Decision<'_>),
     ) {
-        let mut batch = Vec::new();
+        let mut batch = Batch::default();
         for framed in lines {
             if let (Err(misfit), true) =
                 (self.read(framed, trust, &mut batch), self.misfit.is_none())
@@ -241,7 +248,7 @@ impl Judge {
                 };
                 self.misfit = Some((misfit, line.to_string()));
             }
-            if batch.len() >= BATCH {
+            if batch.hits.len() >= BATCH {
                 self.count(&mut batch, now, each);
             }
         }
@@ -259,7 +266,7 @@ impl Judge {
         now: Arrival,
         each: &mut dyn FnMut(Decision<'_>),
     ) -> Result<(), Misfit> {
-        let mut batch = Vec::new();
+        let mut batch = Batch::default();
         self.read(framed, trust, &mut batch)?;
         self.count(&mut batch, now, each);
         Ok(())
@@ -282,7 +289,7 @@ impl Judge {
         &mut self,
         framed: Framed<'l>,
         trust: Trust,
-        batch: &mut Vec<Pending<'l>>,
+        batch: &mut Batch<'l>,
     ) -> Result<(), Misfit> {
         self.tally.lines += 1;
         let mut access = Access::default();
@@ -304,108 +311,92 @@ impl Judge {
             self.tally.doubtful += 1;
             return Ok(());
         }
-        self.hits.clear();
-        self.filter.hits(&access, &mut self.hits);
-        for hit in &self.hits {
-            let Some(jail) = self.config.jails.get(usize::from(hit.jail)) else {
-                continue;
-            };
-            batch.push(Pending {
-                hit: *hit,
-                client: hit.client.counted(jail.ipv6_prefix),
-                place: None,
-                peer: access.peer,
-                evidence: if access.is_error {
-                    access.message
-                } else {
-                    access.request
-                },
-                status: access.status,
-            });
+        let known = batch.hits.len();
+        self.filter.hits(&access, &mut batch.hits);
+        let mut last: Option<&mut Party<'_>> = None;
+        for hit in batch.hits.iter().skip(known) {
+            let jail = self.config.jails.get(usize::from(hit.jail));
+            let client = jail.map_or(hit.client, |jail| hit.client.counted(jail.ipv6_prefix));
+            // A line's hits are mostly one client's.
+            match &mut last {
+                Some(party) if party.client == client => party.hits += 1,
+                _ => {
+                    batch.parties.push(Party {
+                        client,
+                        place: None,
+                        hits: 1,
+                        proxy: access.peer.filter(|peer| *peer != hit.client),
+                        evidence: if access.is_error {
+                            access.message
+                        } else {
+                            access.request
+                        },
+                        status: access.status,
+                    });
+                    last = batch.parties.last_mut();
+                }
+            }
         }
         Ok(())
     }
 
     /// Counts hits, in their order.
-    fn count(
-        &mut self,
-        batch: &mut Vec<Pending<'_>>,
-        now: Arrival,
-        each: &mut dyn FnMut(Decision<'_>),
-    ) {
-        let mut last = None;
-        for pending in batch.iter_mut() {
-            // A line's hits are mostly one client's.
-            pending.place = match last {
-                Some((client, place)) if client == pending.client => Some(place),
-                _ => Some(self.counter.place(pending.client, now)),
-            };
-            last = pending.place.map(|place| (pending.client, place));
+    fn count(&mut self, batch: &mut Batch<'_>, now: Arrival, each: &mut dyn FnMut(Decision<'_>)) {
+        let Batch { hits, parties } = batch;
+        for party in parties.iter_mut() {
+            party.place = Some(self.counter.place(party.client, now));
         }
-        if batch.len() > ALONE {
+        if parties.len() > ALONE {
             self.counter
-                .fetch(batch.iter().filter_map(|pending| pending.place));
+                .fetch(parties.iter().filter_map(|party| party.place));
         }
-        let mut from = 0;
-        while let Some((client, place)) = batch
-            .get(from)
-            .and_then(|pending| Some((pending.client, pending.place?)))
-        {
-            let Self {
-                config,
-                counter,
-                tally,
-                reached,
-                ..
-            } = self;
-            let mut visit = counter.visit(place);
-            for pending in batch
-                .iter()
-                .skip(from)
-                .take_while(|pending| pending.client == client)
-            {
-                let at = from;
-                from += 1;
-                let id = usize::from(pending.hit.jail);
-                let (Some(jail), Some(counts)) = (config.jails.get(id), tally.jails.get_mut(id))
+        let mut left = hits.as_slice();
+        for party in parties.iter() {
+            let (Some((hits, after)), Some(place)) =
+                (left.split_at_checked(party.hits), party.place)
+            else {
+                break;
+            };
+            left = after;
+            let mut visit = self.counter.visit(place);
+            for hit in hits {
+                let id = usize::from(hit.jail);
+                let (Some(jail), Some(counts)) =
+                    (self.config.jails.get(id), self.tally.jails.get_mut(id))
                 else {
                     continue;
                 };
                 counts.hits += 1;
-                let Hit {
-                    weight, distinct, ..
-                } = pending.hit;
-                let count = visit.add(pending.hit.jail, weight, distinct, jail.maxretry);
+                let count = visit.add(hit.jail, hit.weight, hit.distinct, jail.maxretry);
                 match decide(jail, count) {
                     Verdict::Pass => {}
                     verdict @ (Verdict::Ban(_) | Verdict::Observe) => {
-                        visit.forget(pending.hit.jail);
-                        reached.push((at, count, verdict));
+                        visit.forget(hit.jail);
+                        self.reached.push((*hit, count, verdict));
                     }
                 }
             }
-            for (at, count, verdict) in std::mem::take(&mut self.reached) {
-                if let Some(pending) = batch.get(at) {
-                    self.reached(*pending, count, verdict, now, each);
+            if !self.reached.is_empty() {
+                for (hit, count, verdict) in std::mem::take(&mut self.reached) {
+                    self.reached(hit, party, count, verdict, now, each);
                 }
             }
         }
-        batch.clear();
+        hits.clear();
+        parties.clear();
         self.counter.settle();
     }
 
     /// A limit was reached: who may be banned, is.
     fn reached(
         &mut self,
-        pending: Pending<'_>,
+        hit: Hit,
+        party: &Party<'_>,
         count: u32,
         verdict: Verdict,
         now: Arrival,
         each: &mut dyn FnMut(Decision<'_>),
     ) {
-        let Pending {
-            hit, client, peer, ..
-        } = pending;
         let Self {
             config,
             exempt,
@@ -417,7 +408,7 @@ impl Judge {
             return;
         };
 
-        let who = Target::Client(client);
+        let who = Target::Client(party.client);
         // Only now: whom nobody would ban needs no protection, and most lines end above.
         let mut tell = |outcome| {
             each(Decision {
@@ -443,7 +434,7 @@ impl Judge {
                 return tell(Outcome::Spared(spared));
             }
         };
-        if let Some(peer) = peer.filter(|peer| *peer != hit.client) {
+        if let Some(peer) = party.proxy {
             counts.not_banned += 1;
             return tell(Outcome::Proxied(peer));
         }
@@ -451,7 +442,7 @@ impl Judge {
             counts.not_banned += 1;
             return tell(Outcome::Off);
         }
-        let reason = reason(jail, count, &pending);
+        let reason = reason(jail, count, party);
         let ban = Ban {
             jail: hit.jail,
             who,
@@ -482,15 +473,15 @@ impl Judge {
 const EVIDENCE_BYTES: usize = 100;
 
 /// `100 hits in 1s, last: GET /page 200`.
-fn reason(jail: &Jail, count: u32, pending: &Pending<'_>) -> String {
+fn reason(jail: &Jail, count: u32, party: &Party<'_>) -> String {
     let last = Escaped {
-        bytes: pending.evidence,
+        bytes: party.evidence,
         max: EVIDENCE_BYTES,
     };
     let text = format!("{count} hits in {:?}, last: {last}", jail.findtime);
-    if pending.status == 0 {
+    if party.status == 0 {
         text
     } else {
-        format!("{text} {}", pending.status)
+        format!("{text} {}", party.status)
     }
 }

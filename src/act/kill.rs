@@ -29,6 +29,8 @@ const REST: u32 = 100;
 /// Bans waiting; more are left to the packet filter alone.
 const WAITING_MAX: usize = 4_096;
 
+/// TCPDIAG_GETSOCK.
+const KIND_TCP: u16 = 18;
 /// SOCK_DIAG_BY_FAMILY.
 const KIND_BY_FAMILY: u16 = 20;
 /// SOCK_DESTROY.
@@ -149,23 +151,29 @@ pub fn kill(socket: &mut Option<Socket>, victims: &Victims) -> Result<usize, Wir
         None => socket.insert(Socket::open(SockProtocol::NetlinkSockDiag, 0)?),
     };
     let mut found: Vec<(u8, [u8; SOCKID_BYTES])> = Vec::new();
-    for family in [AF_INET, AF_INET6] {
-        if family == AF_INET && !victims.any_v4 {
-            continue;
+    let mut take = |message: &[u8]| {
+        if let Some((peer, port, id)) = connection(message)
+            && let Some(family) = message.first()
+            && victims.has(peer, port)
+        {
+            found.push((*family, id));
         }
-        socket.exchange(
-            KIND_BY_FAMILY,
-            DUMP,
-            &request(family, &[0; SOCKID_BYTES]),
-            |_| {},
-            |_, message| {
-                if let Some((peer, port, id)) = connection(message)
-                    && victims.has(peer, port)
-                {
-                    found.push((family, id));
+    };
+    if victims.any_v4 {
+        // The kernel walks its whole table for every question. The older one is about both families at once.
+        let both = socket.exchange(KIND_TCP, DUMP, &request_of_both(), |_| {}, |_, m| take(m));
+        match both {
+            Err(WireError::Refused(_)) => {
+                for family in [AF_INET, AF_INET6] {
+                    let one = request(family, &[0; SOCKID_BYTES]);
+                    socket.exchange(KIND_BY_FAMILY, DUMP, &one, |_| {}, |_, m| take(m))?;
                 }
-            },
-        )?;
+            }
+            answered => answered?,
+        }
+    } else {
+        let one = request(AF_INET6, &[0; SOCKID_BYTES]);
+        socket.exchange(KIND_BY_FAMILY, DUMP, &one, |_| {}, |_, m| take(m))?;
     }
     let mut reset = 0;
     for (family, id) in found {
@@ -187,6 +195,17 @@ fn request(family: u8, id: &[u8; SOCKID_BYTES]) -> [u8; 8 + SOCKID_BYTES] {
     let fields = head.iter().chain(&states).chain(id);
     for (to, from) in request.iter_mut().zip(fields) {
         *to = *from;
+    }
+    request
+}
+
+/// inet_diag_req, which has the states behind an empty inet_diag_sockid. Its family does not matter (inet_diag_dump_compat,
+/// net/ipv4/inet_diag.c).
+fn request_of_both() -> [u8; 4 + SOCKID_BYTES + 8] {
+    let mut request = [0; 4 + SOCKID_BYTES + 8];
+    let places = request.iter_mut().skip(4 + SOCKID_BYTES);
+    for (to, from) in places.zip(STATES.to_ne_bytes()) {
+        *to = from;
     }
     request
 }

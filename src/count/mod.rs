@@ -8,6 +8,8 @@ pub mod estimate;
 pub mod keyed;
 pub mod logged;
 
+use std::net::IpAddr;
+
 use lru::LruCache;
 
 use crate::client::Client;
@@ -40,6 +42,8 @@ impl Default for Bounds {
 #[derive(Debug)]
 pub struct Counter {
     table: LruCache<Client, Known>,
+    /// The front of the table: whom it found last. Requests come in bursts.
+    recent: Box<[Option<Recent>]>,
     windows: Vec<Slots>,
     /// Places in `windows` that nobody has.
     free: Vec<u32>,
@@ -66,6 +70,34 @@ struct Known {
     place: u32,
     /// When it was last moved to the front of the table.
     touched: u32,
+}
+
+/// A client as the table knows it.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    client: Client,
+    place: u32,
+    touched: u32,
+}
+
+/// Clients found without the table: 7 KiB.
+const RECENT: usize = 256;
+
+/// Where among the recent ones a client would be.
+#[inline]
+fn recent_place(client: Client) -> usize {
+    let bits = match client.addr() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => {
+            let [high, low] = [v6.to_bits() >> 64, v6.to_bits()];
+            #[allow(clippy::cast_possible_truncation, reason = "half of it is meant")]
+            let halves = [high as u64, low as u64];
+            let [high, low] = halves;
+            high ^ low.rotate_left(32)
+        }
+    };
+    let strewn = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    usize::try_from(strewn).unwrap_or(0) % RECENT
 }
 
 /// Stamps are 32 bits of milliseconds, 49 days. Before they run over, all are moved back so that this many are behind now:
@@ -130,6 +162,7 @@ impl Counter {
     pub fn new(findtimes: Vec<u32>, bounds: Bounds) -> Self {
         Self {
             table: LruCache::unbounded(),
+            recent: vec![None; RECENT].into_boxed_slice(),
             windows: Vec::new(),
             free: Vec::new(),
             freed: Vec::new(),
@@ -155,17 +188,43 @@ impl Counter {
     }
 
     /// Finds a client, or makes room for one. `now` never goes back, and is the moment of the visits that follow.
+    #[inline]
     pub fn place(&mut self, client: Client, now: Arrival) -> Place {
         let now = self.stamp(now);
         self.now = now;
+        if let Some(Some(recent)) = self.recent.get(recent_place(client))
+            && recent.client == client
+            && now.saturating_sub(recent.touched) < TOUCH_MS
+        {
+            return Place(recent.place);
+        }
+        Place(self.look_up(client, now))
+    }
+
+    /// The place of a client that is not among the recent ones.
+    #[inline(never)]
+    fn look_up(&mut self, client: Client, now: u32) -> u32 {
+        let (place, touched) = self.find(client, now);
+        if let Some(recent) = self.recent.get_mut(recent_place(client)) {
+            *recent = Some(Recent {
+                client,
+                place,
+                touched,
+            });
+        }
+        place
+    }
+
+    /// A client's place and when it was touched.
+    fn find(&mut self, client: Client, now: u32) -> (u32, u32) {
         if let Some(known) = self.table.peek(&client)
             && now.saturating_sub(known.touched) < TOUCH_MS
         {
-            return Place(known.place);
+            return (known.place, known.touched);
         }
         if let Some(known) = self.table.get_mut(&client) {
             known.touched = now;
-            return Place(known.place);
+            return (known.place, now);
         }
         while self.table.len() >= self.bounds.clients || self.stamps > self.bounds.stamps {
             if !self.evict(now) {
@@ -183,7 +242,7 @@ impl Counter {
                 touched: now,
             },
         );
-        Place(place)
+        (place, now)
     }
 
     /// Has the windows at `places` brought from memory, all at once.
@@ -216,9 +275,12 @@ impl Counter {
     }
 
     fn evict(&mut self, now: u32) -> bool {
-        let Some((_, known)) = self.table.pop_lru() else {
+        let Some((client, known)) = self.table.pop_lru() else {
             return false;
         };
+        if let Some(recent) = self.recent.get_mut(recent_place(client)) {
+            *recent = None;
+        }
         self.freed.push(known.place);
         let Some(slots) = self
             .windows
@@ -252,6 +314,7 @@ impl Counter {
             let back = since - KEPT_MS;
             let back = u32::try_from(back).unwrap_or(u32::MAX);
             self.base = now.0 - KEPT_MS;
+            self.recent.fill(None);
             for (_, known) in &mut self.table {
                 known.touched = known.touched.saturating_sub(back);
             }
@@ -275,18 +338,34 @@ pub struct Visit<'c> {
 impl Visit<'_> {
     /// Counts a hit for `jail` and returns how many the client has within findtime (a hit exactly findtime old is one),
     /// at most `maxretry`: what is beyond it changes nothing. With `distinct`: how many different values.
+    #[inline]
     pub fn add(&mut self, jail: JailId, weight: u32, distinct: Option<u64>, maxretry: u32) -> u32 {
         let findtime = self.findtimes.get(usize::from(jail)).copied().unwrap_or(0);
         let oldest = self.now.saturating_sub(findtime);
-        let Some(slots) = &mut self.slots else {
-            return 0;
-        };
-        let slot = slots.of(jail);
-        if (distinct, weight) == (None, 1)
+        if weight == 1
+            && distinct.is_none()
+            && let Some(slots) = &mut self.slots
+            && let Some(slot) = slots.here.iter_mut().find(|slot| slot.is_of(jail))
             && let Some(count) = slot.push_one(self.now, oldest, maxretry)
         {
             return count;
         }
+        self.add_any(jail, weight, distinct, maxretry, oldest)
+    }
+
+    #[inline(never)]
+    fn add_any(
+        &mut self,
+        jail: JailId,
+        weight: u32,
+        distinct: Option<u64>,
+        maxretry: u32,
+        oldest: u32,
+    ) -> u32 {
+        let Some(slots) = &mut self.slots else {
+            return 0;
+        };
+        let slot = slots.of(jail);
         let before = slot.room();
         let count = match distinct {
             Some(value) => slot.see(jail, value, self.now, oldest, maxretry),
@@ -458,6 +537,16 @@ impl Ring {
 }
 
 impl Slot {
+    #[inline]
+    fn is_of(&self, id: JailId) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Few { jail, .. } | Self::Many { jail, .. } | Self::Distinct { jail, .. } => {
+                *jail == id
+            }
+        }
+    }
+
     fn jail(&self) -> Option<JailId> {
         match self {
             Self::Empty => None,

@@ -4,10 +4,9 @@
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, packed};
 
-use super::literals::fragments;
+use super::literals::{self, fragments};
 use crate::config::{Field, Jail};
 use crate::parse::Access;
-use crate::parse::scan::find;
 
 /// The search.
 #[derive(Debug)]
@@ -74,7 +73,7 @@ impl Alarm {
                 .build(&few)
                 .ok()
         };
-        packed::Searcher::new(&few)
+        packed::Searcher::new(in_buckets(&few))
             .map(Self::Packed)
             .or_else(|| automaton().map(Self::Automaton))
     }
@@ -83,10 +82,7 @@ impl Alarm {
     #[inline]
     pub(super) fn rings(&self, access: &Access<'_>) -> bool {
         // Escapes and percent-encoding may hide what a jail is looking for.
-        if access.texts.is_empty()
-            || find(access.path, [b'%']).is_some()
-            || find(access.query, [b'%']).is_some()
-        {
+        if access.texts.is_empty() || access.encoded {
             return true;
         }
         match self {
@@ -95,4 +91,49 @@ impl Alarm {
             Self::Nothing => false,
         }
     }
+}
+
+/// Buckets of the SIMD search (Teddy, in `packed`): fragment n is in bucket n mod 8.
+const BUCKETS: usize = 8;
+
+/// Sorts the fragments so that those share a bucket which ordinary lines do not take for each other: of a bucket only the
+/// half-bytes of all its fragments' first two bytes are looked for, and what is found so costs a second look.
+fn in_buckets(fragments: &[Vec<u8>]) -> Vec<&[u8]> {
+    let mut buckets: Vec<Vec<&[u8]>> = vec![Vec::new(); BUCKETS];
+    for (n, fragment) in fragments.iter().enumerate() {
+        // All are filled to the same height.
+        let height = n / BUCKETS;
+        let cost =
+            |bucket: &&mut Vec<&[u8]>| mistaken(bucket.iter().copied().chain([&fragment[..]]));
+        let low = buckets.iter_mut().filter(|bucket| bucket.len() == height);
+        if let Some(bucket) = low.min_by_key(cost) {
+            bucket.push(fragment);
+        }
+    }
+    // The fuller ones first: so the last few go there, too.
+    buckets.sort_by_key(|bucket| std::cmp::Reverse(bucket.len()));
+    let heights = 0..fragments.len().div_ceil(BUCKETS);
+    let layers = heights.flat_map(|height| buckets.iter().filter_map(move |b| b.get(height)));
+    layers.copied().collect()
+}
+
+/// How often an ordinary line is taken for one of these.
+fn mistaken<'f>(fragments: impl Iterator<Item = &'f [u8]>) -> usize {
+    // Low and high halves of the first byte, of the second.
+    let mut halves = [0u16; 4];
+    for fragment in fragments {
+        for (half, value) in halves.iter_mut().zip(fragment.iter().flat_map(halved)) {
+            *half |= 1 << value;
+        }
+    }
+    let pairs = literals::ORDINARY.as_bytes().windows(2);
+    let fits = |pair: &&[u8]| {
+        let mut both = halves.iter().zip(pair.iter().flat_map(halved));
+        both.all(|(half, value)| half & 1 << value != 0)
+    };
+    pairs.filter(fits).count()
+}
+
+fn halved(byte: &u8) -> [u8; 2] {
+    [byte & 15, byte >> 4]
 }

@@ -116,7 +116,7 @@ fn parse(pattern: &str) -> Option<Hir> {
 const FRAGMENT_BYTES: usize = 4;
 
 /// What most lines look like.
-const ORDINARY: &str = r#"
+pub(super) const ORDINARY: &str = r#"
 GET / HTTP/1.1" 200 5120 "https://www.google.com/" "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
 GET /wp-content/uploads/2026/05/header-image-1024x768.jpg HTTP/2.0" 200 81236 "http://example.org/index.php?id=17&page=2" "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6 Mobile/15E148 Safari/604.1"
 POST /wp-admin/admin-ajax.php HTTP/1.1" 200 47 "https://example.org/shop/item/20431-a-title-in-the-address.html" "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"

@@ -6,6 +6,7 @@
 //! do without, and only where one is found the patterns themselves. Time is linear in the line, whatever it holds.
 
 mod alarm;
+mod endings;
 mod literals;
 mod search;
 
@@ -16,6 +17,7 @@ use aho_corasick::AhoCorasick;
 use alarm::Alarm;
 use search::Search;
 
+use crate::client::Client;
 use crate::config::{Conditions, Distinct, Field, Jail, Mode};
 use crate::hit::{Hit, JailId};
 use crate::parse::scan::find;
@@ -25,11 +27,17 @@ use crate::parse::{Access, Format};
 /// The rules of all jails, compiled for one format.
 #[derive(Debug)]
 pub struct Filter {
-    rules: Vec<Rule>,
     by_status: Vec<Open>,
     alarm: Option<Alarm>,
     /// Jails about the error log: those with a condition on `message`.
     of_errors: Box<[JailId]>,
+    rules: Rules,
+}
+
+/// The rules by jail, and what it takes to ask them.
+#[derive(Debug)]
+struct Rules {
+    rules: Vec<Rule>,
     searches: Vec<Search>,
     scratch: Scratch,
     scripts: Option<AhoCorasick>,
@@ -41,7 +49,17 @@ pub struct Filter {
 struct Open {
     all: Box<[JailId]>,
     /// Without those that only want lines at which the alarm rings.
-    quiet: Box<[JailId]>,
+    quiet: Box<[(JailId, Needs)]>,
+}
+
+/// What is left to be asked of a line whose status a jail is open to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    /// Every line counts once.
+    Nothing,
+    /// If it is static, or if it is not.
+    Static(bool),
+    Rule,
 }
 
 /// Room for decoded text, and which line is at hand.
@@ -126,81 +144,94 @@ impl Filter {
             search.compile()?;
         }
         Ok(Self {
-            rules,
-            of_errors: errors.into_boxed_slice(),
+            of_errors: errors.into(),
             by_status: by_status
                 .into_iter()
                 .map(|[all, quiet]| Open {
-                    all: all.into_boxed_slice(),
-                    quiet: quiet.into_boxed_slice(),
+                    all: all.into(),
+                    quiet: quiet
+                        .into_iter()
+                        .map(|id| {
+                            let rule = rules.get(usize::from(id));
+                            (id, rule.map_or(Needs::Rule, Rule::needs))
+                        })
+                        .collect(),
                 })
                 .collect(),
             alarm: Alarm::new(alarm),
-            searches: searches.searches,
-            scratch: Scratch::default(),
-            scripts: AhoCorasick::builder()
-                .ascii_case_insensitive(true)
-                .build(SCRIPTS)
-                .ok(),
-            hasher: RandomState::new(),
+            rules: Rules {
+                rules,
+                searches: searches.searches,
+                scratch: Scratch::default(),
+                scripts: AhoCorasick::builder()
+                    .ascii_case_insensitive(true)
+                    .build(SCRIPTS)
+                    .ok(),
+                hasher: RandomState::new(),
+            },
         })
     }
 
     /// Appends to `hits` one for each jail whose rule the line fits. A line without a client hits nothing.
     pub fn hits(&mut self, access: &Access<'_>, hits: &mut Vec<Hit>) {
         let Some(client) = access.client else { return };
-        self.scratch.line += 1;
-        let open = self.by_status.get(usize::from(access.status));
-        let jails = match open {
-            _ if access.is_error => &self.of_errors[..],
-            None => &[],
-            Some(Open { all, quiet }) if all.len() == quiet.len() => all,
-            Some(Open { all, quiet }) => match &self.alarm {
-                Some(alarm) if !alarm.rings(access) => quiet,
-                _ => all,
-            },
-        };
-        for &jail in jails {
-            let Some(rule) = self.rules.get(usize::from(jail)) else {
-                continue;
-            };
-            let mut line = Judged {
-                access,
-                searches: &mut self.searches,
-                scratch: &mut self.scratch,
-                scripts: self.scripts.as_ref(),
-            };
-            if !rule.fits(&mut line) {
-                continue;
+        let Self {
+            by_status,
+            alarm,
+            of_errors,
+            rules,
+        } = self;
+        rules.scratch.line += 1;
+        if access.is_error {
+            for jail in of_errors {
+                rules.ask(*jail, access, client, hits);
             }
-            let field = match rule.distinct {
-                None => None,
-                Some(Distinct::Field(field)) => Some(field),
-                Some(Distinct::Any) => line.found(&rule.any),
-            };
-            let distinct = rule.distinct.map(|_| {
-                let decoded = &mut self.scratch.decoded;
-                decoded.clear();
-                if let Some(field) = field {
-                    decode(field, access.text(field), decoded);
+            return;
+        }
+        let Some(Open { all, quiet }) = by_status.get(usize::from(access.status)) else {
+            return;
+        };
+        if all.len() > quiet.len() && alarm.as_ref().is_none_or(|alarm| alarm.rings(access)) {
+            for jail in all {
+                rules.ask(*jail, access, client, hits);
+            }
+            return;
+        }
+        let mut is_static = None;
+        for (jail, needs) in quiet {
+            let counts = match needs {
+                Needs::Nothing => true,
+                Needs::Static(wanted) => {
+                    *wanted == *is_static.get_or_insert_with(|| rules.is_static(access))
                 }
-                self.hasher
-                    .hash_one((field.map(|field| field as u8), decoded))
-            });
-            hits.push(Hit {
-                jail,
-                client,
-                weight: rule.weight,
-                distinct,
-            });
+                Needs::Rule => {
+                    rules.ask(*jail, access, client, hits);
+                    false
+                }
+            };
+            if counts {
+                hits.push(Hit {
+                    jail: *jail,
+                    client,
+                    weight: 1,
+                    distinct: None,
+                });
+            }
         }
     }
 
     /// For `explain`: the first condition of `jail` that the line does not meet, in the words of the configuration;
     /// `None`: it counts.
     pub fn why_not(&mut self, jail: JailId, access: &Access<'_>, written: &Jail) -> Option<String> {
-        self.scratch.line += 1;
-        let rule = self.rules.get(usize::from(jail))?;
+        let Rules {
+            rules,
+            searches,
+            scratch,
+            scripts,
+            ..
+        } = &mut self.rules;
+        scratch.line += 1;
+        let rule = rules.get(usize::from(jail))?;
         if of_errors(written) != access.is_error {
             return Some(
                 if access.is_error {
@@ -221,9 +252,9 @@ impl Filter {
         }
         let mut line = Judged {
             access,
-            searches: &mut self.searches,
-            scratch: &mut self.scratch,
-            scripts: self.scripts.as_ref(),
+            searches,
+            scratch,
+            scripts: scripts.as_ref(),
         };
         if let Some(test) = rule.all.iter().find(|test| !line.holds(test)) {
             return Some(format!("not so: {}", line.name(test)));
@@ -239,6 +270,49 @@ impl Filter {
     }
 }
 
+impl Rules {
+    /// Appends a hit if the line fits the rule.
+    fn ask(&mut self, jail: JailId, access: &Access<'_>, client: Client, hits: &mut Vec<Hit>) {
+        let Some(rule) = self.rules.get(usize::from(jail)) else {
+            return;
+        };
+        let mut line = Judged {
+            access,
+            searches: &mut self.searches,
+            scratch: &mut self.scratch,
+            scripts: self.scripts.as_ref(),
+        };
+        if !rule.fits(&mut line) {
+            return;
+        }
+        let field = match rule.distinct {
+            None => None,
+            Some(Distinct::Field(field)) => Some(field),
+            Some(Distinct::Any) => line.found(&rule.any),
+        };
+        let distinct = rule.distinct.map(|_| {
+            let decoded = &mut self.scratch.decoded;
+            decoded.clear();
+            if let Some(field) = field {
+                decode(field, access.text(field), decoded);
+            }
+            self.hasher
+                .hash_one((field.map(|field| field as u8), decoded))
+        });
+        hits.push(Hit {
+            jail,
+            client,
+            weight: rule.weight,
+            distinct,
+        });
+    }
+
+    #[inline]
+    fn is_static(&mut self, access: &Access<'_>) -> bool {
+        is_static(access, self.scripts.as_ref(), &mut self.scratch.decoded)
+    }
+}
+
 /// Error lines have no status, size or path: a condition on `message` says which log a jail is about.
 fn of_errors(jail: &Jail) -> bool {
     let about = |conditions: &Conditions| {
@@ -251,6 +325,25 @@ fn of_errors(jail: &Jail) -> bool {
 }
 
 impl Rule {
+    fn needs(&self) -> Needs {
+        let Self {
+            all,
+            any,
+            not,
+            weight,
+            distinct,
+        } = self;
+        if !any.is_empty() || *weight != 1 || distinct.is_some() {
+            return Needs::Rule;
+        }
+        match (&all[..], &not[..]) {
+            ([], []) => Needs::Nothing,
+            ([Test::Static(is)], []) => Needs::Static(*is),
+            ([], [Test::Static(is)]) => Needs::Static(!is),
+            _ => Needs::Rule,
+        }
+    }
+
     fn fits(&self, line: &mut Judged<'_, '_>) -> bool {
         self.all.iter().all(|test| line.holds(test))
             && (self.any.is_empty() || self.any.iter().any(|test| line.holds(test)))
@@ -471,6 +564,7 @@ fn decode(field: Field, raw: &[u8], out: &mut Vec<u8>) {
 
 /// A GET or HEAD that costs next to nothing: "not modified", or a picture, style sheet, script, font, film by its ending.
 /// Not one whose path runs on behind a script (`/index.php/x.png`): that asks the script.
+#[inline]
 fn is_static(access: &Access<'_>, scripts: Option<&AhoCorasick>, room: &mut Vec<u8>) -> bool {
     if !matches!(access.method, b"GET" | b"HEAD" | b"") {
         return false;
@@ -478,72 +572,8 @@ fn is_static(access: &Access<'_>, scripts: Option<&AhoCorasick>, room: &mut Vec<
     if access.status == 304 {
         return true;
     }
-    is_static_ending(access.path) && !runs_on_behind_a_script(access.path, scripts, room)
+    endings::is_static(access.path) && !runs_on_behind_a_script(access.path, scripts, room)
 }
-
-#[rustfmt::skip]
-fn is_static_ending(path: &[u8]) -> bool {
-    /// An ending as a number, read from its end.
-    const fn ending(mut letters: &[u8]) -> u64 {
-        let mut number = 0;
-        while let [rest @ .., last] = letters {
-            number = number << 8 | *last as u64;
-            letters = rest;
-        }
-        number
-    }
-    const CSS: u64 = ending(b"css");
-    const JS: u64 = ending(b"js");
-    const MJS: u64 = ending(b"mjs");
-    const MAP: u64 = ending(b"map");
-    const WASM: u64 = ending(b"wasm");
-    const PNG: u64 = ending(b"png");
-    const JPG: u64 = ending(b"jpg");
-    const JPEG: u64 = ending(b"jpeg");
-    const GIF: u64 = ending(b"gif");
-    const WEBP: u64 = ending(b"webp");
-    const AVIF: u64 = ending(b"avif");
-    const SVG: u64 = ending(b"svg");
-    const ICO: u64 = ending(b"ico");
-    const BMP: u64 = ending(b"bmp");
-    const WOFF: u64 = ending(b"woff");
-    const WOFF2: u64 = ending(b"woff2");
-    const TTF: u64 = ending(b"ttf");
-    const OTF: u64 = ending(b"otf");
-    const EOT: u64 = ending(b"eot");
-    const MP4: u64 = ending(b"mp4");
-    const WEBM: u64 = ending(b"webm");
-    const M4V: u64 = ending(b"m4v");
-    const M4S: u64 = ending(b"m4s");
-    const TS: u64 = ending(b"ts");
-    const MP3: u64 = ending(b"mp3");
-    const M4A: u64 = ending(b"m4a");
-    const OGG: u64 = ending(b"ogg");
-    const OGA: u64 = ending(b"oga");
-    const WAV: u64 = ending(b"wav");
-    const VTT: u64 = ending(b"vtt");
-    const PDF: u64 = ending(b"pdf");
-
-    let mut ending = 0;
-    for &byte in path.iter().rev().take(6) {
-        if byte == b'.' {
-            return matches!(
-                ending,
-                CSS | JS | MJS | MAP | WASM
-                    | PNG | JPG | JPEG | GIF | WEBP | AVIF | SVG | ICO | BMP
-                    | WOFF | WOFF2 | TTF | OTF | EOT
-                    | MP4 | WEBM | M4V | M4S | TS | MP3 | M4A | OGG | OGA | WAV | VTT
-                    // Readers ask for a document in dozens of ranges.
-                    | PDF
-            );
-        }
-        ending = ending << 8 | u64::from(byte.to_ascii_lowercase());
-    }
-    false
-}
-
-/// The longest ending of `is_static_ending` with its dot: shorter than the shortest script with an ending behind it.
-const ENDING_BYTES: usize = ".woff2".len();
 
 /// What marks a script in the folders of a path.
 const SCRIPTS: [&[u8]; 7] = [
@@ -553,7 +583,7 @@ const SCRIPTS: [&[u8]; 7] = [
 fn runs_on_behind_a_script(path: &[u8], scripts: Option<&AhoCorasick>, room: &mut Vec<u8>) -> bool {
     // Most paths have no dot but that of the ending, and nothing that could become one.
     let dot = |path| find(path, *b".%\\");
-    if dot(path).is_some_and(|first| path.len() - first <= ENDING_BYTES) {
+    if dot(path).is_some_and(|first| path.len() - first <= endings::ENDING_BYTES) {
         return false;
     }
     let folders = memchr::memrchr(b'/', path)

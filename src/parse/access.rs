@@ -40,6 +40,8 @@ pub struct Access<'a> {
     /// From the first text that its client wrote to the end of the line: request, path, query, agent and referer all
     /// stand in it. Empty if something in them is escaped.
     pub texts: &'a [u8],
+    /// A percent sign stands in path or query.
+    pub encoded: bool,
     /// Of an error line only: its text.
     pub message: &'a [u8],
     /// The line is from the error log.
@@ -68,8 +70,14 @@ impl<'a> Access<'a> {
             Text::Ignored => {}
             Text::Is(Field::Request) => self.set_request(text),
             Text::Is(Field::Method) => self.method = text,
-            Text::Is(Field::Path) => self.path = text,
-            Text::Is(Field::Query) => self.query = text.strip_prefix(b"?").unwrap_or(text),
+            Text::Is(Field::Path) => {
+                self.path = text;
+                self.encoded |= find(text, [b'%']).is_some();
+            }
+            Text::Is(Field::Query) => {
+                self.query = text.strip_prefix(b"?").unwrap_or(text);
+                self.encoded |= find(text, [b'%']).is_some();
+            }
             Text::Is(Field::Agent) => self.agent = text,
             Text::Is(Field::Referer) => self.referer = text,
             Text::Is(Field::User) => self.user = if text == b"\"\"" { b"" } else { text },
@@ -80,16 +88,13 @@ impl<'a> Access<'a> {
 
     /// `GET /path?query HTTP/1.1`; without a protocol for HTTP/0.9; `-` when no request line came at all. Garbage has
     /// its first word as method and the rest as path.
-    fn set_request(&mut self, request: &'a [u8]) {
+    #[inline]
+    pub(super) fn set_request(&mut self, request: &'a [u8]) {
         self.request = request;
         if request == b"-" {
             return;
         }
-        // A method has a few letters: a search made for long texts would take longer to begin.
-        let end = request
-            .iter()
-            .position(|b| *b == b' ')
-            .unwrap_or(request.len());
+        let end = word(request);
         let (method, rest) = request.split_at_checked(end).unwrap_or((request, b""));
         self.method = method;
         let rest = rest.get(1..).unwrap_or_default();
@@ -106,8 +111,41 @@ impl<'a> Access<'a> {
                 _ => rest,
             },
         };
-        (self.path, self.query) = split_at_byte(target, b'?').unwrap_or((target, b""));
+        self.set_target(target);
     }
+
+    /// Path, `?`, query.
+    #[inline]
+    fn set_target(&mut self, target: &'a [u8]) {
+        (self.path, self.query) = (target, b"");
+        let Some(at) = find(target, [b'?', b'%']) else {
+            return;
+        };
+        if target.get(at) == Some(&b'?') {
+            self.path = target.get(..at).unwrap_or_default();
+            self.query = target.get(at + 1..).unwrap_or_default();
+            self.encoded |= find(self.query, [b'%']).is_some();
+        } else {
+            self.encoded = true;
+            (self.path, self.query) = split_at_byte(target, b'?').unwrap_or((target, b""));
+        }
+    }
+}
+
+/// Up to the first blank, or to the end. A method has a few letters: a search made for long texts would take longer to
+/// begin.
+#[inline]
+fn word(text: &[u8]) -> usize {
+    if let Some(eight) = text.first_chunk() {
+        const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        let others = u64::from_le_bytes(*eight) ^ 0x2020_2020_2020_2020;
+        // The highest bit of each byte that is a blank.
+        let blanks = !(((others & LOW).wrapping_add(LOW)) | others | LOW);
+        if blanks != 0 {
+            return blanks.trailing_zeros() as usize / 8;
+        }
+    }
+    text.iter().position(|b| *b == b' ').unwrap_or(text.len())
 }
 
 /// What the format has where reading stopped.
@@ -297,9 +335,7 @@ impl Free {
     pub(super) fn set<'a>(self, access: &mut Access<'a>, text: &'a [u8]) {
         match self {
             Self::One(is) => access.set(is, text),
-            Self::PathAndQuery => {
-                (access.path, access.query) = split_at_byte(text, b'?').unwrap_or((text, b""));
-            }
+            Self::PathAndQuery => access.set_target(text),
         }
     }
 }
@@ -442,7 +478,7 @@ const TOKEN_MAX_BYTES: usize = 256;
 
 /// Digits, or `-` for none, at the beginning of `text`: the number and its length.
 #[inline]
-fn number(text: &[u8]) -> Option<(u64, usize)> {
+pub(super) fn number(text: &[u8]) -> Option<(u64, usize)> {
     let used = digits(text);
     match (used, text.first_chunk()) {
         (0, _) => (text.first() == Some(&b'-')).then_some((0, 1)),
@@ -491,7 +527,6 @@ fn token(text: &[u8], stop: u8) -> usize {
     {
         return 1;
     }
-    let mut before = 0;
     // Nearly always the first that could be the end is the end.
     if text.first() != Some(&b'[')
         && let Some(at) = find(text, [stop, b' ', b'"'])
@@ -499,8 +534,9 @@ fn token(text: &[u8], stop: u8) -> usize {
     {
         return at;
     }
+    let mut escaped = false;
     for (at, &b) in text.iter().enumerate() {
-        if b == stop || b == b' ' || (b == b'"' && before != b'\\') {
+        if b == stop || b == b' ' || (b == b'"' && !escaped) {
             return at;
         }
         if at == 0 && b == b'[' {
@@ -510,7 +546,8 @@ fn token(text: &[u8], stop: u8) -> usize {
                 .position(literal)
                 .map_or(text.len(), |end| end + 1);
         }
-        before = b;
+        // Of two backslashes the first one escapes the second.
+        escaped = b == b'\\' && !escaped;
     }
     text.len()
 }
@@ -519,6 +556,23 @@ fn token(text: &[u8], stop: u8) -> usize {
 /// backslash before it.
 #[inline(always)]
 pub(super) fn split<'a>(
+    text: &'a [u8],
+    mut from: usize,
+    escaped: &mut bool,
+) -> Option<(&'a [u8], &'a [u8])> {
+    if from == 0 {
+        // As nearly all texts are.
+        let at = find(text, [b'"', b'\\'])?;
+        if let (body, [b'"', behind @ ..]) = text.split_at_checked(at)? {
+            return Some((body, behind));
+        }
+        from = at;
+    }
+    split_escaped(text, from, escaped)
+}
+
+#[inline(never)]
+fn split_escaped<'a>(
     text: &'a [u8],
     mut from: usize,
     escaped: &mut bool,

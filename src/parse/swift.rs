@@ -2,8 +2,12 @@
 //!
 //! Such a line is one run of pieces from left to right, each with the few bytes that follow it. Whatever is not so is read
 //! again by the general way (access.rs), which alone decides what does not fit: this may only agree with it sooner.
+//! Pieces that the server writes the same way again and again (`- - [22/Nov/2026:20:02:28 +0000] "`, the server's name)
+//! are one stretch, which is compared with that of the line before.
 
-use super::access::{Access, split};
+use std::cell::Cell;
+
+use super::access::{Access, number, split};
 use super::format::{Free, Op, Segment, Text};
 use crate::client::{Client, is_address_byte};
 use crate::config::Field;
@@ -32,6 +36,15 @@ enum Piece {
     Dash,
     /// Up to the quote.
     Text(Free),
+    /// The same for `%u`, whose quote may be one of two.
+    User,
+    /// `%>s %b`.
+    StatusAndBytes,
+    /// `%r" %>s %b`, what stands behind nearly every request.
+    RequestStatusAndBytes,
+    /// `%{Referer}i" "%{User-Agent}i"`.
+    RefererAndAgent,
+    Stretch(Stretch),
     /// All that is left is the token at the line's beginning.
     Seal,
     Nothing,
@@ -45,7 +58,9 @@ impl Swift {
         for (n, segment) in segments.iter().enumerate() {
             // The quote between two segments; that behind a text is the text's end.
             let last = steps.last()?;
-            if n > 0 && !(matches!(last.piece, Piece::Text(_)) && last.then_bytes == 0) {
+            if n > 0
+                && !(matches!(last.piece, Piece::Text(_) | Piece::User) && last.then_bytes == 0)
+            {
                 then(&mut steps, b"\"");
             }
             if n == end && sealed && is_blank_and_token(segment, segments.first()?) {
@@ -65,6 +80,8 @@ impl Swift {
                 let mut step = Step::new(Piece::Text(free));
                 if segment.bare_user {
                     step.piece = Piece::Dash;
+                } else if free == Free::One(Text::Is(Field::User)) {
+                    step.piece = Piece::User;
                 }
                 step.texts = segment.begins_texts;
                 steps.push(step);
@@ -72,7 +89,7 @@ impl Swift {
                 right.for_each(|op| add(&mut steps, op));
             }
         }
-        Some(Self(steps))
+        Some(Self(joined(steps)))
     }
 
     /// Reads a line into an `access` that is empty; `None`: the general way should, into a new one.
@@ -114,27 +131,37 @@ impl Swift {
                     rest = rest.get(1..)?;
                 }
                 Piece::Text(free) => {
-                    if *free == Free::One(Text::Is(Field::User)) && rest.starts_with(b"\"") {
-                        return None;
-                    }
                     let (text, after) = split(rest, 0, &mut escaped)?;
                     free.set(access, text);
                     rest = after;
+                }
+                Piece::User => {
+                    if rest.starts_with(b"\"") {
+                        return None;
+                    }
+                    (access.user, rest) = split(rest, 0, &mut escaped)?;
+                }
+                Piece::StatusAndBytes => rest = status_and_bytes(rest, access)?,
+                Piece::RequestStatusAndBytes => {
+                    let (text, after) = split(rest, 0, &mut escaped)?;
+                    access.set_request(text);
+                    rest = status_and_bytes(after.strip_prefix(b" ")?, access)?;
+                }
+                Piece::RefererAndAgent => {
+                    let (text, after) = split(rest, 0, &mut escaped)?;
+                    access.referer = text;
+                    let behind = after.strip_prefix(b" \"")?;
+                    (access.agent, rest) = split(behind, 0, &mut escaped)?;
+                }
+                Piece::Stretch(stretch) => {
+                    rest = stretch.read(rest, access)?;
+                    continue;
                 }
                 Piece::Seal => {
                     rest = rest.get(seal.filter(|seal| seal.len() == rest.len())?.len()..)?;
                 }
             }
-            let [want, mask] = step.then;
-            let fits = match rest.first_chunk() {
-                Some(next) => u32::from_le_bytes(*next) & mask == want,
-                None => {
-                    let then = want.to_le_bytes();
-                    then.get(..step.then_bytes)
-                        .is_some_and(|then| rest.starts_with(then))
-                }
-            };
-            rest = rest.get(step.then_bytes..).filter(|_| fits)?;
+            rest = step.follow(rest)?;
         }
         if escaped {
             access.texts = b"";
@@ -151,6 +178,243 @@ impl Step {
             then: [0, 0],
             then_bytes: 0,
         }
+    }
+
+    fn is_followed_by(&self, bytes: &[u8]) -> bool {
+        let [want, _] = self.then;
+        want.to_le_bytes().get(..self.then_bytes) == Some(bytes)
+    }
+
+    /// What is left behind the bytes that follow the piece.
+    #[inline(always)]
+    fn follow<'a>(&self, rest: &'a [u8]) -> Option<&'a [u8]> {
+        let [want, mask] = self.then;
+        let fits = match rest.first_chunk() {
+            Some(next) => u32::from_le_bytes(*next) & mask == want,
+            None => {
+                let then = want.to_le_bytes();
+                then.get(..self.then_bytes)
+                    .is_some_and(|then| rest.starts_with(then))
+            }
+        };
+        rest.get(self.then_bytes..).filter(|_| fits)
+    }
+
+    /// May this be part of a stretch?
+    fn is_repeated(&self) -> bool {
+        match &self.piece {
+            Piece::Nothing | Piece::Dash => true,
+            Piece::Op(Op::Time(shape)) => !shape.digits_only,
+            Piece::Op(Op::Token { is, .. }) => {
+                matches!(is, Text::Ignored | Text::Is(Field::Vhost))
+            }
+            Piece::Op(_)
+            | Piece::Client
+            | Piece::Peer
+            | Piece::Text(_)
+            | Piece::User
+            | Piece::StatusAndBytes
+            | Piece::RequestStatusAndBytes
+            | Piece::RefererAndAgent
+            | Piece::Stretch(_)
+            | Piece::Seal => false,
+        }
+    }
+}
+
+/// Neighbouring pieces of the server's own that are mostly what they were on the line before.
+#[derive(Clone, Debug)]
+struct Stretch {
+    steps: Vec<Step>,
+    last: Cell<Seen>,
+}
+
+/// A stretch as it stood in a line, and what it said there. What follows each piece is part of it, so that nothing behind
+/// it has a say in how it is read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    bytes: [u64; SEEN_BYTES / 8],
+    /// Of the bytes that belong to it.
+    mask: [u64; SEEN_BYTES / 8],
+    /// 0: nothing yet.
+    len: usize,
+    vhost: (usize, usize),
+    user: (usize, usize),
+}
+
+/// `%l`, no user, `%t` and the blanks take 34.
+const SEEN_BYTES: usize = 48;
+
+impl Stretch {
+    /// What is left of `rest` behind the stretch.
+    #[inline]
+    fn read<'a>(&self, rest: &'a [u8], access: &mut Access<'a>) -> Option<&'a [u8]> {
+        let Some(block) = rest.first_chunk::<SEEN_BYTES>() else {
+            return self.walk(rest, access);
+        };
+        let seen = self.last.get();
+        let words = words(block).into_iter().zip(seen.bytes).zip(seen.mask);
+        let differs = words.fold(0, |sum, ((now, then), mask)| sum | (now ^ then) & mask);
+        if differs != 0 || seen.len == 0 {
+            return self.learn(rest, block, access);
+        }
+        if let (from, to @ 1..) = seen.vhost {
+            access.vhost = block.get(from..to)?;
+        }
+        if let (from, to @ 1..) = seen.user {
+            access.user = block.get(from..to)?;
+        }
+        rest.get(seen.len..)
+    }
+
+    #[cold]
+    fn learn<'a>(
+        &self,
+        rest: &'a [u8],
+        block: &[u8; SEEN_BYTES],
+        access: &mut Access<'a>,
+    ) -> Option<&'a [u8]> {
+        let after = self.walk(rest, access)?;
+        let len = rest.len() - after.len();
+        if len <= SEEN_BYTES {
+            let mut mask = [0; SEEN_BYTES];
+            mask.get_mut(..len)?.fill(0xff);
+            let place = |text: &[u8]| {
+                let from = text.as_ptr().addr().checked_sub(rest.as_ptr().addr());
+                from.filter(|from| *from < len && !text.is_empty())
+                    .map_or((0, 0), |from| (from, from + text.len()))
+            };
+            self.last.set(Seen {
+                bytes: words(block),
+                mask: words(&mask),
+                len,
+                vhost: place(access.vhost),
+                user: place(access.user),
+            });
+        }
+        Some(after)
+    }
+
+    /// Piece by piece.
+    fn walk<'a>(&self, mut rest: &'a [u8], access: &mut Access<'a>) -> Option<&'a [u8]> {
+        for step in &self.steps {
+            rest = match &step.piece {
+                Piece::Op(op) => rest.get(op.read(rest, access)?..)?,
+                Piece::Dash => {
+                    access.user = rest.get(..1).filter(|user| *user == b"-")?;
+                    rest.get(1..)?
+                }
+                Piece::Nothing => rest,
+                Piece::Client
+                | Piece::Peer
+                | Piece::Text(_)
+                | Piece::User
+                | Piece::StatusAndBytes
+                | Piece::RequestStatusAndBytes
+                | Piece::RefererAndAgent
+                | Piece::Stretch(_)
+                | Piece::Seal => return None,
+            };
+            rest = step.follow(rest)?;
+        }
+        Some(rest)
+    }
+}
+
+fn words(block: &[u8; SEEN_BYTES]) -> [u64; SEEN_BYTES / 8] {
+    let mut words = [0; SEEN_BYTES / 8];
+    for (word, bytes) in words.iter_mut().zip(block.as_chunks::<8>().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    words
+}
+
+/// Joins steps that are quicker read together.
+fn joined(steps: Vec<Step>) -> Vec<Step> {
+    let mut all: Vec<Step> = Vec::new();
+    let mut stretch: Vec<Step> = Vec::new();
+    for step in steps {
+        if step.is_repeated() {
+            stretch.push(step);
+            continue;
+        }
+        end_stretch(&mut stretch, &mut all);
+        all.push(step);
+    }
+    end_stretch(&mut stretch, &mut all);
+    const REQUEST: Free = Free::One(Text::Is(Field::Request));
+    const REFERER: Free = Free::One(Text::Is(Field::Referer));
+    const AGENT: Free = Free::One(Text::Is(Field::Agent));
+    type Are = fn(&Piece, &Piece) -> bool;
+    let pairs: [(Are, &[u8], Piece); 3] = [
+        (
+            |a, b| matches!((a, b), (Piece::Op(Op::Status), Piece::Op(Op::Bytes))),
+            b" ",
+            Piece::StatusAndBytes,
+        ),
+        (
+            |a, b| matches!((a, b), (Piece::Text(REQUEST), Piece::StatusAndBytes)),
+            b" ",
+            Piece::RequestStatusAndBytes,
+        ),
+        (
+            |a, b| matches!((a, b), (Piece::Text(REFERER), Piece::Text(AGENT))),
+            b" \"",
+            Piece::RefererAndAgent,
+        ),
+    ];
+    for (are, between, both) in pairs {
+        let mut joined: Vec<Step> = Vec::new();
+        for step in all {
+            match joined.last_mut() {
+                Some(last)
+                    if last.is_followed_by(between)
+                        && !step.texts
+                        && are(&last.piece, &step.piece) =>
+                {
+                    last.piece = both.clone();
+                    (last.then, last.then_bytes) = (step.then, step.then_bytes);
+                }
+                _ => joined.push(step),
+            }
+        }
+        all = joined;
+    }
+    all
+}
+
+#[inline(always)]
+fn status_and_bytes<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<&'a [u8]> {
+    let [
+        a @ b'1'..=b'9',
+        b @ b'0'..=b'9',
+        c @ b'0'..=b'9',
+        b' ',
+        after @ ..,
+    ] = rest
+    else {
+        return None;
+    };
+    access.status = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
+    let (bytes, used) = number(after)?;
+    access.bytes = bytes;
+    after.get(used..)
+}
+
+fn end_stretch(stretch: &mut Vec<Step>, all: &mut Vec<Step>) {
+    let worth = |step: &Step| {
+        matches!(&step.piece, Piece::Op(Op::Time(_)))
+            || matches!(&step.piece, Piece::Op(Op::Token { is, .. }) if *is != Text::Ignored)
+    };
+    // One that ends in a word would leave open where that ends.
+    let closed = stretch.last().is_some_and(|last| last.then_bytes > 0);
+    if closed && stretch.iter().any(worth) {
+        all.push(Step::new(Piece::Stretch(Stretch {
+            steps: std::mem::take(stretch),
+            last: Cell::default(),
+        })));
+    } else {
+        all.append(stretch);
     }
 }
 
