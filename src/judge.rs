@@ -8,13 +8,14 @@ use serde::Serialize;
 
 use crate::act::{Act, ActError, Ban, Banned};
 use crate::client::Client;
-use crate::config::{Config, Jail};
+use crate::config::{Config, Jail, Mode};
 use crate::count::{Bounds, Counter, Place};
 use crate::decide::{BanFor, Verdict, decide};
 use crate::exempt::{Exempt, Spared, Target};
 use crate::filter::Filter;
 use crate::frame::{Framed, Trust};
 use crate::hit::{Arrival, Hit, JailId};
+use crate::notify::logfile;
 use crate::parse::text::Escaped;
 use crate::parse::{Access, Format, Misfit, error_log};
 
@@ -77,6 +78,8 @@ pub struct Judge {
     misfit: Option<(Misfit, String)>,
     /// Host names stand where addresses should: nothing is judged any more.
     names: bool,
+    /// Each hit is told to fail2ban's log.
+    tells_hits: bool,
     tally: Tally,
 }
 
@@ -208,8 +211,14 @@ impl Judge {
             reached: Vec::new(),
             misfit: None,
             names: false,
+            tells_hits: false,
             tally,
         })
+    }
+
+    /// Hits are told to fail2ban's log, if one is written.
+    pub fn tell_hits(&mut self) {
+        self.tells_hits = logfile::is_on();
     }
 
     /// What was counted so far.
@@ -367,6 +376,15 @@ impl Judge {
                     continue;
                 };
                 counts.hits += 1;
+                if self.tells_hits && jail.mode == Mode::Ban {
+                    let who = Target::Client(party.client);
+                    match self.exempt.check(who, Some(hit.jail)) {
+                        Ok(_) => logfile::found(&jail.name, &hit.client, None),
+                        Err(spared) => {
+                            logfile::ignored(&jail.name, &hit.client, logfile::by(&spared));
+                        }
+                    }
+                }
                 let count = visit.add(hit.jail, hit.weight, hit.distinct, jail.maxretry);
                 match decide(jail, count) {
                     Verdict::Pass => {}

@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::cli::RunArgs;
 use crate::hit::Arrival;
+use crate::notify::logfile;
 use crate::say;
 use crate::source::stdin::{CHUNK_BYTES, Chunk, Stdin, Woken};
 use crate::tee::Tee;
@@ -222,6 +223,7 @@ impl Hot {
         if let Some(engine) = self.engine.take() {
             engine.finish();
         }
+        logfile::flush();
         say::flush();
     }
 

@@ -149,7 +149,7 @@ fn stderr_text(text: &str) {
 }
 
 /// Line ends and control bytes as `\x0a`: nobody writes a second line into the error log, or colours a terminal.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     if !text.chars().any(char::is_control) {
         return text.to_owned();
     }

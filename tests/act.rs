@@ -93,6 +93,7 @@ fn config(blocktype: Blocktype) -> Config {
         path: None,
         fail2ban: None,
         fail2ban_files: Vec::new(),
+        fail2ban_log: None,
         broken: Vec::new(),
         firewall: Firewall {
             backend: Backend::Ipset,

@@ -18,7 +18,8 @@ use crate::client::Client;
 use crate::config::{self, Backend, Config, Jail, Mode, RuntimePaths, suggest};
 use crate::exempt::{Bannable, Exempt, Target};
 use crate::hit::JailId;
-use crate::{notify, say, watch};
+use crate::notify::{self, logfile};
+use crate::{say, watch};
 
 pub mod status;
 pub mod switch;
@@ -32,7 +33,7 @@ fn load(place: &WhereArgs) -> Config {
     config::load(&place.config).config
 }
 
-fn paths(place: &WhereArgs) -> RuntimePaths {
+pub(super) fn paths(place: &WhereArgs) -> RuntimePaths {
     RuntimePaths::new(&place.runtime_dir, &place.config)
 }
 
@@ -145,7 +146,7 @@ impl Row {
 }
 
 /// Every running ban, jail by jail. Of jails that are not configured any more, too: their sets may still be there.
-fn rows(config: &Config, ipset: &mut Ipset) -> Result<Vec<Row>, ActError> {
+pub(super) fn rows(config: &Config, ipset: &mut Ipset) -> Result<Vec<Row>, ActError> {
     let prefix = &config.firewall.set_prefix;
     let mut rows = Vec::new();
     for name in ipset.ours(prefix)? {
@@ -279,6 +280,7 @@ pub fn ban(args: &BanArgs, out: &mut dyn Write) -> Done {
     let mut victims = kill::Victims::default();
     let mut results = Vec::new();
     say::start();
+    logfile::start(config.fail2ban_log.as_deref());
     for (target, word) in targets.into_iter().zip(&args.ips) {
         let (_, who) = place_of(target, jail.ipv6_prefix);
         // The jail for bans by hand is none of those whose number `exempt` knows.
@@ -322,6 +324,7 @@ pub fn ban(args: &BanArgs, out: &mut dyn Write) -> Done {
             troubles.push(format!("open connections could not be reset: {error}"));
         }
     }
+    logfile::flush();
     say::flush();
     if args.list.json {
         json(

@@ -18,6 +18,7 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 mod logs; // which logs a jail reads here
+pub mod metrics;
 pub mod replay;
 pub mod test;
 
@@ -93,6 +94,8 @@ pub enum Command {
     Off(OffArgs),
     /// After `off`: ban again. A changed configuration needs `apachectl graceful`
     Reload(WhereArgs),
+    /// Numbers of all running processes and the kernel's sets, as Prometheus reads them
+    Metrics(MetricsArgs),
     /// Show each room's view of one line: what was read, what it would count for, where it stops and why
     Explain(ExplainArgs),
     /// The decisions on old logs, by their own times
@@ -255,6 +258,17 @@ pub struct OffArgs {
     /// Take away the rules and the sets themselves, too: for uninstalling
     #[arg(long, hide = true)]
     pub remove: bool,
+}
+
+/// `metrics`.
+#[derive(Args, Clone, Debug)]
+pub struct MetricsArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub place: WhereArgs,
+    /// Write this file, as node_exporter's textfile collector wants it, and print nothing
+    #[arg(long, value_name = "FILE")]
+    pub textfile: Option<PathBuf>,
 }
 
 /// `explain`.
@@ -431,6 +445,7 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::Unban(args) => bans::unban(args, out),
         Command::Off(args) => bans::switch::off(args, out),
         Command::Reload(args) => bans::switch::reload(args, out),
+        Command::Metrics(args) => metrics::metrics(args, out),
         Command::Explain(args) => explain::explain(args, out),
         Command::Replay(args) => replay::replay(args, out),
         Command::Test(args) => test::test(args, out),

@@ -93,6 +93,7 @@ pub(super) fn check(
         path: None,
         fail2ban: None,
         fail2ban_files: Vec::new(),
+        fail2ban_log: None,
         broken: Vec::new(),
         firewall: Firewall {
             backend: Backend::Ipset,
@@ -119,7 +120,7 @@ pub(super) fn check(
             "firewall" => check.firewall(&mut config.firewall, node),
             "proxies" => config.proxies = check.proxies(node),
             "jail" => {}
-            "fail2ban" => config.fail2ban = check.fail2ban(node),
+            "fail2ban" => check.fail2ban(&mut config, node),
             _ => check.unknown_section(key, node),
         }
     }
@@ -290,17 +291,30 @@ impl Check<'_> {
         nets
     }
 
-    /// `[fail2ban]`: the folder whose jails run, too.
-    fn fail2ban(&mut self, node: &Node) -> Option<PathBuf> {
-        let mut dir = None;
-        for (key, node) in &self.table(node, "fail2ban")?.0 {
+    /// `[fail2ban]`: the folder whose jails run, too, and what programs see that know fail2ban.
+    fn fail2ban(&mut self, config: &mut Config, node: &Node) {
+        let Some(table) = self.table(node, "fail2ban") else {
+            return;
+        };
+        for (key, node) in &table.0 {
             let path = join("fail2ban", key);
             match key.as_str() {
                 "config" => {
                     let text = self.told(&node.place, &path, value::text(&node.value));
-                    dir = text.filter(|text| !text.is_empty()).map(PathBuf::from);
+                    config.fail2ban = text.filter(|text| !text.is_empty()).map(PathBuf::from);
                 }
-                "socket" | "logfile" => {
+                "logfile" => {
+                    let text = self.told(&node.place, &path, value::text(&node.value));
+                    let log = text.filter(|text| !text.is_empty()).map(PathBuf::from);
+                    if log.as_ref().is_some_and(|log| !log.is_absolute()) {
+                        let wrong =
+                            "is no whole path; write \"/var/log/fail2ban.log\", or \"\" for none";
+                        self.problems.error(&node.place, &path, wrong.to_owned());
+                    } else {
+                        config.fail2ban_log = log;
+                    }
+                }
+                "socket" => {
                     let text = self.told(&node.place, &path, value::text(&node.value));
                     if text.is_some_and(|text| !text.is_empty()) {
                         let text = "not in this version; leave the key out".to_owned();
@@ -310,7 +324,6 @@ impl Check<'_> {
                 _ => self.unknown(key, node, "fail2ban", FAIL2BAN),
             }
         }
-        dir
     }
 
     fn firewall(&mut self, firewall: &mut Firewall, node: &Node) {

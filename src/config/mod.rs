@@ -243,6 +243,8 @@ pub struct Config {
     pub fail2ban: Option<PathBuf>,
     /// Files of it that were read, in their order.
     pub fail2ban_files: Vec<PathBuf>,
+    /// Where fail2ban's log is written; `None`: nowhere.
+    pub fail2ban_log: Option<PathBuf>,
     /// Jails of it that are enabled and cannot run.
     pub broken: Vec<Broken>,
 }

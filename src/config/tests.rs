@@ -357,7 +357,7 @@ fn a_header_without_its_end_takes_its_keys_along() {
 fn what_other_versions_know_is_a_warning_and_never_an_unknown_key() {
     let loaded = loaded(
         "[firewall]\nbackend = 'nftables'\n[fail2ban]\nsocket = '/run/fail2ban/fail2ban.sock'\n\
-         logfile = '/var/log/fail2ban.log'\n[jail.a]\nstatus = 404\ncount = 'fail2ban'\n",
+         [jail.a]\nstatus = 404\ncount = 'fail2ban'\n",
     );
     assert!(
         loaded
@@ -367,9 +367,18 @@ fn what_other_versions_know_is_a_warning_and_never_an_unknown_key() {
         "{:#?}",
         loaded.problems
     );
-    assert_eq!(loaded.problems.len(), 4, "{:#?}", loaded.problems);
+    assert_eq!(loaded.problems.len(), 3, "{:#?}", loaded.problems);
     assert!(loaded.config.jails.iter().any(|j| j.name == "a"));
     assert_eq!(loaded.config.firewall, Config::default().firewall);
+}
+
+#[test]
+fn fail2bans_log_is_a_whole_path_or_none() {
+    let log = |text: &str| loaded(&format!("[fail2ban]\nlogfile = '{text}'\n"));
+    let path = "/var/log/fail2ban.log";
+    assert_eq!(log(path).config.fail2ban_log, Some(path.into()));
+    assert_eq!(log("").config.fail2ban_log, None);
+    assert_eq!(log("fail2ban.log").errors().count(), 1);
 }
 
 #[test]

@@ -1,20 +1,23 @@
-//! Who is told of bans: syslog, in fail2ban's words, and the state file that `status` reads.
+//! Who is told of bans: syslog and fail2ban's log, in fail2ban's words, and the state file that `status` reads.
 
 use std::fmt;
 
 use crate::say::{Message, send};
 
+pub mod logfile;
 pub mod state;
 pub mod syslog;
 
 /// Tells syslog `NOTICE [apache-dos] Ban 192.0.2.7`. Never blocks, cannot fail; what cannot be delivered is counted.
 pub fn ban(jail: &str, who: &dyn fmt::Display) {
     send(Message::Notice(format!("NOTICE [{jail}] Ban {who}")));
+    logfile::ban(jail, who);
 }
 
 /// The same for the end of a ban.
 pub fn unban(jail: &str, who: &dyn fmt::Display) {
     send(Message::Notice(format!("NOTICE [{jail}] Unban {who}")));
+    logfile::unban(jail, who);
 }
 
 /// Somebody reached the limit of a jail that only observes.

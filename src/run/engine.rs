@@ -13,7 +13,7 @@ use super::guarded;
 use crate::act::keeper::{BanEvent, Keeper};
 use crate::act::{Act, Banned};
 use crate::cli::RunArgs;
-use crate::config::{self, Backend, Config, RuntimePaths};
+use crate::config::{self, Backend, Config, Jail, Mode, RuntimePaths};
 use crate::exempt::{Exempt, Refresher, Target};
 use crate::filter;
 use crate::frame::{Framer, Trust};
@@ -21,6 +21,7 @@ use crate::hit::Arrival;
 use crate::judge::{Decision, Judge, Outcome, Reader};
 use crate::key::Key;
 use crate::notify;
+use crate::notify::logfile;
 use crate::notify::state::{State, StateFile};
 use crate::parse::Format;
 use crate::say::{self, Message, send};
@@ -99,6 +100,10 @@ impl Engine {
             }
         }
         let config = Arc::new(config);
+        // What is only tried is nothing that other programs should act on.
+        if config.firewall.backend != Backend::DryRun {
+            logfile::start(config.fail2ban_log.as_deref());
+        }
         let paths = RuntimePaths::new(&args.place.runtime_dir, &args.place.config);
         let pid = std::process::id();
         let path = paths.state(pid);
@@ -169,7 +174,15 @@ impl Engine {
             ""
         };
         log::info!("at work{dry}; jails: {}", names.join(", "));
+        engine.native().for_each(logfile::jail_started);
         Some(engine)
+    }
+
+    /// The names of the jails that judge here, and ban.
+    fn native(&self) -> impl Iterator<Item = &str> {
+        let ban = |jail: &&Jail| jail.mode == Mode::Ban;
+        let native = self.config.native().iter().filter(ban);
+        native.map(|jail| jail.name.as_str())
     }
 
     fn make_judge(&mut self) {
@@ -189,6 +202,9 @@ impl Engine {
             log::error!("the patterns of all jails together: {error}; nobody is banned")
         };
         self.judge = judge.inspect_err(said).ok();
+        if let Some(judge) = &mut self.judge {
+            judge.tell_hits();
+        }
     }
 
     /// Judges a chunk. Never panics.
@@ -299,7 +315,7 @@ impl Engine {
         }
         self.state.tee_dropped = tee.dropped;
         self.state.tee_waiting = tee.waiting;
-        self.state.messages_lost = say::lost();
+        self.state.messages_lost = say::lost() + logfile::lost();
         self.state.act = self
             .keeper
             .as_ref()
@@ -314,6 +330,7 @@ impl Engine {
 
     /// The end of the pipe.
     pub(super) fn finish(mut self) {
+        self.native().for_each(logfile::jail_stopped);
         drop(self.watch.take());
         drop(self.keeper.take());
     }

@@ -21,7 +21,7 @@ use crate::failregex::Failure;
 use crate::hit::JailId;
 use crate::key::Key;
 use crate::ledger::{Ledger, Past};
-use crate::notify;
+use crate::notify::{self, logfile};
 use crate::parse::text::Escaped;
 
 /// What is shown of a line in a set's comment, bytes.
@@ -276,6 +276,9 @@ impl Desk {
             && let Some(why) = self.spared(jail, &failure)
         {
             log::debug!("spared client={} jail={}: {why}", failure.id, jail.name());
+            if jail.bans() {
+                logfile::ignored(jail.name(), &failure.id, logfile::by(&why));
+            }
             return;
         }
         if let Some(slow) = &jail.slow
@@ -301,6 +304,10 @@ impl Desk {
             return;
         };
         jail.tally.hits += 1;
+        if jail.bans() {
+            // A date in the future is counted at the clock, too.
+            logfile::found(jail.name(), &failure.id, Some(when.min(now)));
+        }
         let key = key(jail, &failure.id);
         let lines = failure.matches.join("\n");
         let failed = bans::Failure {
@@ -382,6 +389,7 @@ impl Desk {
             }
             What::Prolong { standing, count } => {
                 let until = standing.end();
+                logfile::already_banned(jail.name(), &decision.key, now - standing.start);
                 let last = failure.and_then(|failure| failure.matches.last());
                 let reason = reason(jail, *count, last.map_or("", String::as_str));
                 // What it cannot do was told.
@@ -445,6 +453,13 @@ impl Desk {
                 jail.name(),
                 ban.count
             );
+            let terms = jail.warden.terms();
+            if terms.increment.is_some() && ban.standing.bantime != terms.bantime {
+                let lasts = ban.standing.bantime;
+                logfile::increased(jail.name(), key, ban.bans, lasts, ban.until());
+            }
+        } else if ban.restored {
+            logfile::restored(jail.name(), key);
         }
         if let Some(actions) = &jail.actions {
             let ticket = Ticket {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::slow::{Back, Slow};
 use crate::act::command;
 use crate::bans::{Bounds, Warden};
-use crate::config::{self, Config, Raw};
+use crate::config::{self, Config, Mode, Raw};
 use crate::fail2ban::UseDns;
 use crate::failregex::{Clock, Failure, Matcher, Phase, Seen, Stamp};
 use crate::hit::JailId;
@@ -99,6 +99,11 @@ impl Jail {
     /// Are its expressions ready, or does it need none?
     pub(super) fn runs(&self) -> bool {
         self.matcher.is_some() || self.raw().is_some_and(|raw| raw.counts_bans)
+    }
+
+    /// Does it ban, or only observe?
+    pub(super) fn bans(&self) -> bool {
+        self.conf().is_some_and(|jail| jail.mode == Mode::Ban)
     }
 
     /// Seconds.

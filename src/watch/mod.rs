@@ -33,6 +33,7 @@ use crate::hit::JailId;
 use crate::judge::JailTally;
 use crate::key::Key;
 use crate::ledger::{Ledger, Limits};
+use crate::notify::logfile;
 
 mod desk; // what becomes of a failure
 mod exchange; // what other processes tell
@@ -510,6 +511,7 @@ impl Room {
             let running = self.jails.iter().filter(|jail| jail.runs());
             let names: Vec<&str> = running.map(Jail::name).collect();
             log::info!("watching logs; jails: {}", names.join(", "));
+            names.into_iter().for_each(logfile::jail_started);
         }
         for at in 0..self.jails.len() {
             self.desk.advance(&mut self.jails, at, now);
@@ -535,6 +537,10 @@ impl Room {
         let now = now();
         self.sources.note(self.desk.ledger(), now);
         let jails = std::mem::take(&mut self.jails);
+        if self.sources.is_open() {
+            let running = jails.iter().filter(|jail| jail.runs());
+            running.map(Jail::name).for_each(logfile::jail_stopped);
+        }
         self.desk.end(jails, FAREWELL);
     }
 }

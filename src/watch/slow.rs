@@ -15,6 +15,7 @@ use super::News;
 use crate::act::command::{IgnoreCommand, Ticket};
 use crate::failregex::Failure;
 use crate::hit::JailId;
+use crate::notify::logfile;
 
 /// Failures of one jail that may wait.
 const WAITING: usize = 1000;
@@ -76,11 +77,13 @@ impl Slow {
     ) -> Self {
         let (to, from) = sync_channel(WAITING);
         let asks_command = ignore.is_some();
+        let jail_name = name.to_owned();
         let started = back.again().and_then(|back| {
             thread::Builder::new().name("ask".into()).spawn(move || {
                 crate::sys::stand_back();
                 Asker {
                     jail,
+                    name: jail_name,
                     ignore,
                     back,
                     names: HashMap::new(),
@@ -117,6 +120,7 @@ impl Slow {
 
 struct Asker {
     jail: JailId,
+    name: String,
     ignore: Option<IgnoreCommand>,
     back: Back,
     names: HashMap<String, (Instant, Vec<IpAddr>)>,
@@ -143,6 +147,7 @@ impl Asker {
                     ticket.id.clone_from(&id);
                     ticket.ip.clone_from(&id);
                     if ignore.ask(&ticket) {
+                        logfile::ignored(&self.name, &id, "command");
                         continue;
                     }
                 }

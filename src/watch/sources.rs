@@ -10,6 +10,7 @@ use super::jail::Jail;
 use crate::config::{Config, LineSource, Raw, RuntimePaths};
 use crate::failregex::Stamp;
 use crate::ledger::{Ledger, Limits, Past};
+use crate::notify::logfile;
 use crate::source::journal::{self, Cursor, Journal, Query};
 use crate::source::tail::{self, Encoding, Entry, FileId, Position, Start, Tail};
 
@@ -207,6 +208,7 @@ impl Sources {
         let begun = Instant::now();
         if let Some(tail) = tail {
             let piped = self.piped.as_deref();
+            let mut found = Vec::new();
             let mut on = |event: tail::Event<'_>| match event {
                 tail::Event::Line { file, text, live } if piped != Some(&file.path) => {
                     told(
@@ -218,16 +220,16 @@ impl Sources {
                         &file.owners,
                     );
                 }
-                tail::Event::Found {
-                    file,
-                    start: Start::Beginning,
-                } => fresh.push(file.id),
+                tail::Event::Found { file, start } => {
+                    found.push(file.path.clone());
+                    if start == Start::Beginning {
+                        fresh.push(file.id);
+                    }
+                }
+                tail::Event::Rotated { file } => logfile::rotated(&file.path),
+                tail::Event::Gone { file } => logfile::removed(&file.path),
                 tail::Event::Trouble { path, text } => log::warn!("{}: {text}", path.display()),
-                tail::Event::Line { .. }
-                | tail::Event::Found { .. }
-                | tail::Event::ReachedEnd { .. }
-                | tail::Event::Rotated { .. }
-                | tail::Event::Gone { .. } => {}
+                tail::Event::Line { .. } | tail::Event::ReachedEnd { .. } => {}
             };
             if let Err(error) = tail.wait(Duration::ZERO, &mut on) {
                 log::error!("logs cannot be followed: {error}");
@@ -242,6 +244,13 @@ impl Sources {
                 let sought = tail.seek(file, since, &mut |line| told(Told::Old { line }, &owners));
                 if let Err(error) = sought {
                     log::debug!("a log cannot be searched by its dates: {error}");
+                }
+            }
+            if logfile::is_on() && !found.is_empty() {
+                for position in tail.positions() {
+                    if found.contains(&position.path) {
+                        logfile::added(&position.path, position.offset, position.first_line);
+                    }
                 }
             }
         }

@@ -14,6 +14,7 @@ use crate::act::keeper::Keeper;
 use crate::cli::WatchArgs;
 use crate::config::{self, Backend, RuntimePaths};
 use crate::exempt::Exempt;
+use crate::notify::logfile;
 use crate::notify::state::{State, StateFile};
 use crate::run::keep_fresh;
 use crate::say::{self, Message, send};
@@ -42,6 +43,7 @@ pub fn run(args: &WatchArgs) -> ExitCode {
             return ExitCode::from(1);
         }
     }
+    logfile::flush();
     say::flush();
     ExitCode::SUCCESS
 }
@@ -57,6 +59,10 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
         config.firewall.backend = Backend::DryRun;
     }
     let config = Arc::new(config);
+    if config.firewall.backend != Backend::DryRun {
+        logfile::start(config.fail2ban_log.as_deref());
+    }
+    logfile::server_started();
     let paths = RuntimePaths::new(&args.place.runtime_dir, &args.place.config);
     let keeper = match Keeper::start(Arc::clone(&config), paths.clone()) {
         Ok(keeper) => keeper,
@@ -96,7 +102,7 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
                 pid: std::process::id(),
                 started,
                 format: "watch".to_owned(),
-                messages_lost: say::lost(),
+                messages_lost: say::lost() + logfile::lost(),
                 act: keeper.health(),
                 jails: watch.as_ref().map(Watch::tallies).unwrap_or_default(),
                 ..State::default()
@@ -111,5 +117,6 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
     }
     send(Message::State(Box::new(StateFile { path, state: None })));
     drop(watch);
+    logfile::server_ended();
     true
 }

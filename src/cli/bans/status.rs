@@ -198,7 +198,7 @@ fn jails(config: &Config, processes: &[Value]) -> Vec<JailStatus> {
 }
 
 /// The state files of processes that live, by process id. One that cannot be read is not there: it may be going.
-fn running(paths: &RuntimePaths) -> Vec<Value> {
+pub(in crate::cli) fn running(paths: &RuntimePaths) -> Vec<Value> {
     let lock = paths.lock();
     let entries = lock.parent().and_then(|dir| std::fs::read_dir(dir).ok());
     let mut states = BTreeMap::new();
