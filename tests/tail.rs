@@ -870,3 +870,21 @@ for name in sys.argv[2:]:
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+#[test]
+fn a_log_that_appears_can_be_sought_in_before_its_first_line_comes() {
+    both_ways(|options| {
+        let folder = Folder::new();
+        let log = folder.path("a.log");
+        let mut seen = Seen::new(&[&log], options);
+        seen.quiet();
+        append(&log, "1 a\n2 b\n3 c\n");
+        seen.until("the log", |seen| !seen.found.is_empty());
+        assert_eq!(seen.texts(), [""; 0]);
+        let (file, start) = seen.found[0];
+        assert_eq!(start, Start::Beginning);
+        let mut time = |line: &str| line.split(' ').next()?.parse().ok();
+        seen.tail.seek(file, 2.0, &mut time).unwrap();
+        seen.lines(&["2 b", "3 c"]);
+    });
+}

@@ -808,6 +808,10 @@ impl Tail {
             return;
         };
         stream.queued = false;
+        // Found by this very look: the caller may want to seek in it first.
+        if self.fresh.contains(&id) {
+            return;
+        }
         let mut more = false;
         let mut trouble = None;
         let mut lost = Vec::new();
