@@ -424,7 +424,7 @@ fn long(seconds: f64) -> String {
     let (days, hours, minutes) = (rounded / 86_400, rounded / 3600 % 24, rounded / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) if rounded % 60 == 0 => format!("{minutes}m"),
+        (0, 0, _) if rounded.is_multiple_of(60) => format!("{minutes}m"),
         (0, 0, _) => format!("{minutes}m {}s", rounded % 60),
         (0, _, 0) => format!("{hours}h"),
         (0, _, _) => format!("{hours}h {minutes}m"),
