@@ -185,7 +185,7 @@ impl Desk {
             log::debug!("spared client={} jail={}: {why}", failure.id, jail.name());
             return;
         }
-        if let Some(slow) = &jail.slow
+        if let Some(slow) = &mut jail.slow
             && slow.wants(&failure)
         {
             let ticket = ticket(&failure, when);

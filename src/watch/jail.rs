@@ -40,7 +40,7 @@ pub(super) struct Jail {
 
 impl Jail {
     /// All of the configuration that judge by expressions.
-    pub(super) fn all(config: &Arc<Config>, back: &Back) -> Vec<Self> {
+    pub(super) fn all(config: &Arc<Config>, back: &Arc<Back>) -> Vec<Self> {
         let numbered = config.jails.iter().enumerate();
         let raws =
             numbered.filter_map(|(n, jail)| Some((JailId::try_from(n).ok()?, jail.raw.as_ref()?)));
@@ -49,7 +49,7 @@ impl Jail {
             .collect()
     }
 
-    fn new(config: &Arc<Config>, id: JailId, raw: &Raw, at: usize, back: &Back) -> Self {
+    fn new(config: &Arc<Config>, id: JailId, raw: &Raw, at: usize, back: &Arc<Back>) -> Self {
         let name = config
             .jails
             .get(usize::from(id))
@@ -63,7 +63,7 @@ impl Jail {
             command::IgnoreCommand::new(name, command, cache, &command::Settings::default().path)
         });
         let names = matches!(raw.rules.usedns, UseDns::Yes | UseDns::Warn);
-        let slow = (names || ignore.is_some()).then(|| Slow::new(at, name, ignore, back));
+        let slow = (names || ignore.is_some()).then(|| Slow::new(at, ignore, back));
         Self {
             id,
             config: Arc::clone(config),

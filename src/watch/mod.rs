@@ -238,7 +238,7 @@ impl Room {
             piped,
         } = setting;
         let desk = Desk::new(Arc::clone(&config), exempt, keeper, off);
-        let jails = Jail::all(&config, &back);
+        let jails = Jail::all(&config, &Arc::new(back));
         let sources = Sources::new(&config, paths, piped.clone());
         let mut room = Self {
             jails,
