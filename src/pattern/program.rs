@@ -264,17 +264,14 @@ impl Compiler {
     /// Tells each choice what its ways can begin with.
     fn look_ahead(&mut self) {
         for at in 0..self.here() {
-            let mut step = match self.program.steps.get(at as usize) {
-                Some(step @ (Step::Run { .. } | Step::Split { .. })) => *step,
-                _ => continue,
+            let Some(mut step) = self.program.steps.get(at as usize).copied() else {
+                continue;
             };
-            match &mut step {
-                Step::Run { then, .. } => *then = self.first_from(at + 1),
-                Step::Split { first, second, .. } => {
-                    first.1 = self.first_from(first.0);
-                    second.1 = self.first_from(second.0);
-                }
-                _ => {}
+            if let Step::Run { then, .. } = &mut step {
+                *then = self.first_from(at + 1);
+            } else if let Step::Split { first, second, .. } = &mut step {
+                first.1 = self.first_from(first.0);
+                second.1 = self.first_from(second.0);
             }
             self.replace(at, step);
         }

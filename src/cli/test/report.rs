@@ -326,10 +326,10 @@ fn value(tag: &str, found: &Match) -> Option<String> {
         "msg" | "matches" => found.failure.matches.join("\n"),
         _ => {
             let name = tag.strip_prefix("F-").unwrap_or(tag).to_ascii_lowercase();
-            match found.groups().remove(name.as_str())? {
-                serde_json::Value::String(text) => text,
-                other => other.to_string(),
-            }
+            let value = found.groups().remove(name.as_str())?;
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
         }
     })
 }
