@@ -55,7 +55,7 @@ pub fn test(args: &TestArgs, out: &mut dyn Write) -> Done {
             .collect();
         any |= !found.is_empty();
         if args.json {
-            write_json(&found, out)?;
+            write_json(found.first(), out)?;
             // Who asks line by line through a pipe waits for the answer.
             return Ok(out.flush()?);
         }
@@ -156,68 +156,57 @@ fn each_line(
     }
 }
 
+/// A failure, and whom it counts for: of a host name all its addresses.
+#[derive(Debug)]
+struct Match {
+    failure: failregex::Failure,
+    addresses: Option<Vec<String>>,
+}
+
+impl Match {
+    fn ids(&self) -> impl Iterator<Item = &str> {
+        let addresses = self.addresses.iter().flatten().map(String::as_str);
+        let id = self.addresses.is_none().then_some(&*self.failure.id);
+        addresses.chain(id)
+    }
+
+    /// Named groups that took part, and all users of the connection.
+    fn groups(&self) -> BTreeMap<&str, serde_json::Value> {
+        let groups = self.failure.groups.iter();
+        let groups = groups.map(|(name, value)| match value {
+            Value::Text(text) => (name, text.into()),
+            Value::Tuple(parts) => (name, parts.into()),
+        });
+        let users = (!self.failure.users.is_empty())
+            .then(|| ("users", self.failure.users.as_slice().into()));
+        groups.chain(users).collect()
+    }
+}
+
 /// One object of `--json`.
 #[derive(Debug, Serialize)]
-struct Match {
+struct Shown<'a> {
     #[serde(rename = "match")]
     is_match: bool,
-    host: String,
-    id: String,
+    host: &'a str,
+    id: &'a str,
     time: Option<f64>,
     regex: usize,
-    groups: BTreeMap<String, serde_json::Value>,
-    more: Vec<More>,
-    #[serde(skip)]
-    lines: Vec<String>,
+    groups: BTreeMap<&'a str, serde_json::Value>,
+    more: Vec<More<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct More {
-    host: String,
-    id: String,
+struct More<'a> {
+    host: &'a str,
+    id: &'a str,
 }
 
 fn matches_of(failure: failregex::Failure, usedns: UseDns) -> Option<Match> {
-    let mut ids = if failure.unresolved && matches!(usedns, UseDns::Yes | UseDns::Warn) {
-        addresses(&failure.id)
-    } else {
-        vec![failure.id]
-    };
-    if ids.is_empty() {
-        return None;
-    }
-    let rest = ids.split_off(1);
-    let mut groups: BTreeMap<String, serde_json::Value> = BTreeMap::new();
-    for (name, value) in failure.groups {
-        groups.insert(name.into(), json(value));
-    }
-    if !failure.users.is_empty() {
-        let users: Vec<_> = failure.users.into_iter().map(json).collect();
-        groups.insert("users".to_owned(), users.into());
-    }
-    Some(Match {
-        is_match: true,
-        more: rest
-            .into_iter()
-            .map(|id| More {
-                host: failure.host.clone(),
-                id,
-            })
-            .collect(),
-        host: failure.host,
-        id: ids.pop()?,
-        time: failure.time,
-        regex: failure.regex + 1,
-        groups,
-        lines: failure.matches,
-    })
-}
-
-fn json(value: Value) -> serde_json::Value {
-    match value {
-        Value::Text(text) => text.into(),
-        Value::Tuple(parts) => parts.into(),
-    }
+    let named = failure.unresolved && matches!(usedns, UseDns::Yes | UseDns::Warn);
+    let addresses = named.then(|| addresses(&failure.id));
+    let nobody = addresses.as_ref().is_some_and(Vec::is_empty);
+    (!nobody).then_some(Match { failure, addresses })
 }
 
 /// Looks a name up, IPv4 addresses first.
@@ -231,12 +220,26 @@ fn addresses(name: &str) -> Vec<String> {
     addresses.iter().map(ToString::to_string).collect()
 }
 
-fn write_json(found: &[Match], out: &mut dyn Write) -> io::Result<()> {
-    match found.first() {
-        Some(found) => serde_json::to_writer(&mut *out, found)?,
+fn write_json(found: Option<&Match>, out: &mut dyn Write) -> io::Result<()> {
+    match found {
+        Some(found) => serde_json::to_writer(&mut *out, &shown(found))?,
         None => out.write_all(b"{\"match\": false}")?,
     }
     out.write_all(b"\n")
+}
+
+fn shown(found: &Match) -> Shown<'_> {
+    let host = found.failure.host.as_str();
+    let mut ids = found.ids().map(|id| More { host, id });
+    Shown {
+        is_match: true,
+        host,
+        id: ids.next().map_or("", |first| first.id),
+        time: found.failure.time,
+        regex: found.failure.regex + 1,
+        groups: found.groups(),
+        more: ids.collect(),
+    }
 }
 
 /// Seconds since the epoch.

@@ -5,7 +5,14 @@
 //! costs less than starting a general engine. Going back is bounded by a number of steps.
 
 use super::needs::{self, Need, Starts};
-use super::syntax::{self, Class, Node, Parsed, Spot};
+use crate::pattern::ast::{At, Greed, Kind, Node, Set, word};
+use crate::pattern::parse::Parsed;
+use crate::pattern::program::{anchored, single};
+
+/// The place where a date may begin: not inside a word. A character of private use, so that it can stand in the text.
+pub(super) const EDGE_START: char = '\u{f8f0}';
+/// The place where a date may end.
+pub(super) const EDGE_END: char = '\u{f8f1}';
 
 /// No position.
 const NOWHERE: usize = usize::MAX;
@@ -24,9 +31,9 @@ const TABLE_BRANCHES: usize = 16;
 enum Op {
     Match,
     Byte(u8),
-    Class(Class),
+    Set(Set),
     Repeat {
-        class: Class,
+        set: Set,
         min: usize,
         max: usize,
         greedy: bool,
@@ -44,7 +51,9 @@ enum Op {
         slot: usize,
         exit: usize,
     },
-    At(Spot),
+    At(At),
+    EdgeStart,
+    EdgeEnd,
     /// The program behind it, up to its `Match`; `back` characters earlier.
     Look {
         ahead: bool,
@@ -79,7 +88,7 @@ pub(super) struct Matcher {
     slots: usize,
     anchored: bool,
     looks_behind: bool,
-    /// Begins with [`Spot::EdgeStart`].
+    /// Begins with [`Op::EdgeStart`].
     at_edge: bool,
     ascii_words: bool,
     /// What every match contains.
@@ -146,21 +155,21 @@ impl Matcher {
     /// # Errors
     /// The expression is too large.
     pub(super) fn new(parsed: &Parsed) -> Result<Self, String> {
-        let node = &parsed.node;
+        let node = &parsed.root;
         let mut matcher = Matcher {
             ops: Vec::new(),
-            slots: parsed.groups * 2 + 2,
+            slots: parsed.groups as usize * 2 + 2,
             anchored: anchored(node),
             looks_behind: false,
             at_edge: false,
-            ascii_words: parsed.ascii_words,
+            ascii_words: parsed.ascii,
             need: needs::of(node),
             starts: Box::new([false; 256]),
             starts_at_end: false,
         };
         matcher.emit(node)?;
         matcher.push(Op::Match)?;
-        matcher.at_edge = matches!(matcher.ops.first(), Some(Op::At(Spot::EdgeStart)));
+        matcher.at_edge = matches!(matcher.ops.first(), Some(Op::EdgeStart));
         let firsts = matcher.firsts(0);
         matcher.starts = Box::new(firsts.bytes);
         matcher.starts_at_end = firsts.end;
@@ -232,67 +241,72 @@ impl Matcher {
     }
 
     fn emit(&mut self, node: &Node) -> Result<(), String> {
-        match node {
-            Node::Empty => {}
-            Node::Byte(byte) => {
-                self.push(Op::Byte(*byte))?;
+        match &node.kind {
+            Kind::Empty => {}
+            Kind::Char(EDGE_START) => {
+                self.push(Op::EdgeStart)?;
             }
-            Node::Class(class) => {
-                self.push(Op::Class(class.clone()))?;
+            Kind::Char(EDGE_END) => {
+                self.push(Op::EdgeEnd)?;
             }
-            Node::Seq(nodes) => nodes.iter().try_for_each(|node| self.emit(node))?,
-            Node::Alt(nodes) => self.alternatives(&nodes.iter().collect::<Vec<_>>())?,
-            Node::Group(group, node) => {
-                self.push(Op::Save(group * 2))?;
+            Kind::Char(c) => {
+                self.push(match u8::try_from(*c) {
+                    Ok(byte) if byte.is_ascii() => Op::Byte(byte),
+                    Ok(_) | Err(_) => Op::Set(Set::one(*c)),
+                })?;
+            }
+            Kind::Set(set) => {
+                self.push(Op::Set((**set).clone()))?;
+            }
+            Kind::Concat(nodes) => nodes.iter().try_for_each(|node| self.emit(node))?,
+            Kind::Either(nodes) => self.alternatives(&nodes.iter().collect::<Vec<_>>())?,
+            Kind::Group(group, node) => {
+                let slot = *group as usize * 2;
+                self.push(Op::Save(slot))?;
                 self.emit(node)?;
-                self.push(Op::Save(group * 2 + 1))?;
+                self.push(Op::Save(slot + 1))?;
             }
-            Node::Repeat {
-                node,
+            Kind::Repeat {
+                body,
                 min,
                 max,
-                greedy,
-            } => self.repeat(node, *min, *max, *greedy)?,
-            Node::At(spot) => {
-                self.push(Op::At(*spot))?;
-            }
-            Node::Ahead { node, negated } => {
-                self.inner(
-                    node,
-                    Op::Look {
-                        ahead: true,
-                        negated: *negated,
-                        back: 0,
-                        next: 0,
-                    },
-                )?;
-            }
-            Node::Behind {
-                node,
-                negated,
-                width,
+                greed,
             } => {
-                self.looks_behind = true;
-                self.inner(
-                    node,
-                    Op::Look {
-                        ahead: false,
-                        negated: *negated,
-                        back: *width,
-                        next: 0,
-                    },
-                )?;
+                let (min, max) = (*min as usize, max.map_or(NOWHERE, |max| max as usize));
+                match greed {
+                    Greed::Most => self.repeat(body, min, max, true)?,
+                    Greed::Least => self.repeat(body, min, max, false)?,
+                    Greed::Own => {
+                        let atomic = self.push(Op::Atomic { next: 0 })?;
+                        self.repeat(body, min, max, true)?;
+                        self.push(Op::Match)?;
+                        self.land(&[atomic]);
+                    }
+                }
             }
-            Node::Atomic(node) => self.inner(node, Op::Atomic { next: 0 })?,
-            Node::Back { group, fold } => {
+            Kind::At(at) => {
+                self.push(Op::At(*at))?;
+            }
+            Kind::Look { not, behind, body } => {
+                self.looks_behind |= behind.is_some();
+                let look = Op::Look {
+                    ahead: behind.is_none(),
+                    negated: *not,
+                    back: behind.unwrap_or(0) as usize,
+                    next: 0,
+                };
+                self.inner(body, look)?;
+            }
+            Kind::Atomic(node) => self.inner(node, Op::Atomic { next: 0 })?,
+            Kind::Back { group, fold } => {
                 self.push(Op::Back {
-                    group: *group,
+                    group: *group as usize,
                     fold: *fold,
                 })?;
             }
-            Node::If { group, yes, no } => {
+            Kind::If { group, yes, no } => {
                 let test = self.push(Op::If {
-                    group: *group,
+                    group: *group as usize,
                     no: 0,
                 })?;
                 self.emit(yes)?;
@@ -336,24 +350,10 @@ impl Matcher {
     }
 
     fn repeat(&mut self, node: &Node, min: usize, max: usize, greedy: bool) -> Result<(), String> {
-        let class = match node {
-            Node::Class(class) => Some(class.clone()),
-            Node::Byte(byte) => Some(Class::of_byte(*byte)),
-            Node::Empty
-            | Node::Seq(_)
-            | Node::Alt(_)
-            | Node::Group(..)
-            | Node::Repeat { .. }
-            | Node::At(_)
-            | Node::Ahead { .. }
-            | Node::Behind { .. }
-            | Node::Atomic(_)
-            | Node::Back { .. }
-            | Node::If { .. } => None,
-        };
-        if let Some(class) = class {
+        let edge = matches!(node.kind, Kind::Char(EDGE_START | EDGE_END));
+        if let Some(set) = single(node).filter(|_| !edge) {
             self.push(Op::Repeat {
-                class,
+                set,
                 min,
                 max,
                 greedy,
@@ -415,9 +415,9 @@ impl Matcher {
                     };
                 }
                 Op::Byte(byte) => firsts.add(|b| b == *byte),
-                Op::Class(class) => firsts.add_class(class),
-                Op::Repeat { class, min, .. } => {
-                    firsts.add_class(class);
+                Op::Set(set) => firsts.add_set(set),
+                Op::Repeat { set, min, .. } => {
+                    firsts.add_set(set);
                     if *min == 0 {
                         open.push(pc + 1);
                     }
@@ -427,7 +427,7 @@ impl Matcher {
                 Op::Round { exit, .. } => open.extend([pc + 1, *exit]),
                 Op::Look { next, .. } => open.push(*next),
                 Op::If { no, .. } => open.extend([pc + 1, *no]),
-                Op::Save(_) | Op::At(_) => open.push(pc + 1),
+                Op::Save(_) | Op::At(_) | Op::EdgeStart | Op::EdgeEnd => open.push(pc + 1),
             }
         }
         firsts
@@ -511,7 +511,7 @@ impl Matcher {
                     pc += 1;
                     fits
                 }
-                Op::Class(class) => match step(class, text, pos) {
+                Op::Set(set) => match step(set, text, pos) {
                     Some(next) => {
                         pos = next;
                         pc += 1;
@@ -520,7 +520,7 @@ impl Matcher {
                     None => false,
                 },
                 Op::Repeat {
-                    class,
+                    set,
                     min,
                     max,
                     greedy,
@@ -531,7 +531,7 @@ impl Matcher {
                         if taken == *min {
                             least = at;
                         }
-                        match step(class, text, at) {
+                        match step(set, text, at) {
                             Some(next) => at = next,
                             None => break,
                         }
@@ -669,10 +669,18 @@ impl Matcher {
                     };
                     true
                 }
-                Op::At(spot) => {
-                    let fits = self.holds(*spot, text, pos);
+                Op::At(at) => {
+                    let fits = holds(*at, text, pos);
                     pc += 1;
                     fits
+                }
+                Op::EdgeStart => {
+                    pc += 1;
+                    self.may_begin(text, pos)
+                }
+                Op::EdgeEnd => {
+                    pc += 1;
+                    !self.inside_word(text, pos)
                 }
             };
             if search.stack.len() > STACK_MAX {
@@ -710,11 +718,11 @@ impl Matcher {
                         break;
                     }
                     Frame::Longer { op, pos: at, left } => {
-                        let Some(Op::Repeat { class, .. }) = self.ops.get(op) else {
+                        let Some(Op::Repeat { set, .. }) = self.ops.get(op) else {
                             return None;
                         };
                         search.far = search.far.max(at + 1);
-                        let Some(at) = step(class, text, at) else {
+                        let Some(at) = step(set, text, at) else {
                             continue;
                         };
                         if left > 1 {
@@ -732,36 +740,42 @@ impl Matcher {
         }
     }
 
-    fn word_at(&self, text: &[u8], pos: usize) -> bool {
-        match text.get(pos) {
-            Some(byte) if byte.is_ascii() => byte.is_ascii_alphanumeric() || *byte == b'_',
-            Some(_) => !self.ascii_words && char_at(text, pos).is_some_and(syntax::is_word),
-            None => false,
-        }
+    fn inside_word(&self, text: &[u8], pos: usize) -> bool {
+        let ascii = self.ascii_words;
+        word_at(text, pos, ascii) && word_before(text, pos, ascii)
     }
 
-    fn word_before(&self, text: &[u8], pos: usize) -> bool {
-        backwards(text, pos, 1).is_some_and(|pos| self.word_at(text, pos))
+    /// Nothing begins at the end, but behind a word or in an empty line.
+    fn may_begin(&self, text: &[u8], pos: usize) -> bool {
+        let behind_word = || word_before(text, pos, self.ascii_words);
+        !self.inside_word(text, pos) && (pos < text.len() || pos == 0 || behind_word())
     }
+}
 
-    fn holds(&self, spot: Spot, text: &[u8], pos: usize) -> bool {
-        let at_end = pos == text.len();
-        let inside_word = || self.word_at(text, pos) && self.word_before(text, pos);
-        match spot {
-            Spot::Start => pos == 0,
-            Spot::LineStart => pos == 0 || text.get(pos - 1) == Some(&b'\n'),
-            Spot::End => at_end || text.get(pos..) == Some(b"\n"),
-            Spot::LineEnd => at_end || text.get(pos) == Some(&b'\n'),
-            Spot::VeryEnd => at_end,
-            // Python sees no edge in an empty text, and no place that is none either.
-            Spot::Edge(yes) => {
-                !text.is_empty() && (self.word_before(text, pos) != self.word_at(text, pos)) == yes
-            }
-            // Nothing begins at the end, but behind a word or in an empty line.
-            Spot::EdgeStart => {
-                !inside_word() && (!at_end || pos == 0 || self.word_before(text, pos))
-            }
-            Spot::EdgeEnd => !inside_word(),
+fn word_at(text: &[u8], pos: usize, ascii: bool) -> bool {
+    match text.get(pos) {
+        Some(byte) if byte.is_ascii() => byte.is_ascii_alphanumeric() || *byte == b'_',
+        Some(_) => !ascii && char_at(text, pos).is_some_and(word),
+        None => false,
+    }
+}
+
+fn word_before(text: &[u8], pos: usize, ascii: bool) -> bool {
+    backwards(text, pos, 1).is_some_and(|pos| word_at(text, pos, ascii))
+}
+
+fn holds(at: At, text: &[u8], pos: usize) -> bool {
+    let at_end = pos == text.len();
+    match at {
+        At::Start => pos == 0,
+        At::LineStart => pos == 0 || text.get(pos - 1) == Some(&b'\n'),
+        At::LastLineEnd => at_end || text.get(pos..) == Some(b"\n"),
+        At::LineEnd => at_end || text.get(pos) == Some(&b'\n'),
+        At::End => at_end,
+        // Python sees no edge in an empty text, and no place that is none either.
+        At::Bound { not, ascii } => {
+            let (before, behind) = (word_before(text, pos, ascii), word_at(text, pos, ascii));
+            !text.is_empty() && (before != behind) != not
         }
     }
 }
@@ -773,36 +787,19 @@ impl Firsts {
         }
     }
 
-    fn add_class(&mut self, class: &Class) {
-        self.add(|byte| class.has_ascii(byte) || byte >= 128 && class.wide);
-    }
-}
-
-fn anchored(node: &Node) -> bool {
-    match node {
-        Node::At(spot) => *spot == Spot::Start,
-        Node::Group(_, node) | Node::Atomic(node) => anchored(node),
-        Node::Seq(nodes) => nodes.first().is_some_and(anchored),
-        Node::Alt(nodes) => nodes.iter().all(anchored),
-        Node::Repeat { node, min, .. } => *min > 0 && anchored(node),
-        Node::Empty
-        | Node::Byte(_)
-        | Node::Class(_)
-        | Node::Ahead { .. }
-        | Node::Behind { .. }
-        | Node::Back { .. }
-        | Node::If { .. } => false,
+    fn add_set(&mut self, set: &Set) {
+        self.add(|byte| set.has_byte(byte) || byte >= 128 && set.any_wide());
     }
 }
 
 /// Takes one character.
-fn step(class: &Class, text: &[u8], pos: usize) -> Option<usize> {
+fn step(set: &Set, text: &[u8], pos: usize) -> Option<usize> {
     let byte = *text.get(pos)?;
     if byte < 128 {
-        return class.has_ascii(byte).then_some(pos + 1);
+        return set.has_byte(byte).then_some(pos + 1);
     }
     let c = char_at(text, pos)?;
-    (class.wide && class.has(c)).then_some(pos + c.len_utf8())
+    (set.any_wide() && set.has(c)).then_some(pos + c.len_utf8())
 }
 
 fn char_at(text: &[u8], pos: usize) -> Option<char> {

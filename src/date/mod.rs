@@ -8,7 +8,7 @@
 //! ```text
 //! codes     %d, %ExY and the default patterns ─┐
 //! template  a pattern: bounds, group, kind ────┤
-//! syntax    Python's expressions to a tree ────┼─> Detector: order memory ─> Find
+//! pattern   Python's expressions to a tree ────┼─> Detector: order memory ─> Find
 //! needs     what a line must have ─────────────┤
 //! matcher   the tree, looked for in a line ────┤
 //! read      pieces to a time, zone: offsets ───┘
@@ -20,13 +20,14 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
 
 mod codes;
 mod matcher;
 mod needs;
 mod read;
-mod syntax;
 mod template;
 mod zone;
 
@@ -34,6 +35,8 @@ use matcher::Search;
 use needs::{Starts, Traits};
 use read::{Clock, Fault};
 use template::{Reader, Template};
+
+use crate::pattern::ast::word;
 
 /// No match yet.
 const FAR: usize = 0x7fff_ffff;
@@ -373,9 +376,9 @@ impl Detector {
     /// Finds the date of a line that has no line end. `now` is the clock, in seconds since the epoch: it completes dates
     /// without year or day.
     pub fn find(&mut self, line: &str, now: f64) -> Find {
-        let real = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0.0, |since| since.as_secs_f64());
+        // Some milliseconds late, and a tenth of the price.
+        let real = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)
+            .map_or(0.0, |since| Duration::from(since).as_secs_f64());
         self.find_at(line, now, real)
     }
 
@@ -491,7 +494,7 @@ impl Detector {
         now: i64,
     ) -> (Find, bool) {
         let search = &self.search;
-        let group = |group| read::piece(line, search.group(group));
+        let group = |group: u32| read::piece(line, search.group(group as usize));
         let (time, by_clock) = match &template.reader {
             Reader::Fields(fields) => {
                 match fields.read(
@@ -768,7 +771,7 @@ impl Text<'_> {
     /// Whether a date may stand where the last one stood: the characters outside are the same ones, or else the first or
     /// last one inside is, and belongs to no word.
     fn fits(&self, last: &Last) -> bool {
-        let plain = |c: Option<char>| c.is_some_and(|c| c == '_' || !syntax::is_word(c));
+        let plain = |c: Option<char>| c.is_some_and(|c| c == '_' || !word(c));
         let char_at = |index: Option<usize>| match (index, self.ascii) {
             (None, _) => None,
             (Some(index), true) => self

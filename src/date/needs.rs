@@ -3,7 +3,8 @@
 //! A log without dates, or with its dates at another place in each line, makes every pattern look at the whole of every line.
 //! Times of day are rare and found fast, and tell where a match can begin.
 
-use super::syntax::{self, Class, Node};
+use super::matcher::{EDGE_END, EDGE_START};
+use crate::pattern::ast::{Kind, Node, Set, digit};
 
 /// Digits in a row that are no time of day and no address.
 const LONG: usize = 8;
@@ -45,10 +46,7 @@ impl Traits {
         self.clocks.clear();
         self.wide = !ascii;
         // Digits of other scripts make times too.
-        self.open = !ascii
-            && line
-                .chars()
-                .any(|c| !c.is_ascii() && syntax::digit(c).is_some());
+        self.open = !ascii && line.chars().any(|c| !c.is_ascii() && digit(c).is_some());
         if self.open {
             return;
         }
@@ -128,7 +126,7 @@ impl Starts<'_> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum Piece {
     Digits,
     Colon,
     At,
@@ -141,10 +139,10 @@ pub(super) fn of(node: &Node) -> Need {
     let mut groups = Vec::new();
     flatten(node, &mut pieces, &mut groups);
     // Digits beside digits are one row.
-    let mut rows: Vec<(Kind, Width)> = Vec::new();
+    let mut rows: Vec<(Piece, Width)> = Vec::new();
     for (kind, width) in pieces {
         match rows.last_mut() {
-            Some((Kind::Digits, row)) if kind == Kind::Digits => *row = sum(*row, width),
+            Some((Piece::Digits, row)) if kind == Piece::Digits => *row = sum(*row, width),
             _ if width == (0, 0) => {}
             _ => rows.push((kind, width)),
         }
@@ -152,11 +150,11 @@ pub(super) fn of(node: &Node) -> Need {
     let mut before = (0, 0);
     for (at, (_, width)) in rows.iter().enumerate() {
         if let [
-            (Kind::Digits, (1.., _)),
-            (Kind::Colon, _),
-            (Kind::Digits, (1.., ..=2)),
-            (Kind::Colon, _),
-            (Kind::Digits, (1.., _)),
+            (Piece::Digits, (1.., _)),
+            (Piece::Colon, _),
+            (Piece::Digits, (1.., ..=2)),
+            (Piece::Colon, _),
+            (Piece::Digits, (1.., _)),
             ..,
         ] = rows.get(at..).unwrap_or_default()
         {
@@ -166,10 +164,10 @@ pub(super) fn of(node: &Node) -> Need {
     }
     if rows
         .iter()
-        .any(|(kind, width)| *kind == Kind::Digits && width.0 >= LONG)
+        .any(|(kind, width)| *kind == Piece::Digits && width.0 >= LONG)
     {
         Need::Long
-    } else if rows.iter().any(|(kind, _)| *kind == Kind::At) {
+    } else if rows.iter().any(|(kind, _)| *kind == Piece::At) {
         Need::At
     } else {
         Need::Nothing
@@ -180,10 +178,10 @@ fn sum(a: Width, b: Width) -> Width {
     (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
 }
 
-fn flatten(node: &Node, pieces: &mut Vec<(Kind, Width)>, groups: &mut Vec<(usize, Width)>) {
-    match node {
-        Node::Seq(nodes) => nodes.iter().for_each(|node| flatten(node, pieces, groups)),
-        Node::Group(group, inner) => {
+fn flatten(node: &Node, pieces: &mut Vec<(Piece, Width)>, groups: &mut Vec<(u32, Width)>) {
+    match &node.kind {
+        Kind::Concat(nodes) => nodes.iter().for_each(|node| flatten(node, pieces, groups)),
+        Kind::Group(group, inner) => {
             let from = pieces.len();
             flatten(inner, pieces, groups);
             let width = pieces
@@ -192,57 +190,56 @@ fn flatten(node: &Node, pieces: &mut Vec<(Kind, Width)>, groups: &mut Vec<(usize
                 .fold((0, 0), |all, (_, width)| sum(all, *width));
             groups.push((*group, width));
         }
-        Node::Byte(b':') => pieces.push((Kind::Colon, (1, 1))),
-        Node::Byte(b'@') => pieces.push((Kind::At, (1, 1))),
-        Node::Empty
-        | Node::Byte(_)
-        | Node::Class(_)
-        | Node::Alt(_)
-        | Node::Repeat { .. }
-        | Node::At(_)
-        | Node::Ahead { .. }
-        | Node::Behind { .. }
-        | Node::Atomic(_)
-        | Node::Back { .. }
-        | Node::If { .. } => {
-            let kind = if digits(node) {
-                Kind::Digits
+        Kind::Char(':') => pieces.push((Piece::Colon, (1, 1))),
+        Kind::Char('@') => pieces.push((Piece::At, (1, 1))),
+        Kind::Empty
+        | Kind::Char(_)
+        | Kind::Set(_)
+        | Kind::Either(_)
+        | Kind::Repeat { .. }
+        | Kind::At(_)
+        | Kind::Look { .. }
+        | Kind::Atomic(_)
+        | Kind::Back { .. }
+        | Kind::If { .. } => {
+            let piece = if digits(node) {
+                Piece::Digits
             } else {
-                Kind::Other
+                Piece::Other
             };
-            pieces.push((kind, width(node, groups)));
+            pieces.push((piece, width(node, groups)));
         }
     }
 }
 
 /// Whether it matches rows of digits only.
 fn digits(node: &Node) -> bool {
-    match node {
-        Node::Byte(byte) => byte.is_ascii_digit(),
-        Node::Class(class) => only_digits(class),
-        Node::Seq(nodes) | Node::Alt(nodes) => nodes.iter().all(digits),
-        Node::Group(_, node) | Node::Repeat { node, .. } => digits(node),
-        Node::Empty
-        | Node::At(_)
-        | Node::Ahead { .. }
-        | Node::Behind { .. }
-        | Node::Atomic(_)
-        | Node::Back { .. }
-        | Node::If { .. } => false,
+    match &node.kind {
+        Kind::Char(c) => c.is_ascii_digit(),
+        Kind::Set(set) => only_digits(set),
+        Kind::Concat(nodes) | Kind::Either(nodes) => nodes.iter().all(digits),
+        Kind::Group(_, node) | Kind::Repeat { body: node, .. } => digits(node),
+        Kind::Empty
+        | Kind::At(_)
+        | Kind::Look { .. }
+        | Kind::Atomic(_)
+        | Kind::Back { .. }
+        | Kind::If { .. } => false,
     }
 }
 
-fn only_digits(class: &Class) -> bool {
-    (0u8..128).all(|byte| byte.is_ascii_digit() || !class.has_ascii(byte))
+fn only_digits(set: &Set) -> bool {
+    (0u8..128).all(|byte| byte.is_ascii_digit() || !set.has_byte(byte))
 }
 
-fn width(node: &Node, groups: &mut Vec<(usize, Width)>) -> Width {
-    match node {
-        Node::Byte(_) | Node::Class(_) => (1, 1),
-        Node::Seq(nodes) => nodes
+fn width(node: &Node, groups: &mut Vec<(u32, Width)>) -> Width {
+    match &node.kind {
+        Kind::Char(EDGE_START | EDGE_END) => (0, 0),
+        Kind::Char(_) | Kind::Set(_) => (1, 1),
+        Kind::Concat(nodes) => nodes
             .iter()
             .fold((0, 0), |all, node| sum(all, width(node, groups))),
-        Node::Alt(nodes) => {
+        Kind::Either(nodes) => {
             let widths: Vec<_> = nodes.iter().map(|node| width(node, groups)).collect();
             let min = widths.iter().map(|width| width.0).min().unwrap_or(0);
             (
@@ -254,35 +251,39 @@ fn width(node: &Node, groups: &mut Vec<(usize, Width)>) -> Width {
                     .unwrap_or(usize::MAX),
             )
         }
-        Node::Group(group, node) => {
+        Kind::Group(group, node) => {
             let inner = width(node, groups);
             groups.push((*group, inner));
             inner
         }
-        Node::Atomic(node) => width(node, groups),
-        Node::Repeat { node, min, max, .. } => {
-            let inner = width(node, groups);
-            (inner.0.saturating_mul(*min), inner.1.saturating_mul(*max))
+        Kind::Atomic(node) => width(node, groups),
+        Kind::Repeat { body, min, max, .. } => {
+            let inner = width(body, groups);
+            let max = max.map_or(usize::MAX, |max| max as usize);
+            (
+                inner.0.saturating_mul(*min as usize),
+                inner.1.saturating_mul(max),
+            )
         }
-        Node::Back { group, .. } => {
+        Kind::Back { group, .. } => {
             let found = groups.iter().rev().find(|(known, _)| known == group);
             (0, found.map_or(usize::MAX, |(_, width)| width.1))
         }
-        Node::If { yes, no, .. } => {
+        Kind::If { yes, no, .. } => {
             let (yes, no) = (width(yes, groups), width(no, groups));
             (yes.0.min(no.0), yes.1.max(no.1))
         }
-        Node::Empty | Node::At(_) | Node::Ahead { .. } | Node::Behind { .. } => (0, 0),
+        Kind::Empty | Kind::At(_) | Kind::Look { .. } => (0, 0),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::syntax::parse;
     use super::*;
+    use crate::pattern::parse::parse;
 
     fn need(expression: &str) -> Need {
-        of(&parse(expression).unwrap().node)
+        of(&parse(expression, false).unwrap().root)
     }
 
     #[test]

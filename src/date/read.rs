@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::syntax::digit;
 use super::zone::{self, LocalZone, Unknown};
+use crate::pattern::ast::digit;
 
 const DAY: i64 = 86_400;
 
@@ -56,8 +56,8 @@ enum Field {
 /// The groups of a pattern that a time is made of, in their order.
 #[derive(Debug)]
 pub(super) struct Fields {
-    fields: Vec<(Field, usize)>,
-    half: Option<usize>,
+    fields: Vec<(Field, u32)>,
+    half: Option<u32>,
 }
 
 /// Why a date is none.
@@ -89,10 +89,10 @@ pub(super) struct Time {
 }
 
 impl Fields {
-    pub(super) fn new(names: &[(String, usize)]) -> Self {
+    pub(super) fn new(names: &[(Box<str>, u32)]) -> Self {
         let mut half = None;
         let fields = names.iter().filter_map(|(name, group)| {
-            let field = match name.as_str() {
+            let field = match &**name {
                 "y" => Field::Year2,
                 "Y" => Field::Year,
                 "m" => Field::Month,
@@ -127,7 +127,7 @@ impl Fields {
     /// Reads the groups.
     pub(super) fn read<'t>(
         &self,
-        group: impl Fn(usize) -> Option<&'t str>,
+        group: impl Fn(u32) -> Option<&'t str>,
         clock: Clock,
         local: &mut LocalZone,
     ) -> Result<Time, Fault> {

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::codes;
 use super::matcher::Matcher;
+use super::matcher::{EDGE_END, EDGE_START};
 use super::read::Fields;
-use super::syntax::{self, EDGE_END, EDGE_START};
+use crate::pattern::ast::word;
+use crate::pattern::parse::parse;
 
 /// Pattern and template pairs kept for the next jail with the same patterns.
 const SHARED_MAX: usize = 1000;
@@ -21,7 +23,7 @@ pub(super) enum Reader {
     Fields(Fields),
     /// Seconds since the epoch in this group; `long`: or milliseconds or microseconds, by its length.
     Epoch {
-        group: usize,
+        group: u32,
         long: bool,
     },
     Tai64n,
@@ -56,7 +58,7 @@ impl Template {
         if let Some(matcher) = self.matcher.get() {
             return Some(matcher);
         }
-        let parsed = syntax::parse(&self.expression).ok()?;
+        let parsed = parse(&self.expression, false).ok()?;
         let made = Matcher::new(&parsed).ok()?;
         Some(self.matcher.get_or_init(|| made))
     }
@@ -68,7 +70,7 @@ impl Template {
         bound: Bound,
         reader: Option<Reader>,
     ) -> Result<Self, String> {
-        let parsed = syntax::parse(&bound.text)?;
+        let parsed = parse(&bound.text, false).map_err(|error| error.to_string())?;
         let reader = reader.unwrap_or_else(|| Reader::Fields(Fields::new(&parsed.names)));
         Ok(Template {
             key,
@@ -377,7 +379,7 @@ fn begins_unbound(text: &str) -> bool {
         return false;
     };
     let last = text.get(last..).unwrap_or_default();
-    let flags = flags_len(last, syntax::is_word);
+    let flags = flags_len(last, word);
     starts(last) || flags > 0 && starts(last.get(flags..).unwrap_or_default())
 }
 
@@ -404,9 +406,9 @@ fn has_group(text: &str) -> bool {
 
 /// A group around all but flags, `^` and `$`.
 fn grouped(text: &str) -> String {
-    let mut head = flags_len(text, syntax::is_word);
+    let mut head = flags_len(text, word);
     head += usize::from(text.get(head..).is_some_and(|rest| rest.starts_with('^')));
-    head += flags_len(text.get(head..).unwrap_or_default(), syntax::is_word);
+    head += flags_len(text.get(head..).unwrap_or_default(), word);
     let (head, rest) = text.split_at(head);
     match rest.strip_suffix('$') {
         Some(rest) => format!("{head}({rest})$"),
@@ -415,9 +417,7 @@ fn grouped(text: &str) -> String {
 }
 
 fn begins_at_line(text: &str) -> bool {
-    let text = text
-        .get(flags_len(text, syntax::is_word)..)
-        .unwrap_or_default();
+    let text = text.get(flags_len(text, word)..).unwrap_or_default();
     let inside = text.strip_prefix("(?:^").or(text.strip_prefix("(^"));
     text.starts_with('^') || inside.is_some_and(|rest| !rest.starts_with('|'))
 }
@@ -431,9 +431,9 @@ fn ends_at_line(text: &str) -> bool {
 fn without_stars(mut text: String, bound_begin: bool, bound_end: bool) -> String {
     if !bound_begin {
         let brackets = text.len() - text.trim_start_matches('(').len();
-        let flags = brackets.checked_sub(1).map_or(0, |at| {
-            flags_len(text.get(at..).unwrap_or_default(), syntax::is_word)
-        });
+        let flags = brackets
+            .checked_sub(1)
+            .map_or(0, |at| flags_len(text.get(at..).unwrap_or_default(), word));
         let head = if flags > 0 {
             brackets - 1 + flags
         } else {

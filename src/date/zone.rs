@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Local, Offset, TimeZone};
 
-use super::syntax;
+use crate::pattern::ast::digit;
 
 /// A zone that cannot be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +89,8 @@ pub(super) fn offset(zone: &str) -> Result<i64, Unknown> {
 /// `01`, `0530`, `05:30`: minutes; nineteen hours are the most.
 fn minutes_of(digits: &str) -> Option<i64> {
     let two = |text: &mut std::str::Chars| {
-        let tens = syntax::digit(text.next()?)?;
-        Some(i64::from(tens * 10 + syntax::digit(text.next()?)?))
+        let tens = digit(text.next()?)?;
+        Some(i64::from(tens * 10 + digit(text.next()?)?))
     };
     let mut rest = digits.starts_with(['0', '1']).then(|| digits.chars())?;
     let hours = two(&mut rest)?;

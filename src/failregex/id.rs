@@ -26,8 +26,8 @@ pub(super) fn normal(text: &str, form: Form) -> Option<String> {
         return None;
     }
     let addr = match form {
-        Form::Raw => return Some(text.to_owned()),
-        Form::V4 => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+        // An IPv4 address has one form only.
+        Form::Raw | Form::V4 => return Some(text.to_owned()),
         Form::V6 => text.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
         Form::Bare | Form::Cidr(_) => text.parse().ok(),
         Form::Any => {

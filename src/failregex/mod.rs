@@ -5,18 +5,21 @@
 //! connections that lines belong to. Numbers in comments are those rules'.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::date::{Detector, Find};
 use crate::fail2ban::{FilterRules, UseDns};
 use crate::pattern::{self, Found, Options, Pattern, PatternError, Patterns};
 
+mod groups; // what named groups matched
 mod id; // addresses in their normal form
 mod session; // lines of one connection
 
+use groups::{CIDR, CONTENT, DNS, FID, IP4, IP6, MLFID, NOFAIL, Names, Recipe, Values};
+pub use groups::{Groups, Value};
 use id::Form;
 use session::{Fail, Sessions};
 
@@ -167,51 +170,6 @@ pub struct Clock {
     pub today: f64,
 }
 
-/// The value of a group.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Value {
-    /// What it matched.
-    Text(String),
-    /// Parts put together (`<F-TUPLE_ID>`).
-    Tuple(Vec<Option<String>>),
-}
-
-impl Value {
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Text(text) => text.is_empty(),
-            Self::Tuple(parts) => parts.is_empty(),
-        }
-    }
-}
-
-impl fmt::Display for Value {
-    /// Tuples as Python writes them: `('a', 'b')`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => f.write_str(text),
-            Self::Tuple(parts) => {
-                for (n, part) in parts.iter().enumerate() {
-                    f.write_str(if n == 0 { "(" } else { ", " })?;
-                    match part {
-                        None => f.write_str("None")?,
-                        Some(text) if text.contains('\'') && !text.contains('"') => {
-                            write!(f, "\"{text}\"")?
-                        }
-                        Some(text) => {
-                            write!(f, "'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))?
-                        }
-                    }
-                }
-                f.write_str(")")
-            }
-        }
-    }
-}
-
-/// Groups by name; `None`: took no part.
-pub type Groups = BTreeMap<Box<str>, Option<Value>>;
-
 /// Somebody failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
@@ -226,9 +184,9 @@ pub struct Failure {
     /// Seconds since the epoch; `None`: unknown, which only [`Phase::Timeless`] lets through.
     pub time: Option<f64>,
     /// What groups matched, over all lines of the connection.
-    pub groups: BTreeMap<Box<str>, Value>,
+    pub groups: Groups,
     /// Users that the connection tried.
-    pub users: Vec<Value>,
+    pub users: Vec<String>,
     /// The lines.
     pub matches: Vec<String>,
 }
@@ -243,7 +201,7 @@ impl Failure {
             unresolved: false,
             host: id.to_owned(),
             time: Some(at),
-            groups: BTreeMap::new(),
+            groups: Groups::none(),
             users: Vec::new(),
             matches: vec![text],
         }
@@ -253,9 +211,7 @@ impl Failure {
     /// belong: fail2ban counts it, and leaves it out when a filter is tested.
     #[must_use]
     pub fn is_nofail(&self) -> bool {
-        self.groups
-            .get("nofail")
-            .is_some_and(|value| !value.is_empty())
+        self.groups.has(NOFAIL)
     }
 }
 
@@ -294,6 +250,10 @@ pub struct Matcher {
     pre: Option<Pattern>,
     fail: Patterns,
     ignore: Patterns,
+    names: Arc<[Box<str>]>,
+    /// For the groups of `pre`, and of each of `fail`.
+    pre_recipe: Option<Recipe>,
+    recipes: Vec<Recipe>,
     maxlines: usize,
     usedns: UseDns,
     detector: Detector,
@@ -304,7 +264,15 @@ pub struct Matcher {
     sessions: Sessions,
     /// The line at hand without its date, and a newline.
     text: String,
+    /// Whether the prefregex was found in it, if it was asked.
+    passed: Option<bool>,
+    /// The part that the prefregex found in it, and a newline.
+    content: String,
+    /// What a failregex found, joined with what the prefregex found.
+    found: Fail,
+    pre_found: Values,
     groups: pattern::Groups,
+    pre_groups: pattern::Groups,
     ignore_groups: pattern::Groups,
     candidates: Vec<usize>,
     too_hard: Option<String>,
@@ -362,7 +330,13 @@ impl Matcher {
                     .unwrap_or_default(),
             });
         }
+        let mut names = Names::default();
+        let pre_recipe = pre.as_ref().map(|pre| Recipe::new(pre, &mut names));
+        let recipes = fail.iter().map(|pattern| Recipe::new(pattern, &mut names));
         Ok(Self {
+            recipes: recipes.collect(),
+            pre_recipe,
+            names: names.all(),
             pre,
             fail: Patterns::new(fail),
             ignore: Patterns::new(ignore),
@@ -375,7 +349,12 @@ impl Matcher {
             lines: Vec::new(),
             sessions: Sessions::default(),
             text: String::new(),
+            passed: None,
+            content: String::new(),
+            found: Fail::default(),
+            pre_found: Values::default(),
             groups: pattern::Groups::default(),
+            pre_groups: pattern::Groups::default(),
             ignore_groups: pattern::Groups::default(),
             candidates: Vec::new(),
             too_hard: None,
@@ -436,7 +415,8 @@ impl Matcher {
     #[must_use]
     pub fn passes(&self) -> bool {
         let found = |pre: &Pattern| pre.find(&self.text, &mut pattern::Groups::default());
-        self.pre.as_ref().is_none_or(|pre| found(pre) == Found::Yes)
+        self.passed
+            .unwrap_or_else(|| self.pre.as_ref().is_none_or(|pre| found(pre) == Found::Yes))
     }
 
     /// An expression that was given up on a line since this was asked last, because it would have taken too long.
@@ -515,6 +495,7 @@ impl Matcher {
         }
         let mut text = std::mem::take(&mut self.text);
         text.clear();
+        self.passed = None;
         let last_date_text = std::mem::take(&mut self.last_date_text);
         let (before, dated, after) = match &place {
             Dated::Here(cut) => (
@@ -583,10 +564,11 @@ impl Matcher {
         if candidates.is_empty() && (self.maxlines == 1 || self.pre.is_none()) {
             return Seen::Missed;
         }
-        let mut pre_groups = Groups::new();
-        let mut content = None;
+        let mut has_content = false;
         if let Some(pre) = &self.pre {
-            match pre.find(text, &mut self.groups) {
+            let found = pre.find(text, &mut self.pre_groups);
+            self.passed = Some(found == Found::Yes);
+            match found {
                 Found::Yes => {}
                 Found::No => return Seen::Missed,
                 Found::TooHard => {
@@ -594,45 +576,86 @@ impl Matcher {
                     return Seen::Missed;
                 }
             }
-            pre_groups = groups_of(pre, &self.groups, text);
-            if let Some(Some(Value::Text(part))) = pre_groups.remove("content")
-                && !part.is_empty()
-            {
-                content = Some(part);
+            let part = self
+                .pre_recipe
+                .as_ref()
+                .and_then(|recipe| text.get(self.pre_groups.get(recipe.group(CONTENT)?)?));
+            if let Some(part) = part.filter(|part| !part.is_empty()) {
+                has_content = true;
+                self.content.clear();
+                self.content.push_str(part);
+                self.content.push('\n');
             }
         }
+        let content = std::mem::take(&mut self.content);
+        let part = has_content.then_some(content.as_str());
+        let seen = self.judge_part(candidates, text, part, whole, date, phase, failures);
+        self.content = content;
+        seen
+    }
+
+    /// The same of the part of `text` that the prefregex found, if it found one.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what is known of one line, handed on"
+    )]
+    fn judge_part(
+        &mut self,
+        candidates: &mut Vec<usize>,
+        text: &str,
+        content: Option<&str>,
+        whole: &dyn Fn() -> String,
+        date: Option<f64>,
+        phase: Phase,
+        failures: &mut Vec<Failure>,
+    ) -> Seen {
         // What a multi-line expression covers are the last lines as they were, even where only the content is searched.
         let mut lines = Vec::new();
         if self.maxlines > 1 {
             lines.clone_from(&self.lines);
-            if let Some(content) = &content {
+            if let Some(content) = content {
                 self.lines = vec![Cut {
-                    after: content.clone(),
+                    after: content.trim_end_matches('\n').to_owned(),
                     ..Cut::default()
                 }];
             }
         }
-        let mut searched =
-            content.map_or(Cow::Borrowed(text), |content| Cow::Owned(content + "\n"));
+        let mut searched = Cow::Borrowed(content.unwrap_or(text));
         let mut seen = Seen::Missed;
+        let mut hard = false;
         let mut next = 0;
         while let Some(regex) = candidates.get(next).copied() {
             next += 1;
-            let Some(pattern) = self.fail.all().get(regex) else {
+            let (Some(pattern), Some(recipe)) =
+                (self.fail.all().get(regex), self.recipes.get(regex))
+            else {
                 continue;
             };
-            match pattern.find(&searched, &mut self.groups) {
+            // Together they take no longer than one may.
+            let found = match hard {
+                false => pattern.find(&searched, &mut self.groups),
+                true => pattern.find_quickly(&searched, &mut self.groups),
+            };
+            match found {
                 Found::Yes => {}
                 Found::No => continue,
                 Found::TooHard => {
-                    self.too_hard = Some(pattern.source().to_owned());
+                    self.too_hard.get_or_insert(pattern.source().to_owned());
+                    hard = true;
                     continue;
                 }
             }
-            let mut groups = groups_of(pattern, &self.groups, &searched);
-            let span = self.groups.whole();
-            let covered =
-                (self.maxlines > 1).then(|| Covered::by(span, &groups, &searched, &lines));
+            let groups = &mut self.found.groups;
+            groups.read(recipe, &self.groups, &searched);
+            let covered = (self.maxlines > 1).then(|| {
+                let skipped = recipe.skipped.iter().filter_map(|name| groups.text(*name));
+                Covered::by(
+                    self.groups.whole(),
+                    &skipped.collect::<String>(),
+                    &searched,
+                    &lines,
+                )
+            });
             let matching = covered.as_ref().map(|covered| joined(&covered.matched));
             if let Some(ignored) = self.ignored(matching.as_deref().unwrap_or(&searched)) {
                 if let Some(covered) = covered {
@@ -644,18 +667,20 @@ impl Matcher {
             if date.is_none() && phase != Phase::Timeless {
                 continue;
             }
-            let matched = || match &covered {
-                Some(covered) => covered.matched.iter().map(Cut::whole).collect(),
-                None => vec![whole()],
+            let matched = |lines: &mut Vec<String>| match &covered {
+                Some(covered) => lines.extend(covered.matched.iter().map(Cut::whole)),
+                None => lines.push(whole()),
             };
             // In 1.0.2 a group of the failregex that took no part hides the one of prefregex (35).
-            for (name, value) in pre_groups.clone() {
-                groups.entry(name).or_insert(value);
+            if let Some(recipe) = &self.pre_recipe {
+                self.pre_found.read(recipe, &self.pre_groups, text);
+                self.pre_found.remove(CONTENT);
+                self.found.groups.complete(&self.pre_found);
             }
             // All of these took no part: fail2ban goes on to the next one, too, with what this one left of the lines.
-            if IDENTITIES
+            if [MLFID, IP4, IP6, DNS, FID]
                 .iter()
-                .all(|name| value_of(&groups, name).is_none())
+                .all(|name| self.found.groups.get(*name).is_none())
             {
                 self.lines = covered.map(|covered| covered.left).unwrap_or_default();
                 searched = Cow::Owned(joined(&self.lines));
@@ -663,7 +688,7 @@ impl Matcher {
                 candidates.extend(regex + 1..self.fail.all().len());
                 continue;
             }
-            seen = self.fail(regex, groups, &matched, date, failures);
+            seen = self.fail(regex, &matched, date, failures);
             if let Some(covered) = covered {
                 self.lines = covered.left;
             }
@@ -690,39 +715,34 @@ impl Matcher {
     fn fail(
         &mut self,
         regex: usize,
-        groups: Groups,
-        matched: &dyn Fn() -> Vec<String>,
+        matched: &dyn Fn(&mut Vec<String>),
         time: Option<f64>,
         failures: &mut Vec<Failure>,
     ) -> Seen {
-        let fail = Fail {
-            groups,
-            ..Fail::default()
-        };
-        let connection = text_of(&fail.groups, "mlfid").map(str::to_owned);
-        let Some(connection) = connection else {
-            let fail = Fail {
-                matches: matched(),
-                ..fail
-            };
-            return self.told(regex, &fail, time, failures);
-        };
-        let moment = Instant::now();
-        let mut merged = self
-            .sessions
-            .merge(&connection, fail, &mut || matched(), moment);
-        let seen = if merged.fail.is_nofail() {
-            Seen::Noted(regex)
-        } else if ["ip4", "ip6", "dns", "fid"]
-            .iter()
-            .all(|name| value_of(&merged.fail.groups, name).is_none())
-        {
-            merged.fail.pending = true;
-            Seen::Noted(regex)
+        let mut fail = std::mem::take(&mut self.found);
+        fail.forget();
+        let seen = if fail.groups.text(MLFID).is_none() {
+            matched(&mut fail.matches);
+            self.told(regex, &fail, time, failures)
         } else {
-            self.told(regex, &merged.fail, time, failures)
+            let place = self.sessions.merge(&mut fail, matched, Instant::now());
+            let seen = if fail.is_nofail() {
+                Seen::Noted(regex)
+            } else if [IP4, IP6, DNS, FID]
+                .iter()
+                .all(|name| fail.groups.get(*name).is_none())
+            {
+                fail.pending = true;
+                Seen::Noted(regex)
+            } else {
+                self.told(regex, &fail, time, failures)
+            };
+            if let Some(place) = place {
+                self.sessions.keep(place, &mut fail);
+            }
+            seen
         };
-        self.sessions.keep(&mut merged, moment);
+        self.found = fail;
         seen
     }
 
@@ -740,23 +760,24 @@ impl Matcher {
             Form::Any
         };
         let bits = || {
-            text_of(&fail.groups, "cidr")
+            fail.groups
+                .text(CIDR)
                 .filter(|bits| !bits.is_empty())
                 .map(|bits| bits.parse().ok())
         };
-        let fid = value_of(&fail.groups, "fid");
-        let (host, form) = if let Some(ip4) = text_of(&fail.groups, "ip4") {
+        let fid = fail.groups.get(FID);
+        let (host, form) = if let Some(ip4) = fail.groups.text(IP4) {
             (
                 Some(ip4),
                 bits().map_or(Some(Form::V4), |bits| bits.map(Form::Cidr)),
             )
-        } else if let Some(ip6) = text_of(&fail.groups, "ip6") {
+        } else if let Some(ip6) = fail.groups.text(IP6) {
             (
                 Some(ip6),
                 bits().map_or(Some(Form::V6), |bits| bits.map(Form::Cidr)),
             )
         } else {
-            (text_of(&fail.groups, "dns"), Some(any))
+            (fail.groups.text(DNS), Some(any))
         };
         // A name; whatever else says who it is does not count then (36).
         let name = host.filter(|_| form == Some(any) && any == Form::Any);
@@ -777,19 +798,14 @@ impl Matcher {
         let Some(id) = id else {
             return Seen::Dropped;
         };
-        let groups = fail
-            .groups
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
-        let groups: BTreeMap<Box<str>, Value> = groups.collect();
         failures.push(Failure {
             regex,
             host: host.map_or_else(|| id.clone(), str::to_owned),
             id,
             unresolved,
             time,
-            groups,
-            users: fail.users.iter().flatten().cloned().collect(),
+            groups: Groups::new(&self.names, &fail.groups),
+            users: fail.users.clone(),
             matches: fail.matches.clone(),
         });
         Seen::Failed
@@ -815,7 +831,7 @@ struct Covered {
 }
 
 impl Covered {
-    fn by(span: Range<usize>, groups: &Groups, text: &str, lines: &[Cut]) -> Self {
+    fn by(span: Range<usize>, skipped: &str, text: &str, lines: &[Cut]) -> Self {
         if lines.len() <= 1 {
             return Self {
                 matched: lines.to_vec(),
@@ -837,14 +853,6 @@ impl Covered {
         let (first, behind) = (count(from).min(lines.len()), count(to).min(lines.len()));
         let mut matched: Vec<Cut> = lines.get(first..behind).unwrap_or_default().to_vec();
         let mut left: Vec<Cut> = lines.get(..first).unwrap_or_default().to_vec();
-        let mut skipped = String::new();
-        for n in 0.. {
-            match groups.get(format!("skiplines{n}").as_str()) {
-                None => break,
-                Some(Some(Value::Text(lines))) => skipped.push_str(lines),
-                Some(_) => {}
-            }
-        }
         let mut from = 0;
         for line in skipped.lines() {
             let found = matched.iter().skip(from).position(|cut| {
@@ -858,68 +866,6 @@ impl Covered {
         }
         left.extend(lines.get(behind..).unwrap_or_default().iter().cloned());
         Self { matched, left }
-    }
-}
-
-/// The groups of `pattern`, alternatives and tuples put together (29).
-fn groups_of(pattern: &Pattern, found: &pattern::Groups, text: &str) -> Groups {
-    let mut groups = Groups::new();
-    for (n, name) in pattern.groups().iter().enumerate() {
-        let value = found.get(n).and_then(|span| text.get(span));
-        groups.insert(name.clone(), value.map(|text| Value::Text(text.to_owned())));
-    }
-    let composed = |prefix: &str| -> Vec<(Box<str>, Box<str>)> {
-        let names = groups.keys().filter_map(|name| {
-            let rest = name.strip_prefix(prefix)?;
-            // `user_1` is another `user`; `user1` is `user1`.
-            let bare = rest.trim_end_matches(|c: char| c.is_ascii_digit());
-            let target = bare
-                .strip_suffix('_')
-                .filter(|_| bare.len() < rest.len())
-                .unwrap_or(rest);
-            let target = match target {
-                "id" => "fid",
-                "port" => "fport",
-                other => other,
-            };
-            Some((name.clone(), target.into()))
-        });
-        names.collect()
-    };
-    let (alternatives, tuples) = (composed("alt_"), composed("tuple_"));
-    for (name, target) in alternatives {
-        let value = groups
-            .get(&name)
-            .cloned()
-            .flatten()
-            .filter(|value| !value.is_empty());
-        if value_of(&groups, &target).is_none_or(Value::is_empty) && value.is_some() {
-            groups.insert(target, value);
-        }
-    }
-    for (name, target) in tuples {
-        let part = |value: Option<Value>| value.map(|value| value.to_string());
-        let value = part(groups.get(&name).cloned().flatten());
-        let joined = match groups.get(&target).cloned().flatten() {
-            Some(Value::Tuple(mut parts)) => {
-                parts.push(value);
-                parts
-            }
-            other => vec![part(other), value],
-        };
-        groups.insert(target, Some(Value::Tuple(joined)));
-    }
-    groups
-}
-
-fn value_of<'g>(groups: &'g Groups, name: &str) -> Option<&'g Value> {
-    groups.get(name).and_then(Option::as_ref)
-}
-
-fn text_of<'g>(groups: &'g Groups, name: &str) -> Option<&'g str> {
-    match value_of(groups, name) {
-        Some(Value::Text(text)) => Some(text),
-        Some(Value::Tuple(_)) | None => None,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Lines of one connection, joined by its id (rules 42 to 46): what was learned from earlier lines of it, users and the
 //! address above all.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
-use super::{Groups, Value};
+use super::groups::{MLFFORGET, MLFGAINED, MLFID, NOFAIL, USER, Value, Values};
 
 /// Connections remembered by a filter.
 const SESSIONS_MAX: usize = 100;
@@ -16,10 +17,9 @@ pub(super) const KEPT_MAX: usize = 1000;
 /// What is known of a failure, or of a connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fail {
-    /// Groups; `None`: a group that took no part, which hides one of the same name in prefregex.
-    pub(super) groups: Groups,
-    /// Users that the connection tried, if its expressions have a user.
-    pub(super) users: Option<BTreeSet<Value>>,
+    pub(super) groups: Values,
+    /// Users that the connection tried, in order.
+    pub(super) users: Vec<String>,
     /// Lines of the failure.
     pub(super) matches: Vec<String>,
     /// Lines that were no failure by themselves.
@@ -29,75 +29,75 @@ pub(super) struct Fail {
 }
 
 impl Fail {
-    fn has(&self, name: &str) -> bool {
-        matches!(self.groups.get(name), Some(Some(value)) if !value.is_empty())
-    }
-
     /// Is it no failure by itself?
     pub(super) fn is_nofail(&self) -> bool {
-        self.has("nofail")
+        self.groups.has(NOFAIL)
     }
 
-    fn add_user(&mut self, user: Option<Value>) {
-        if let Some(user) = user.filter(|user| !user.is_empty()) {
-            let users = self.users.get_or_insert_default();
-            if users.len() < KEPT_MAX {
-                users.insert(user);
-            }
-        }
+    /// What a line knows before it is joined with its connection: nothing but groups, which are read next.
+    pub(super) fn forget(&mut self) {
+        self.users.clear();
+        self.matches.clear();
+        self.nofail_matches.clear();
+        self.pending = false;
     }
+}
+
+fn add_user(users: &mut Vec<String>, groups: &Values) {
+    let user = groups.get(USER).map(Value::text).unwrap_or_default();
+    if !user.is_empty()
+        && users.len() < KEPT_MAX
+        && let Err(at) = users.binary_search_by(|known| known.as_str().cmp(&user))
+    {
+        users.insert(at, user.into_owned());
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Session {
+    since: Instant,
+    kept: Box<(String, Fail)>,
 }
 
 /// The connections.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     /// In the order of their first lines.
-    known: VecDeque<(String, Instant, Fail)>,
+    known: VecDeque<Session>,
+    /// Of their ids: tells them apart without a look at them.
+    hashes: VecDeque<u64>,
+    hasher: foldhash::fast::RandomState,
 }
 
-/// A line's failure joined with its connection, to be given back to [`Sessions::keep`].
-pub(super) struct Merged {
-    pub(super) fail: Fail,
-    /// The connection's id, if it is to be remembered.
-    keep: Option<(String, Instant)>,
-}
+/// The place of a connection, until the next one is joined.
+#[derive(Debug)]
+pub(super) struct Place(usize);
 
 impl Sessions {
-    /// Joins `fail` with what is known of its connection `id`. `lines`: those that the expression covers.
+    /// Joins `fail` with what is known of its connection, if it belongs to one, and says where to
+    /// [`keep`](Self::keep) it. `lines` adds those that the expression covers.
     pub(super) fn merge(
         &mut self,
-        id: &str,
-        mut fail: Fail,
-        lines: &mut dyn FnMut() -> Vec<String>,
+        fail: &mut Fail,
+        lines: &dyn Fn(&mut Vec<String>),
         moment: Instant,
-    ) -> Merged {
-        let gained = fail.has("mlfgained");
-        if gained && !fail.has("nofail") {
-            let value = fail.groups.get("mlfgained").cloned().flatten();
-            fail.groups.insert("nofail".into(), value);
+    ) -> Option<Place> {
+        let mut gained = fail.groups.has(MLFGAINED);
+        if gained && !fail.groups.has(NOFAIL) {
+            fail.groups.alias(NOFAIL, MLFGAINED);
         }
-        let mut nofail = gained || fail.has("nofail");
-        let mut gained = gained;
-        let forget = fail
-            .groups
-            .remove("mlfforget")
-            .flatten()
-            .is_some_and(|v| !v.is_empty());
-        let user = fail.groups.get("user").cloned().flatten();
+        let mut nofail = fail.groups.has(NOFAIL);
+        let forget = fail.groups.remove(MLFFORGET);
+        let place = self.find(fail.groups.text(MLFID).unwrap_or_default(), moment);
+        let known = place.and_then(|place| self.known.get_mut(place));
         let mut keep = None;
-        if let Some((since, mut known)) = self.take(id, moment) {
-            known.add_user(user);
+        if let Some(Session { kept, .. }) = known {
+            let known = &mut kept.1;
+            add_user(&mut known.users, &fail.groups);
             // Only what this line says of these two counts.
-            let was_nofail = known
-                .groups
-                .remove("nofail")
-                .flatten()
-                .is_some_and(|v| !v.is_empty());
-            let was_gained = known
-                .groups
-                .remove("mlfgained")
-                .flatten()
-                .is_some_and(|v| !v.is_empty());
+            let was_nofail = known.groups.remove(NOFAIL);
+            let was_gained = known.groups.remove(MLFGAINED);
             if gained {
                 known.pending = false;
             }
@@ -105,63 +105,85 @@ impl Sessions {
             if !was_nofail && !was_gained && !known.pending {
                 known.matches.clear();
             }
-            known
-                .groups
-                .extend(fail.groups.into_iter().filter(|(_, value)| value.is_some()));
-            fail = known;
-            if !forget {
-                keep = Some((id.to_owned(), since));
+            fail.groups.inherit(&known.groups);
+            fail.pending = known.pending;
+            std::mem::swap(&mut fail.users, &mut known.users);
+            std::mem::swap(&mut fail.matches, &mut known.matches);
+            std::mem::swap(&mut fail.nofail_matches, &mut known.nofail_matches);
+            match forget {
+                true => drop(place.and_then(|place| self.remove(place))),
+                false => keep = place.map(Place),
             }
         } else if !forget {
-            fail.add_user(user);
-            keep = Some((id.to_owned(), moment));
+            add_user(&mut fail.users, &fail.groups);
+            keep = Some(self.begin(fail.groups.text(MLFID).unwrap_or_default(), moment));
         }
-        let several = fail.users.as_ref().is_some_and(|users| users.len() > 1);
-        if std::mem::take(&mut fail.pending) || several {
-            fail.groups.remove("nofail");
-            fail.groups.remove("mlfgained");
+        if std::mem::take(&mut fail.pending) || fail.users.len() > 1 {
+            fail.groups.remove(NOFAIL);
+            fail.groups.remove(MLFGAINED);
             (nofail, gained) = (false, false);
         }
         if !nofail {
             let mut all = std::mem::take(&mut fail.nofail_matches);
             all.append(&mut fail.matches);
             if !gained {
-                all.extend(lines());
+                lines(&mut all);
             }
             fail.matches = all;
         } else if !forget {
-            fail.nofail_matches.extend(lines());
+            lines(&mut fail.nofail_matches);
         }
         for kept in [&mut fail.matches, &mut fail.nofail_matches] {
             let many = kept.len().saturating_sub(KEPT_MAX);
             kept.drain(..many);
         }
-        Merged { fail, keep }
+        keep
     }
 
-    /// Remembers the connection for its next line.
-    pub(super) fn keep(&mut self, merged: &mut Merged, moment: Instant) {
-        let Some((id, since)) = merged.keep.take() else {
-            return;
-        };
+    /// Remembers the connection for its next line. What `fail` holds then is of no use.
+    pub(super) fn keep(&mut self, Place(at): Place, fail: &mut Fail) {
+        if let Some(Session { kept, .. }) = self.known.get_mut(at) {
+            std::mem::swap(&mut kept.1, fail);
+        }
+    }
+
+    /// A connection that is not too old.
+    fn find(&mut self, id: &str, moment: Instant) -> Option<usize> {
+        let hash = self.hasher.hash_one(id);
+        let mut alike = self.hashes.iter().zip(&self.known);
+        let at = alike.position(|(known, session)| *known == hash && session.kept.0 == id)?;
+        let since = self.known.get(at)?.since;
+        if moment.duration_since(since) < REMEMBERED {
+            return Some(at);
+        }
+        self.remove(at);
+        None
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Session> {
+        self.hashes.remove(at);
+        self.known.remove(at)
+    }
+
+    /// The oldest makes room, and what is too old with it.
+    fn begin(&mut self, id: &str, moment: Instant) -> Place {
+        let mut kept = Box::default();
         if self.known.len() >= SESSIONS_MAX {
-            // The oldest makes room, and what is too old with it.
-            self.known.pop_front();
-            while self
-                .known
-                .front()
-                .is_some_and(|(_, since, _)| moment.duration_since(*since) >= REMEMBERED)
-            {
-                self.known.pop_front();
+            if let Some(oldest) = self.remove(0) {
+                kept = oldest.kept;
+            }
+            let old = |known: &Session| moment.duration_since(known.since) >= REMEMBERED;
+            while self.known.front().is_some_and(old) {
+                self.remove(0);
             }
         }
-        let at = self.known.partition_point(|(_, other, _)| *other <= since);
-        self.known.insert(at, (id, since, merged.fail.clone()));
-    }
-
-    fn take(&mut self, id: &str, moment: Instant) -> Option<(Instant, Fail)> {
-        let at = self.known.iter().position(|(known, _, _)| known == id)?;
-        let (_, since, fail) = self.known.remove(at)?;
-        (moment.duration_since(since) < REMEMBERED).then_some((since, fail))
+        kept.0.clear();
+        kept.0.push_str(id);
+        self.hashes.push_back(self.hasher.hash_one(id));
+        self.known.push_back(Session {
+            since: moment,
+            kept,
+        });
+        Place(self.known.len() - 1)
     }
 }

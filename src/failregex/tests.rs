@@ -225,25 +225,3 @@ fn an_expression_that_names_nobody_uses_up_its_lines_and_the_next_sees_what_is_l
         "192.0.2.8 at ? by 0"
     );
 }
-
-#[test]
-fn users_may_be_tuples() {
-    let mut matcher = Matcher::new(&rules(&[
-        r"^c<F-MLFID>\d</F-MLFID> <F-USER>\w+</F-USER> <F-TUPLE_USER>\w+</F-TUPLE_USER> <HOST>",
-    ]))
-    .unwrap();
-    let mut failures = Vec::new();
-    let clock = Clock {
-        now: NOW,
-        today: NOW,
-    };
-    matcher.line(
-        "c1 a b 192.0.2.7",
-        Stamp::InText,
-        Phase::Timeless,
-        clock,
-        &mut failures,
-    );
-    let parts = vec![Some("a".to_owned()), Some("b".to_owned())];
-    assert_eq!(failures[0].users, [Value::Tuple(parts)]);
-}

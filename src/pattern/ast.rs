@@ -6,13 +6,13 @@ use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 
 /// One construct and where it stands in the text of the pattern.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) kind: Kind,
-    pub(super) span: Range<usize>,
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    pub(crate) span: Range<usize>,
 }
 
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Nothing at all: matches everywhere.
     Empty,
     Char(char),
@@ -52,7 +52,7 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Greed {
+pub(crate) enum Greed {
     Most,
     Least,
     /// Most, and gives nothing back.
@@ -61,7 +61,7 @@ pub(super) enum Greed {
 
 /// A place between two characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum At {
+pub(crate) enum At {
     Start,
     LineStart,
     End,
@@ -76,7 +76,7 @@ pub(super) enum At {
 
 /// A set of characters.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Set {
+pub(crate) struct Set {
     /// Those below 128, as they are: `not` is worked in.
     ascii: u128,
     /// Of the others: in order, without overlap.
@@ -86,9 +86,21 @@ pub(super) struct Set {
     not: bool,
 }
 
+/// Whether a set of bytes below 128 holds one: 64 bits are looked at, which costs half of what 128 do.
+#[inline]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the half of the bits that is wanted"
+)]
+pub(crate) fn holds(bits: u128, byte: u8) -> bool {
+    let (low, high) = (bits as u64, (bits >> 64) as u64);
+    let half = if byte < 64 { low } else { high };
+    byte < 128 && half >> (byte & 63) & 1 != 0
+}
+
 /// A class of characters; the complement is the bit above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     Word = 1,
     NotWord = 2,
     Digit = 4,
@@ -99,14 +111,14 @@ pub(super) enum Class {
 
 /// What a set is put together from.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Item {
+pub(crate) enum Item {
     Range(char, char),
     Class(Class),
 }
 
 impl Set {
     /// `fold`: letters of either case. `ascii`: classes hold only characters below 128.
-    pub(super) fn new(items: &[Item], not: bool, fold: bool, ascii: bool) -> Set {
+    pub(crate) fn new(items: &[Item], not: bool, fold: bool, ascii: bool) -> Set {
         let mut set = Set::default();
         let mut wide: Vec<ClassUnicodeRange> = Vec::new();
         for item in items {
@@ -154,7 +166,7 @@ impl Set {
     }
 
     /// Just this character.
-    pub(super) fn one(c: char) -> Set {
+    pub(crate) fn one(c: char) -> Set {
         Set::new(&[Item::Range(c, c)], false, false, false)
     }
 
@@ -201,7 +213,7 @@ impl Set {
         }
     }
 
-    pub(super) fn has(&self, c: char) -> bool {
+    pub(crate) fn has(&self, c: char) -> bool {
         if c.is_ascii() {
             return self.ascii & (1 << u32::from(c)) != 0;
         }
@@ -224,12 +236,25 @@ impl Set {
     }
 
     /// Its characters below 128, bit by bit.
-    pub(super) fn ascii(&self) -> u128 {
+    pub(crate) fn ascii(&self) -> u128 {
         self.ascii
     }
 
+    /// Whether it holds this byte as a character: none above 127 is one.
+    #[inline]
+    pub(crate) fn has_byte(&self, byte: u8) -> bool {
+        holds(self.ascii, byte)
+    }
+
+    /// The one character below 128 that it does not hold, while it holds all others.
+    pub(crate) fn lacks_only(&self) -> Option<u8> {
+        let all_wide = self.not && self.classes == 0 && self.wide.is_empty();
+        let lacks = u8::try_from((!self.ascii).trailing_zeros()).ok()?;
+        (all_wide && self.ascii.count_zeros() == 1).then_some(lacks)
+    }
+
     /// May hold a character above 127.
-    pub(super) fn any_wide(&self) -> bool {
+    pub(crate) fn any_wide(&self) -> bool {
         self.not || self.classes != 0 || !self.wide.is_empty()
     }
 }
@@ -244,12 +269,12 @@ impl Class {
         Class::NotSpace,
     ];
 
-    pub(super) fn has(self, c: char) -> bool {
+    pub(crate) fn has(self, c: char) -> bool {
         match self {
             Class::Word => word(c),
             Class::NotWord => !word(c),
-            Class::Digit => digit(c),
-            Class::NotDigit => !digit(c),
+            Class::Digit => digit(c).is_some(),
+            Class::NotDigit => digit(c).is_none(),
             Class::Space => space(c),
             Class::NotSpace => !space(c),
         }
@@ -257,19 +282,21 @@ impl Class {
 }
 
 /// Python's `\w`: letters, numbers of all kinds and the underscore; no combining marks.
-pub(super) fn word(c: char) -> bool {
+pub(crate) fn word(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphanumeric() || c == '_';
     }
-    tables::WORD.has(c)
+    tables::WORD.row(c).is_some()
 }
 
-/// Python's `\d`: decimal digits of every script.
-fn digit(c: char) -> bool {
+/// Python's `\d`: the value of a decimal digit of any script.
+pub(crate) fn digit(c: char) -> Option<u32> {
     if c.is_ascii() {
-        return c.is_ascii_digit();
+        return c.to_digit(10);
     }
-    tables::DIGIT.has(c)
+    // Digits come in rows of ten.
+    let zero = tables::DIGIT.row(c)?;
+    Some((u32::from(c) - u32::from(zero)) % 10)
 }
 
 /// Python's `\s`: white space, and the four separators of ASCII.
@@ -299,12 +326,12 @@ mod tables {
             }
         }
 
-        pub(super) fn has(&self, c: char) -> bool {
+        /// The first character of the row that holds it.
+        pub(super) fn row(&self, c: char) -> Option<char> {
             let ranges = self.ranges.get_or_init(|| read(self.class));
             let next = ranges.partition_point(|&(from, _)| from <= c);
-            next.checked_sub(1)
-                .and_then(|i| ranges.get(i))
-                .is_some_and(|&(_, to)| c <= to)
+            let &(from, to) = ranges.get(next.checked_sub(1)?)?;
+            (c <= to).then_some(from)
         }
     }
 

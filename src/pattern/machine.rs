@@ -4,14 +4,17 @@
 //! conditions, on what the groups they ask about hold. A state that failed once fails again, so it is left at once: the
 //! time is bounded by steps times length and not, as in Python, exponential. Groups stay exact, because the first way
 //! through a state is also the preferred one.
+//!
+//! Remembering costs more than it saves on all but hostile lines: a search begins without (`Memory::No`), and begins anew
+//! with it when it takes long. What it finds is the same.
 
 use std::collections::{HashMap, HashSet};
 
-use super::ast::{At, Greed, Set, word};
+use super::ast::{At, Greed, Set, holds, word};
 use super::program::{NO_MEMO, Program, Step};
 
-/// Steps of one search; some 50 ms. Reached by patterns with back-references on lines made for it.
-pub(super) const WORK_MAX: u64 = 12_000_000;
+/// Steps of one search; some 30 ms. Reached by patterns with back-references on lines made for it.
+pub(super) const WORK_MAX: u64 = 6_000_000;
 /// Ways still open at one time, 24 bytes each.
 const STACK_MAX: usize = 1 << 20;
 /// Bits of memory of failed states; above it, a set of bounded size.
@@ -26,6 +29,13 @@ const UNSET: usize = usize::MAX;
 /// The search was given up.
 #[derive(Debug)]
 pub(super) struct TooHard;
+
+/// Whether failed states are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    No,
+    Yes,
+}
 
 /// What a search needs beside the text; kept from line to line.
 #[derive(Debug, Default)]
@@ -54,6 +64,7 @@ enum Frame {
     /// A run that can end anywhere from `low` to `high`, later first.
     Most {
         next: u32,
+        then: u32,
         low: usize,
         high: usize,
     },
@@ -86,6 +97,7 @@ pub(super) struct Search<'a> {
     bytes: &'a [u8],
     scratch: &'a mut Scratch,
     left: u64,
+    memory: Memory,
     hashed: bool,
     /// Number of the present contents, when known.
     content: Option<u32>,
@@ -95,19 +107,27 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(program: &'a Program, text: &'a str, scratch: &'a mut Scratch) -> Search<'a> {
+    pub(super) fn new(
+        program: &'a Program,
+        text: &'a str,
+        memory: Memory,
+        scratch: &'a mut Scratch,
+    ) -> Search<'a> {
         let count = |n: u32| n as usize;
-        let cells = (text.len() + 1)
-            .saturating_mul(count(program.memos))
-            .saturating_mul(1 << program.registers.min(8));
-        let hashed = !program.referenced.is_empty() || cells > BITS_MAX || program.registers > 8;
-        scratch.bits.clear();
-        scratch.seen.clear();
-        scratch.contents.clear();
-        scratch.trail.clear();
         scratch.stack.clear();
-        if !hashed {
-            scratch.bits.resize(cells.div_ceil(64), 0);
+        let mut hashed = false;
+        if memory == Memory::Yes {
+            let cells = (text.len() + 1)
+                .saturating_mul(count(program.memos))
+                .saturating_mul(1 << program.registers.min(8));
+            hashed = !program.referenced.is_empty() || cells > BITS_MAX || program.registers > 8;
+            scratch.bits.clear();
+            scratch.seen.clear();
+            scratch.contents.clear();
+            scratch.trail.clear();
+            if !hashed {
+                scratch.bits.resize(cells.div_ceil(64), 0);
+            }
         }
         scratch.slots.clear();
         scratch.slots.resize(count(program.groups) * 2 + 2, UNSET);
@@ -119,6 +139,7 @@ impl<'a> Search<'a> {
             bytes: text.as_bytes(),
             scratch,
             left: WORK_MAX,
+            memory,
             hashed,
             content: None,
             nested: 0,
@@ -151,7 +172,7 @@ impl<'a> Search<'a> {
         for start in 0..=self.bytes.len() {
             match self.bytes.get(start) {
                 _ if first.empty && self.text.is_char_boundary(start) => {}
-                Some(b) if b.is_ascii() && first.ascii & (1 << b) != 0 => {}
+                Some(b) if holds(first.ascii, *b) => {}
                 Some(b) if *b >= 0xc0 && first.wide => {}
                 _ => continue,
             }
@@ -216,7 +237,8 @@ impl<'a> Search<'a> {
                     max,
                     greed,
                     memo,
-                } => match self.enter(pc, pos, set, min, max, greed, memo)? {
+                    then,
+                } => match self.enter(pc, pos, set, min, max, greed, memo, then)? {
                     Some(next) => {
                         pos = next;
                         true
@@ -235,14 +257,17 @@ impl<'a> Search<'a> {
                     second,
                     memo,
                 } => {
-                    // Most pieces that may be there are not: that is told by one character.
-                    if self.far.is_none() && !self.chance(first, pos) {
-                        pc = second;
+                    if !self.chance(first.1, pos) {
+                        pc = second.0;
+                        continue;
+                    }
+                    if !self.chance(second.1, pos) {
+                        pc = first.0;
                         continue;
                     }
                     if self.mark(memo, pos)? {
-                        self.push(Frame::Branch { pc: second, pos })?;
-                        pc = first;
+                        self.push(Frame::Branch { pc: second.0, pos })?;
+                        pc = first.0;
                         continue;
                     }
                     false
@@ -340,8 +365,13 @@ impl<'a> Search<'a> {
             };
             match frame {
                 Frame::Branch { pc, pos } => return Ok(Some((pc, pos))),
-                Frame::Most { next, low, high } => {
-                    if let Some(open) = self.shorter(next, low, high)? {
+                Frame::Most {
+                    next,
+                    then,
+                    low,
+                    high,
+                } => {
+                    if let Some(open) = self.shorter(next, then, low, high)? {
                         return Ok(Some((next, open)));
                     }
                 }
@@ -374,6 +404,7 @@ impl<'a> Search<'a> {
         max: u32,
         greed: Greed,
         memo: u32,
+        then: u32,
     ) -> Result<Option<usize>, TooHard> {
         let program = self.program;
         let Some(members) = program.sets.get(set as usize) else {
@@ -404,7 +435,12 @@ impl<'a> Search<'a> {
             return Ok(Some(pos));
         }
         let mut count = min;
-        while count < max {
+        if self.memory == Memory::No && endless {
+            // Nothing to note on the way, and nothing to count.
+            pos = self.run_of(members, pos);
+            count += u32::try_from(pos - low).unwrap_or(u32::MAX);
+        }
+        while (self.memory == Memory::Yes || !endless) && count < max {
             let Some(next) = self.member(members, pos) else {
                 break;
             };
@@ -422,29 +458,36 @@ impl<'a> Search<'a> {
         if greed == Greed::Own {
             return Ok(Some(pos));
         }
-        self.shorter(pc + 1, low, pos)
+        self.shorter(pc + 1, then, low, pos)
     }
 
     /// The latest end of a run from which the next step has a chance; the ones before it stay open.
     fn shorter(
         &mut self,
         next: u32,
+        then: u32,
         low: usize,
         mut high: usize,
     ) -> Result<Option<usize>, TooHard> {
         let from = high;
-        while !self.chance(next, high) {
-            if high <= low {
-                self.fell(next, low);
-                self.work((from - high) as u64 / 4)?;
+        if let Some(first) = self.program.firsts.get(then as usize)
+            && !first.empty
+            && self.far.is_none()
+        {
+            // No character begins with a byte from 0x80 to 0xbf.
+            let can = |b: &u8| holds(first.ascii, *b) || first.wide && *b >= 0xc0;
+            let bytes = self.bytes.get(low..self.bytes.len().min(high + 1));
+            let Some(at) = bytes.and_then(|bytes| bytes.iter().rposition(can)) else {
+                self.work((high - low) as u64 / 4)?;
                 return Ok(None);
-            }
-            high = self.before(high);
+            };
+            high = low + at;
+            self.work((from - high) as u64 / 4)?;
         }
-        self.work((from - high) as u64 / 4)?;
         if high > low {
             let frame = Frame::Most {
                 next,
+                then,
                 low,
                 high: self.before(high),
             };
@@ -461,7 +504,14 @@ impl<'a> Search<'a> {
         mut pos: usize,
     ) -> Result<Option<usize>, TooHard> {
         let program = self.program;
-        let Some(Step::Run { set, max, memo, .. }) = program.steps.get(pc as usize) else {
+        let Some(Step::Run {
+            set,
+            max,
+            memo,
+            then,
+            ..
+        }) = program.steps.get(pc as usize)
+        else {
             return Ok(None);
         };
         let Some(members) = program.sets.get(*set as usize) else {
@@ -483,28 +533,46 @@ impl<'a> Search<'a> {
             }
             self.work(1)?;
             pos = next;
-            if self.chance(pc + 1, pos) {
+            if self.chance(*then, pos) {
                 self.push(Frame::Least { pc, count, pos })?;
                 return Ok(Some(pos));
             }
         }
     }
 
-    /// Whether the step can match here at all, as far as its first character tells.
-    fn chance(&self, mut pc: u32, pos: usize) -> bool {
+    /// Whether a way that begins so can match here at all, as far as one character tells. Where how far it gets is asked
+    /// for, all are tried.
+    #[inline]
+    fn chance(&self, first: u32, pos: usize) -> bool {
+        let Some(first) = self.program.firsts.get(first as usize) else {
+            return true;
+        };
+        first.empty
+            || self.far.is_some()
+            || match self.bytes.get(pos) {
+                Some(byte) if byte.is_ascii() => holds(first.ascii, *byte),
+                Some(_) => first.wide,
+                None => false,
+            }
+    }
+
+    /// Behind all characters of a set from a place on.
+    fn run_of(&self, set: &Set, mut pos: usize) -> usize {
+        let rest = self.bytes.get(pos..).unwrap_or_default();
+        if let Some(lacks) = set.lacks_only() {
+            return memchr::memchr(lacks, rest).map_or(self.bytes.len(), |at| pos + at);
+        }
         loop {
-            return match self.program.steps.get(pc as usize) {
-                Some(Step::Save(_) | Step::Unset(_)) => {
-                    pc += 1;
-                    continue;
-                }
-                Some(Step::Literal { from, .. }) => {
-                    self.bytes.get(pos) == self.program.literals.get(*from as usize)
-                }
-                Some(Step::Set(set)) => self.one(*set, pos).is_some(),
-                Some(Step::Run { set, min: 1.., .. }) => self.one(*set, pos).is_some(),
-                _ => true,
-            };
+            let rest = self.bytes.get(pos..).unwrap_or_default().iter();
+            pos += rest.take_while(|byte| set.has_byte(**byte)).count();
+            // A character above 127, or the end of the run.
+            match self.bytes.get(pos) {
+                Some(byte) if !byte.is_ascii() => match self.member(set, pos) {
+                    Some(next) => pos = next,
+                    None => return pos,
+                },
+                _ => return pos,
+            }
         }
     }
 
@@ -525,7 +593,7 @@ impl<'a> Search<'a> {
     fn member(&self, set: &Set, pos: usize) -> Option<usize> {
         let byte = *self.bytes.get(pos)?;
         if byte.is_ascii() {
-            return (set.ascii() >> byte & 1 != 0).then_some(pos + 1);
+            return set.has_byte(byte).then_some(pos + 1);
         }
         let c = self.text.get(pos..)?.chars().next()?;
         set.has(c).then_some(pos + c.len_utf8())
@@ -642,12 +710,8 @@ impl<'a> Search<'a> {
     }
 
     fn set_slot(&mut self, slot: u32, pos: usize) -> usize {
-        if self
-            .program
-            .referenced
-            .iter()
-            .any(|&(group, _)| group == slot / 2)
-        {
+        let asked = |&(group, _): &(u32, bool)| group == slot / 2;
+        if self.memory == Memory::Yes && self.program.referenced.iter().any(asked) {
             self.content = None;
         }
         match self.scratch.slots.get_mut(slot as usize) {
@@ -664,10 +728,15 @@ impl<'a> Search<'a> {
     }
 
     /// Notes that a state is being tried. `false`: it was before.
+    #[inline]
     fn mark(&mut self, memo: u32, pos: usize) -> Result<bool, TooHard> {
-        if memo == NO_MEMO {
+        if memo == NO_MEMO || self.memory == Memory::No {
             return Ok(true);
         }
+        self.remember(memo, pos)
+    }
+
+    fn remember(&mut self, memo: u32, pos: usize) -> Result<bool, TooHard> {
         let mut mark = (memo, pos, 0, self.idle_turns(pos));
         let fresh = if self.hashed {
             mark.2 = self.contents()?;

@@ -13,12 +13,12 @@
 //! reaches with a long line. A machine of our own has Python's order by construction and remembers where it failed.
 
 mod approx;
-mod ast;
+pub(crate) mod ast;
 mod error;
 mod literals;
 mod machine;
-mod parse;
-mod program;
+pub(crate) mod parse;
+pub(crate) mod program;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -26,14 +26,16 @@ mod tests;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::automaton::Automaton as _;
+use aho_corasick::dfa::DFA;
+use aho_corasick::{Anchored, MatchKind, StartKind};
 use memchr::memmem::Finder;
 use regex::bytes::Regex;
 
 pub use self::error::{Mistake, PatternError};
 
 use self::approx::Texts;
-use self::machine::{Scratch, Search, TooHard};
+use self::machine::{Memory, Scratch, Search, TooHard};
 use self::parse::{Parsed, parse};
 use self::program::Program;
 use self::tags::{Expanded, expand};
@@ -64,7 +66,7 @@ pub enum Found {
     No,
     /// It does; the groups say where.
     Yes,
-    /// Given up after some 50 ms; to be counted as "no", and to be said once.
+    /// Given up after some 30 ms; to be counted as "no", and to be said once.
     TooHard,
 }
 
@@ -122,8 +124,14 @@ impl Groups {
     }
 }
 
-/// Steps after which the linear test is asked whether to go on: a line of a log takes some hundred.
-const EASY: u64 = 20_000;
+/// Steps after which failed states are remembered: a line of a log takes some hundred.
+const EASY: u64 = 2_000;
+/// Steps after which the linear test is asked whether to go on.
+const MIDDLING: u64 = 20_000;
+
+/// Bytes of all literals of a filter together; each takes some hundred when they are looked for. With more, all patterns
+/// are tried on every line. The largest of fail2ban's own filters has 2 KiB.
+const LITERALS_MAX: usize = 64 * 1024;
 
 impl Pattern {
     /// # Errors
@@ -190,6 +198,15 @@ impl Pattern {
 
     /// The first match in a text, wherever it begins.
     pub fn find(&self, text: &str, at: &mut Groups) -> Found {
+        self.search(text, at, machine::WORK_MAX)
+    }
+
+    /// The same, given up after a tenth of a millisecond: for what another pattern has taken its time for already.
+    pub fn find_quickly(&self, text: &str, at: &mut Groups) -> Found {
+        self.search(text, at, MIDDLING)
+    }
+
+    fn search(&self, text: &str, at: &mut Groups, most: u64) -> Found {
         if let Some(needle) = &self.needle
             && needle.find(text.as_bytes()).is_none()
         {
@@ -198,11 +215,13 @@ impl Pattern {
         let Some(program) = self.program() else {
             return Found::TooHard;
         };
-        let found = match Search::new(program, text, &mut at.scratch).find(EASY) {
-            Err(TooHard) if !self.can_match(text) => Ok(false),
-            Err(TooHard) => Search::new(program, text, &mut at.scratch).find(machine::WORK_MAX),
-            judged => judged,
-        };
+        let mut search =
+            |memory, work| Search::new(program, text, memory, &mut at.scratch).find(work);
+        let found = search(Memory::No, EASY).or_else(|TooHard| search(Memory::Yes, MIDDLING));
+        let found = found.or_else(|TooHard| match self.can_match(text) {
+            true => search(Memory::Yes, most),
+            false => Ok(false),
+        });
         match found {
             Ok(true) => {}
             Ok(false) => return Found::No,
@@ -227,7 +246,7 @@ impl Pattern {
         let Some(program) = self.program() else {
             return Reach { at: 0, piece: 0..0 };
         };
-        let far = Search::new(program, text, &mut Scratch::default()).reach();
+        let far = Search::new(program, text, Memory::Yes, &mut Scratch::default()).reach();
         let span = program
             .spans
             .get(far.pc as usize)
@@ -275,7 +294,7 @@ pub struct Patterns {
     always: Vec<usize>,
     /// Each literal's pattern.
     owners: Vec<usize>,
-    literals: OnceLock<Option<AhoCorasick>>,
+    literals: OnceLock<Option<DFA>>,
 }
 
 impl Patterns {
@@ -313,38 +332,42 @@ impl Patterns {
             return;
         };
         out.extend_from_slice(&self.always);
-        let mut found = Vec::new();
-        for literal in literals.find_overlapping_iter(text) {
-            let Some(&owner) = self.owners.get(literal.pattern().as_usize()) else {
+        let Ok(mut state) = literals.start_state(Anchored::No) else {
+            return;
+        };
+        for byte in text.bytes() {
+            state = literals.next_state(Anchored::No, state, byte);
+            if !literals.is_special(state) || !literals.is_match(state) {
                 continue;
-            };
-            if found.is_empty() {
-                found.resize(self.patterns.len(), false);
             }
-            if let Some(known @ false) = found.get_mut(owner) {
-                *known = true;
-                out.push(owner);
-                if out.len() == self.patterns.len() {
-                    break;
+            for n in 0..literals.match_len(state) {
+                let literal = literals.match_pattern(state, n).as_usize();
+                match self.owners.get(literal) {
+                    Some(owner) if !out.contains(owner) => out.push(*owner),
+                    _ => {}
                 }
+            }
+            if out.len() == self.patterns.len() {
+                break;
             }
         }
         out.sort_unstable();
     }
 
-    /// `None`: too large, which the bounds of a pattern do not allow.
-    fn literals(&self) -> Option<&AhoCorasick> {
+    /// `None`: too many of them.
+    fn literals(&self) -> Option<&DFA> {
         let made = self.literals.get_or_init(|| {
-            let literals = self
-                .patterns
-                .iter()
-                .filter_map(|p| p.literals.as_ref())
-                .flatten();
-            AhoCorasick::builder()
+            let all = self.patterns.iter().filter_map(|p| p.literals.as_ref());
+            let all: Vec<&Vec<u8>> = all.flatten().collect();
+            if all.iter().map(|literal| literal.len()).sum::<usize>() > LITERALS_MAX {
+                return None;
+            }
+            let mut builder = DFA::builder();
+            builder
                 .match_kind(MatchKind::Standard)
-                .ascii_case_insensitive(true)
-                .build(literals)
-                .ok()
+                .start_kind(StartKind::Unanchored)
+                .ascii_case_insensitive(true);
+            builder.build(all).ok()
         });
         made.as_ref()
     }

@@ -10,14 +10,16 @@ const DEPTH_MAX: u32 = 200;
 /// Python's own bound of a count is 2^32; nobody repeats a piece more often than this.
 const COUNT_MAX: u32 = 1 << 24;
 
-pub(super) struct Parsed {
-    pub(super) root: Node,
+pub(crate) struct Parsed {
+    pub(crate) root: Node,
     /// How many groups capture.
-    pub(super) groups: u32,
+    pub(crate) groups: u32,
     /// Those that have a name, in the order they open, each with its number.
-    pub(super) names: Vec<(Box<str>, u32)>,
+    pub(crate) names: Vec<(Box<str>, u32)>,
     /// Groups that others ask about, and whether for their text; else for whether they took part.
-    pub(super) referenced: Vec<(u32, bool)>,
+    pub(crate) referenced: Vec<(u32, bool)>,
+    /// Whether words are of ASCII for all of it (`(?a)`).
+    pub(crate) ascii: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -62,7 +64,7 @@ enum Last {
     Item,
 }
 
-pub(super) fn parse(text: &str, multiline: bool) -> Result<Parsed, PatternError> {
+pub(crate) fn parse(text: &str, multiline: bool) -> Result<Parsed, PatternError> {
     if text.len() > TEXT_MAX {
         return Err(PatternError::new(0, Mistake::TooLong { max: TEXT_MAX }));
     }
@@ -100,6 +102,7 @@ pub(super) fn parse(text: &str, multiline: bool) -> Result<Parsed, PatternError>
         groups,
         names: parser.names,
         referenced: parser.referenced,
+        ascii: parser.flags.ascii,
     })
 }
 
@@ -312,7 +315,7 @@ impl Parser<'_> {
     }
 
     fn char(&self, c: char) -> Kind {
-        let caseless = !self.flags.fold || c.is_ascii() && !c.is_ascii_alphabetic();
+        let caseless = !self.flags.fold || !c.is_alphabetic();
         if caseless {
             return Kind::Char(c);
         }

@@ -26,12 +26,15 @@ pub(super) enum Step {
         max: u32,
         greed: Greed,
         memo: u32,
+        /// What the step behind it can begin with, of `firsts`.
+        then: u32,
     },
     At(At),
-    /// The first, and if that leads nowhere the second. `memo` is `NO_MEMO` where only one way leads here.
+    /// The first, and if that leads nowhere the second. `memo` is `NO_MEMO` where only one way leads here. Behind each, what
+    /// it can begin with, of `firsts`: most ways are told apart by one character.
     Split {
-        first: u32,
-        second: u32,
+        first: (u32, u32),
+        second: (u32, u32),
         memo: u32,
     },
     Jump(u32),
@@ -67,6 +70,8 @@ pub(super) enum Step {
 }
 
 pub(super) const NO_MEMO: u32 = u32::MAX;
+/// Steps looked at to tell what a way can begin with; with more it can be anything.
+const AHEAD_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Program {
@@ -85,16 +90,47 @@ pub(super) struct Program {
     /// Matches at the start of the text only.
     pub(super) anchored: bool,
     pub(super) first: First,
+    /// Each once.
+    pub(super) firsts: Vec<First>,
 }
 
 /// The characters a match can begin with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct First {
     pub(super) ascii: u128,
     /// Also others.
     pub(super) wide: bool,
     /// Can match nothing, so that the others do not matter.
     pub(super) empty: bool,
+}
+
+impl First {
+    const NOTHING: First = First {
+        ascii: 0,
+        wide: false,
+        empty: true,
+    };
+    const ANYTHING: First = First {
+        ascii: u128::MAX,
+        wide: true,
+        empty: true,
+    };
+
+    fn of(set: &Set) -> First {
+        First {
+            ascii: set.ascii(),
+            wide: set.any_wide(),
+            empty: false,
+        }
+    }
+
+    fn or(self, other: First) -> First {
+        First {
+            ascii: self.ascii | other.ascii,
+            wide: self.wide || other.wide,
+            empty: self.empty || other.empty,
+        }
+    }
 }
 
 /// How many steps a tree needs, without building them.
@@ -134,11 +170,61 @@ pub(super) fn compile(parsed: &Parsed) -> Program {
             referenced: parsed.referenced.clone(),
             anchored: anchored(&parsed.root),
             first: first(&parsed.root),
+            firsts: Vec::new(),
         },
     };
     compiler.node(&parsed.root);
     compiler.push(Step::Accept, &(parsed.root.span.end..parsed.root.span.end));
+    compiler.look_ahead();
     compiler.program
+}
+
+impl Program {
+    /// What a match that goes on at a step can begin with; rather too much than too little.
+    fn first_from(&self, pc: u32) -> First {
+        let mut all = First {
+            empty: false,
+            ..First::NOTHING
+        };
+        let mut seen = Vec::new();
+        let mut open = vec![pc];
+        while let Some(pc) = open.pop() {
+            if seen.contains(&pc) {
+                continue;
+            }
+            seen.push(pc);
+            let (Some(step), true) = (self.steps.get(pc as usize), seen.len() <= AHEAD_MAX) else {
+                return First::ANYTHING;
+            };
+            let set = |set: u32| {
+                self.sets
+                    .get(set as usize)
+                    .map_or(First::ANYTHING, First::of)
+            };
+            match *step {
+                Step::Literal { from, .. } => match self.literals.get(from as usize) {
+                    Some(byte) if byte.is_ascii() => all.ascii |= 1 << byte,
+                    _ => all.wide = true,
+                },
+                Step::Set(of) => all = all.or(set(of)),
+                Step::Run { set: of, min, .. } => {
+                    all = all.or(set(of));
+                    if min == 0 {
+                        open.push(pc + 1);
+                    }
+                }
+                Step::Split { first, second, .. } => open.extend([first.0, second.0]),
+                Step::Jump(to) => open.push(to),
+                Step::Turned { out, .. } => open.extend([pc + 1, out]),
+                Step::If { no, .. } => open.extend([pc + 1, no]),
+                Step::Look { next, .. } => open.push(next),
+                Step::At(_) | Step::Save(_) | Step::Unset(_) | Step::Turn(_) => open.push(pc + 1),
+                Step::Atomic { .. } => open.push(pc + 1),
+                Step::Back { .. } | Step::Accept => return First::ANYTHING,
+            }
+        }
+        all
+    }
 }
 
 struct Compiler {
@@ -173,6 +259,33 @@ impl Compiler {
     fn memo(&mut self) -> u32 {
         self.program.memos += 1;
         self.program.memos - 1
+    }
+
+    /// Tells each choice what its ways can begin with.
+    fn look_ahead(&mut self) {
+        for at in 0..self.here() {
+            let Some(mut step) = self.program.steps.get(at as usize).copied() else {
+                continue;
+            };
+            if let Step::Run { then, .. } = &mut step {
+                *then = self.first_from(at + 1);
+            } else if let Step::Split { first, second, .. } = &mut step {
+                first.1 = self.first_from(first.0);
+                second.1 = self.first_from(second.0);
+            }
+            self.replace(at, step);
+        }
+    }
+
+    fn first_from(&mut self, pc: u32) -> u32 {
+        let first = self.program.first_from(pc);
+        let firsts = &mut self.program.firsts;
+        let known = firsts.iter().position(|known| *known == first);
+        let at = known.unwrap_or_else(|| {
+            firsts.push(first);
+            firsts.len() - 1
+        });
+        u32::try_from(at).unwrap_or(u32::MAX)
     }
 
     fn replace(&mut self, at: u32, step: Step) {
@@ -240,6 +353,7 @@ impl Compiler {
                         max: max.unwrap_or(u32::MAX),
                         greed: *greed,
                         memo,
+                        then: 0,
                     };
                     self.push(run, span);
                 }
@@ -308,8 +422,8 @@ impl Compiler {
             self.node(node);
             jumps.push(self.push(Step::Accept, span));
             let step = Step::Split {
-                first: split + 1,
-                second: self.here(),
+                first: (split + 1, 0),
+                second: (self.here(), 0),
                 memo,
             };
             self.replace(split, step);
@@ -390,8 +504,8 @@ impl Compiler {
             self.replace(
                 split,
                 Step::Split {
-                    first,
-                    second,
+                    first: (first, 0),
+                    second: (second, 0),
                     memo,
                 },
             );
@@ -403,7 +517,7 @@ impl Compiler {
 }
 
 /// A piece that is always one character.
-pub(super) fn single(node: &Node) -> Option<Set> {
+pub(crate) fn single(node: &Node) -> Option<Set> {
     if let Kind::Char(c) = &node.kind {
         return Some(Set::one(*c));
     }
@@ -414,7 +528,7 @@ pub(super) fn single(node: &Node) -> Option<Set> {
 }
 
 /// Every way through it begins at the start of the text.
-fn anchored(node: &Node) -> bool {
+pub(crate) fn anchored(node: &Node) -> bool {
     match &node.kind {
         Kind::At(At::Start) => true,
         Kind::Concat(nodes) => nodes
@@ -430,30 +544,16 @@ fn anchored(node: &Node) -> bool {
 }
 
 fn first(node: &Node) -> First {
-    let nothing = First {
-        ascii: 0,
-        wide: false,
-        empty: true,
-    };
-    let anything = First {
-        ascii: u128::MAX,
-        wide: true,
-        empty: true,
-    };
     match &node.kind {
-        Kind::Empty | Kind::At(_) | Kind::Look { .. } => nothing,
+        Kind::Empty | Kind::At(_) | Kind::Look { .. } => First::NOTHING,
         Kind::Char(c) => First {
             ascii: if c.is_ascii() { 1 << u32::from(*c) } else { 0 },
             wide: !c.is_ascii(),
             empty: false,
         },
-        Kind::Set(set) => First {
-            ascii: set.ascii(),
-            wide: set.any_wide(),
-            empty: false,
-        },
+        Kind::Set(set) => First::of(set),
         Kind::Concat(nodes) => {
-            let mut all = nothing;
+            let mut all = First::NOTHING;
             for node in nodes {
                 let next = first(node);
                 all.ascii |= next.ascii;
@@ -468,12 +568,8 @@ fn first(node: &Node) -> First {
         Kind::Either(nodes) => nodes
             .iter()
             .map(first)
-            .reduce(|a, b| First {
-                ascii: a.ascii | b.ascii,
-                wide: a.wide || b.wide,
-                empty: a.empty || b.empty,
-            })
-            .unwrap_or(nothing),
+            .reduce(First::or)
+            .unwrap_or(First::NOTHING),
         Kind::Repeat { body, min, .. } => {
             let body = first(body);
             First {
@@ -482,6 +578,6 @@ fn first(node: &Node) -> First {
             }
         }
         Kind::Group(_, body) | Kind::Atomic(body) => first(body),
-        Kind::Back { .. } | Kind::If { .. } => anything,
+        Kind::Back { .. } | Kind::If { .. } => First::ANYTHING,
     }
 }

@@ -281,7 +281,7 @@ impl Desk {
             }
             return;
         }
-        if let Some(slow) = &jail.slow
+        if let Some(slow) = &mut jail.slow
             && slow.wants(&failure)
         {
             let ticket = ticket(&failure, when);

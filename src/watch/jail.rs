@@ -41,7 +41,7 @@ impl Jail {
     /// Those of the configuration that judge by expressions and are `wanted`.
     pub(super) fn all(
         config: &Arc<Config>,
-        back: &Back,
+        back: &Arc<Back>,
         wanted: &dyn Fn(&Raw) -> bool,
     ) -> Vec<Self> {
         let numbered = config.jails.iter().enumerate();
@@ -52,7 +52,7 @@ impl Jail {
             .collect()
     }
 
-    fn new(config: &Arc<Config>, id: JailId, raw: &Raw, back: &Back) -> Self {
+    fn new(config: &Arc<Config>, id: JailId, raw: &Raw, back: &Arc<Back>) -> Self {
         let name = config
             .jails
             .get(usize::from(id))

@@ -139,10 +139,10 @@ impl Watch {
                 .filter_map(|jail| jail.raw.as_ref());
             raws.into_iter().any(|raw| raw.reads(path))
         });
-        let back = slow::Back {
+        let back = Arc::new(slow::Back {
             news: news.clone(),
             wake: wake.try_clone()?,
-        };
+        });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("watch".into())
@@ -278,7 +278,7 @@ fn now() -> f64 {
 /// banned and how far logs were read is remembered, as over a restart.
 fn stay(
     setting: &Setting,
-    back: &slow::Back,
+    back: &Arc<slow::Back>,
     shared: &Arc<Shared>,
     woken: &UnixStream,
     fed: &Receiver<(Vec<u8>, Trust)>,
@@ -329,7 +329,7 @@ struct Room {
 
 impl Room {
     /// `beside`: a fail2ban-server runs, and has its own jails.
-    fn new(setting: &Setting, back: &slow::Back, shared: Arc<Shared>, beside: bool) -> Self {
+    fn new(setting: &Setting, back: &Arc<slow::Back>, shared: Arc<Shared>, beside: bool) -> Self {
         let Setting {
             config,
             paths,

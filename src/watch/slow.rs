@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
@@ -36,15 +37,6 @@ pub(super) struct Back {
     pub(super) wake: UnixStream,
 }
 
-impl Back {
-    fn again(&self) -> std::io::Result<Self> {
-        Ok(Self {
-            news: self.news.clone(),
-            wake: self.wake.try_clone()?,
-        })
-    }
-}
-
 /// A failure that counts.
 #[derive(Debug)]
 pub(super) struct Ready {
@@ -54,11 +46,13 @@ pub(super) struct Ready {
     pub(super) when: f64,
 }
 
-/// The way to a jail's thread.
+/// The way to a jail's thread, which begins with the first failure that is asked about: most jails never have one.
 #[derive(Debug)]
 pub(super) struct Slow {
-    to: Option<SyncSender<Waiting>>,
     asks_command: bool,
+    /// Until the thread begins.
+    asker: Option<Asker>,
+    to: Option<SyncSender<Waiting>>,
 }
 
 #[derive(Debug)]
@@ -73,30 +67,18 @@ impl Slow {
         jail: JailId,
         name: &str,
         ignore: Option<IgnoreCommand>,
-        back: &Back,
+        back: &Arc<Back>,
     ) -> Self {
-        let (to, from) = sync_channel(WAITING);
-        let asks_command = ignore.is_some();
-        let jail_name = name.to_owned();
-        let started = back.again().and_then(|back| {
-            thread::Builder::new().name("ask".into()).spawn(move || {
-                crate::sys::stand_back();
-                Asker {
-                    jail,
-                    name: jail_name,
-                    ignore,
-                    back,
-                    names: HashMap::new(),
-                }
-                .stay(&from);
-            })
-        });
-        let failed = started.inspect_err(|error| {
-            log::error!("jail {name}: cannot start a thread: {error}; host names do not count")
-        });
         Self {
-            to: failed.is_ok().then_some(to),
-            asks_command,
+            asks_command: ignore.is_some(),
+            asker: Some(Asker {
+                jail,
+                name: name.to_owned(),
+                ignore,
+                back: Arc::clone(back),
+                names: HashMap::new(),
+            }),
+            to: None,
         }
     }
 
@@ -105,8 +87,11 @@ impl Slow {
         failure.unresolved || self.asks_command
     }
 
-    /// Asks; false: too many wait already, and it is not counted.
-    pub(super) fn ask(&self, failure: Failure, ticket: Ticket, when: f64) -> bool {
+    /// Asks; false: too many wait already, or there is no thread, and it is not counted.
+    pub(super) fn ask(&mut self, failure: Failure, ticket: Ticket, when: f64) -> bool {
+        if let Some(asker) = self.asker.take() {
+            self.to = asker.begin();
+        }
         let waiting = Waiting {
             failure,
             ticket,
@@ -118,15 +103,28 @@ impl Slow {
     }
 }
 
+#[derive(Debug)]
 struct Asker {
     jail: JailId,
     name: String,
     ignore: Option<IgnoreCommand>,
-    back: Back,
+    back: Arc<Back>,
     names: HashMap<String, (Instant, Vec<IpAddr>)>,
 }
 
 impl Asker {
+    fn begin(mut self) -> Option<SyncSender<Waiting>> {
+        let (to, from) = sync_channel(WAITING);
+        let started = thread::Builder::new().name("ask".into()).spawn(move || {
+            crate::sys::stand_back();
+            self.stay(&from);
+        });
+        let failed = started.inspect_err(|error| {
+            log::error!("cannot start a thread: {error}; what must be asked about does not count")
+        });
+        failed.is_ok().then_some(to)
+    }
+
     fn stay(&mut self, from: &Receiver<Waiting>) {
         while let Ok(Waiting {
             failure,

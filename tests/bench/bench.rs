@@ -1,7 +1,7 @@
 //! What f2b-pipe costs, beside what rotatelogs costs for merely writing the same lines, in one run.
 //!
 //! `cargo bench` runs everything in some minutes; `cargo bench -- stream latency` these parts only; parts: stream, lines,
-//! latency, clients, jails, memory. `cargo bench -- generate f2b FILE` writes the million lines (or `combined`). CPU seconds are those of the program alone. Bans are real, in a private network
+//! latency, clients, jails, memory, filters, hostile. `cargo bench -- generate f2b FILE` writes the million lines (or `combined`). CPU seconds are those of the program alone. Bans are real, in a private network
 //! namespace, where the machine allows one.
 
 #![allow(
@@ -28,8 +28,11 @@ use std::process::{Command, Stdio};
 use self::generate::{Format, Traffic};
 use self::measure::{Cost, Feed, median, run};
 
+mod filters;
 mod generate;
 mod growth;
+#[path = "../support/hostile.rs"]
+mod hostile;
 mod latency;
 mod measure;
 
@@ -50,7 +53,9 @@ const UNSHARE: [&str; 11] = [
     "--kill-child",
 ];
 const PROBE: &str = "mount -t tmpfs bench /run && ip link set lo up";
-const PARTS: [&str; 6] = ["stream", "lines", "latency", "clients", "jails", "memory"];
+const PARTS: [&str; 8] = [
+    "stream", "lines", "latency", "clients", "jails", "memory", "filters", "hostile",
+];
 /// Odd, so that there is a middle one.
 const REPETITIONS: usize = 5;
 
@@ -114,6 +119,8 @@ fn main() {
                 "latency" => latency::measure(&bench),
                 "clients" => growth::clients(&bench),
                 "jails" => growth::jails(&bench),
+                "filters" => filters::measure(&bench),
+                "hostile" => filters::hostile(),
                 _ => growth::memory(&bench),
             }
         }

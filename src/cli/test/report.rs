@@ -75,9 +75,10 @@ impl<'a> Report<'a> {
         let hit = |hits: Option<&mut Hits>| {
             if let Some(hits) = hits {
                 hits.count += 1;
-                let whom = found
-                    .iter()
-                    .map(|found| format!("{}  {}", found.id, at(found.time)));
+                let whom = found.iter().map(|found| {
+                    let id = found.ids().next().unwrap_or_default();
+                    format!("{id}  {}", at(found.failure.time))
+                });
                 hits.whom
                     .extend(whom.take(if args.verbose { 1 } else { 0 }));
             }
@@ -86,7 +87,7 @@ impl<'a> Report<'a> {
             Seen::Failed if !found.is_empty() => {
                 hit(found
                     .first()
-                    .and_then(|found| self.failregex.get_mut(found.regex - 1)));
+                    .and_then(|found| self.failregex.get_mut(found.failure.regex)));
                 self.matched
                     .add(line, || None, args.print_all_matched, true);
             }
@@ -269,20 +270,19 @@ fn stopped(matcher: &Matcher) -> Option<String> {
 /// `--out`.
 pub(super) fn write_out(what: &str, found: &[Match], out: &mut dyn Write) -> io::Result<()> {
     for found in found {
-        let ids = std::iter::once(&found.id).chain(found.more.iter().map(|more| &more.id));
         match what {
             "id" | "fid" => {
-                for id in ids {
+                for id in found.ids() {
                     writeln!(out, "{}", shown(id))?;
                 }
             }
             "msg" | "matches" => {
-                for line in &found.lines {
+                for line in &found.failure.matches {
                     writeln!(out, "{}", shown(line))?;
                 }
             }
             "row" => {
-                serde_json::to_writer(&mut *out, found)?;
+                serde_json::to_writer(&mut *out, &super::shown(found))?;
                 writeln!(out)?;
             }
             _ if what.contains('<') => writeln!(out, "{}", shown(&filled(what, found)))?,
@@ -317,13 +317,16 @@ fn filled(text: &str, found: &Match) -> String {
 
 fn value(tag: &str, found: &Match) -> Option<String> {
     Some(match tag {
-        "id" | "fid" => found.id.clone(),
-        "ip" | "host" => found.host.clone(),
-        "time" => found.time.map(|time| time.to_string()).unwrap_or_default(),
-        "msg" | "matches" => found.lines.join("\n"),
+        "id" | "fid" => found.ids().next()?.to_owned(),
+        "ip" | "host" => found.failure.host.clone(),
+        "time" => {
+            let time = found.failure.time;
+            time.map(|time| time.to_string()).unwrap_or_default()
+        }
+        "msg" | "matches" => found.failure.matches.join("\n"),
         _ => {
             let name = tag.strip_prefix("F-").unwrap_or(tag).to_ascii_lowercase();
-            let value = found.groups.get(&name)?;
+            let value = found.groups().remove(name.as_str())?;
             value
                 .as_str()
                 .map_or_else(|| value.to_string(), str::to_owned)
