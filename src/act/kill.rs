@@ -25,7 +25,7 @@ use crate::hit::JailId;
 const GATHER: Duration = Duration::from_millis(20);
 /// Looking at all sockets takes the kernel some milliseconds (an empty table of half a million places: 5), in which a small
 /// machine has no processor for a ban: at most one part in this many of the time.
-const REST: u32 = 100;
+const REST: u32 = 200;
 /// Bans waiting; more are left to the packet filter alone.
 const WAITING_MAX: usize = 4_096;
 

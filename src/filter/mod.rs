@@ -140,8 +140,8 @@ impl Filter {
             }
             alarm.extend(wants.into_iter().flatten());
         }
-        for search in &mut searches.searches {
-            search.compile()?;
+        for (search, (_, _, exceptions)) in searches.searches.iter_mut().zip(&searches.keys) {
+            search.compile(!exceptions)?;
         }
         Ok(Self {
             of_errors: errors.into(),

@@ -4,7 +4,7 @@ use std::hash::BuildHasher as _;
 
 use aho_corasick::{AhoCorasick, packed};
 use foldhash::fast::RandomState;
-use regex::bytes::{RegexSet, RegexSetBuilder};
+use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
 use super::literals;
 
@@ -75,8 +75,16 @@ impl Harmless {
 
 #[derive(Debug, Default)]
 struct Patterns {
-    set: RegexSet,
     places: Vec<usize>,
+    compiled: Option<Compiled>,
+}
+
+/// Compiled patterns: milliseconds and a megabyte. Those of exceptions wait for the first text that is worth a look.
+#[derive(Debug)]
+enum Compiled {
+    Together(RegexSet),
+    /// All of them at once are too large, each alone was not. With their places.
+    Apart(Vec<(usize, Regex)>),
 }
 
 /// The SIMD search needs texts of a certain length, and looks at shorter ones byte by byte; most paths are shorter. They
@@ -110,7 +118,8 @@ impl Search {
     }
 
     /// Makes it ready, once all patterns are there.
-    pub(super) fn compile(&mut self) -> Result<(), regex::Error> {
+    /// `at_once`: also its patterns, so that the first line that one of them fits is judged as soon as any other.
+    pub(super) fn compile(&mut self, at_once: bool) -> Result<(), regex::Error> {
         let mut all = Vec::new();
         for (place, pattern) in self.patterns.iter().enumerate() {
             match literals::required(pattern) {
@@ -125,17 +134,13 @@ impl Search {
         if matches!(self.literals.finder, Finder::Nothing) {
             self.blind.places.append(&mut self.lettered.places);
         }
-        for half in [&mut self.lettered, &mut self.blind] {
-            let patterns = half
-                .places
-                .iter()
-                .filter_map(|place| self.patterns.get(*place));
-            half.set = RegexSetBuilder::new(patterns)
-                .unicode(false)
-                .size_limit(SET_SIZE_MAX)
-                .build()?;
-        }
         self.found = vec![false; self.patterns.len()];
+        for half in [&mut self.lettered, &mut self.blind] {
+            if at_once && !half.places.is_empty() {
+                let set = together(&half.places, &self.patterns)?;
+                half.compiled = Some(Compiled::Together(set));
+            }
+        }
         Ok(())
     }
 
@@ -168,10 +173,10 @@ impl Search {
         }
         let text = decode(raw);
         if self.literals.may_be_in(text, lower) {
-            self.any |= self.lettered.mark(text, &mut self.found);
+            self.any |= self.lettered.mark(&self.patterns, text, &mut self.found);
         }
         if !self.blind.places.is_empty() {
-            self.any |= self.blind.mark(text, &mut self.found);
+            self.any |= self.blind.mark(&self.patterns, text, &mut self.found);
         }
         if let (false, Some(hash)) = (self.any, hash) {
             self.harmless.learn(hash);
@@ -231,14 +236,47 @@ impl Literals {
 }
 
 impl Patterns {
-    fn mark(&self, text: &[u8], found: &mut [bool]) -> bool {
+    /// Marks those of `all` that are found in `text`; is there one?
+    fn mark(&mut self, all: &[String], text: &[u8], found: &mut [bool]) -> bool {
+        let Self { places, compiled } = self;
         let mut any = false;
-        for n in self.set.matches(text) {
-            if let Some(mark) = self.places.get(n).and_then(|place| found.get_mut(*place)) {
+        let mut mark = |place: &usize| {
+            if let Some(mark) = found.get_mut(*place) {
                 *mark = true;
                 any = true;
             }
+        };
+        match compiled.get_or_insert_with(|| Compiled::new(places, all)) {
+            Compiled::Together(set) => set
+                .matches(text)
+                .iter()
+                .filter_map(|n| places.get(n))
+                .for_each(mark),
+            Compiled::Apart(each) => each
+                .iter()
+                .filter(|(_, pattern)| pattern.is_match(text))
+                .for_each(|(place, _)| mark(place)),
         }
         any
     }
+}
+
+impl Compiled {
+    fn new(places: &[usize], all: &[String]) -> Self {
+        let one = |place: &usize| {
+            let pattern = RegexBuilder::new(all.get(*place)?).unicode(false).build();
+            Some((*place, pattern.ok()?))
+        };
+        together(places, all).map_or_else(
+            |_| Self::Apart(places.iter().filter_map(one).collect()),
+            Self::Together,
+        )
+    }
+}
+
+fn together(places: &[usize], all: &[String]) -> Result<RegexSet, regex::Error> {
+    RegexSetBuilder::new(places.iter().filter_map(|place| all.get(*place)))
+        .unicode(false)
+        .size_limit(SET_SIZE_MAX)
+        .build()
 }

@@ -782,6 +782,17 @@ mod tests {
     }
 
     #[test]
+    fn a_servers_word_ends_at_a_quote_that_nothing_escapes() {
+        let combined = Format::compile("combined").unwrap();
+        for (word, fits) in [("ww", true), (r#"w\"w"#, true), (r#"w\\"w"#, false)] {
+            let line = format!(
+                r#"192.0.2.7 {word} - [22/Nov/2026:20:02:28 +0000] "GET / HTTP/1.1" 200 5 "-" "-""#
+            );
+            assert_eq!(read(&combined, line.as_bytes()).is_ok(), fits, "{line}");
+        }
+    }
+
+    #[test]
     fn the_head_of_an_endless_line_still_has_its_sender() {
         let combined = Format::compile("combined").unwrap();
         let head = br#"192.0.2.7 - - [22/Nov/2026:20:02:28 +0000] "GET / HTTP/1.1" 400 0 "-" "aaaaaaaaaaa"#;
