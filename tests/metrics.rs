@@ -47,20 +47,18 @@ impl Folder {
         let httpd = logger.stdin.as_mut().unwrap();
         httpd.write_all(line.repeat(2).as_bytes()).unwrap();
         let end = Instant::now() + Duration::from_secs(10);
-        loop {
+        let seen = |line: &str| line.starts_with("f2b_pipe_lines_total") && line.ends_with(" 2");
+        let mut page = String::new();
+        while !page.lines().any(seen) && Instant::now() < end {
+            sleep(Duration::from_millis(50));
             let out = self.f2b_pipe(&["metrics"]).output().unwrap();
             assert!(out.status.success());
-            let page = String::from_utf8(out.stdout).unwrap();
-            let seen =
-                |line: &str| line.starts_with("f2b_pipe_lines_total") && line.ends_with(" 2");
-            if page.lines().any(seen) {
-                drop(logger.stdin.take());
-                assert!(logger.wait().unwrap().success());
-                return page.replace(&format!("pid=\"{}\"", logger.id()), "pid=\"7\"");
-            }
-            assert!(Instant::now() < end, "{page}");
-            sleep(Duration::from_millis(50));
+            page = String::from_utf8(out.stdout).unwrap();
         }
+        drop(logger.stdin.take());
+        assert!(logger.wait().unwrap().success());
+        assert!(page.lines().any(seen), "{page}");
+        page.replace(&format!("pid=\"{}\"", logger.id()), "pid=\"7\"")
     }
 }
 

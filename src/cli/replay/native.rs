@@ -29,7 +29,7 @@ pub(super) struct Native {
 }
 
 /// What jails cannot see in lines of this format is said, and they are changed where they would ban too many.
-pub(in crate::cli) fn adapt(config: &mut Config, format: &Format) {
+pub(super) fn adapt(config: &mut Config, format: &Format) {
     for (jail, lacks) in filter::observe_blind(&mut config.jails, format) {
         log::warn!(
             "jail {jail} has exceptions by {lacks}, which is not in --format: it only observes"
@@ -146,8 +146,7 @@ fn what(outcome: Outcome<'_>, clock: f64) -> What {
     }
 }
 
-/// The first line that does not fit, for people.
-pub(in crate::cli) fn first_misfit(name: &str, number: u64, line: &[u8], misfit: Misfit) -> String {
+fn first_misfit(name: &str, number: u64, line: &[u8], misfit: Misfit) -> String {
     let cited = explain::around(line, misfit.at);
     let hint = explain::nickname(line)
         .map_or_else(String::new, |name| format!(" (--format {name} would fit)"));
@@ -159,6 +158,6 @@ pub(in crate::cli) fn first_misfit(name: &str, number: u64, line: &[u8], misfit:
 }
 
 /// On the clock that native jails count by.
-pub(in crate::cli) fn millis(clock: f64) -> u64 {
+fn millis(clock: f64) -> u64 {
     u64::try_from(micros(clock) / 1000).unwrap_or(0)
 }
