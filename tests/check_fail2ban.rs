@@ -269,8 +269,9 @@ fn what_cannot_run_is_named_with_its_line_and_the_others_go_on() {
         &json,
         &[
             "fail",
+            "unread",
+            "cannot run",
             "jail.conf:13",
-            "jail unread cannot run",
             "failregex 1"
         ]
     ));
