@@ -63,6 +63,8 @@ pub(super) fn read(path: &Arc<Path>, text: &str) -> File {
     let mut at = At::Nowhere;
     let mut option: Option<String> = None;
     let mut indent = 0;
+    // In a section that stands twice: that is told once, not for each of its names.
+    let mut again = false;
     // A carriage return ends a line too.
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     for (number, line) in text.split('\n').enumerate() {
@@ -89,7 +91,9 @@ pub(super) fn read(path: &Arc<Path>, text: &str) -> File {
         indent = depth;
         if let Some(header) = header(value) {
             option = None;
+            let told = file.damage.len();
             at = open(&mut file, header, place);
+            again = file.damage.len() > told;
             continue;
         }
         let written = value
@@ -120,7 +124,9 @@ pub(super) fn read(path: &Arc<Path>, text: &str) -> File {
             value: value.to_owned(),
             place: place.clone(),
         };
-        if let Some(first) = options.insert(name.clone(), entry) {
+        if let Some(first) = options.insert(name.clone(), entry)
+            && !again
+        {
             let text = format!(
                 "is written twice in this section, first in line {}; keep one of them",
                 first.place.line
@@ -252,5 +258,12 @@ mod tests {
         assert_eq!(told, [("", 1), ("a", 4), ("a", 5), ("a", 8)]);
         assert_eq!(value(&file, "b", "y"), "= 3");
         assert_eq!(value(&file, "a", "z"), "4");
+    }
+
+    #[test]
+    fn a_section_that_stands_twice_is_told_once() {
+        let file = of("[a]\nx = 1\n[a]\nx = 2\n");
+        assert_eq!(file.damage.len(), 1);
+        assert_eq!(file.damage[0].1.line, Some(3));
     }
 }

@@ -56,6 +56,9 @@ const OF_JAILS: &[(&str, Kind)] = &[
     ("journalmatch", Kind::Text),
 ];
 
+/// Those of them that are durations.
+const DURATIONS: &[&str] = &["findtime", "bantime", "bantime.maxtime", "bantime.rndtime"];
+
 /// Backends, by the names fail2ban has for them.
 const BACKENDS: &[&str] = &["auto", "pyinotify", "gamin", "polling", "systemd"];
 
@@ -99,16 +102,19 @@ impl Reader {
             for (name, place) in config.order.iter().filter(|(name, _)| name != "INCLUDES") {
                 match self.jail(&config, name, place, false, &mut used) {
                     Ok(jail) => folder.jails.extend(jail),
-                    Err(problem) => folder.broken.push(Broken {
-                        jail: name.clone(),
-                        problem,
-                    }),
+                    Err(problem) => {
+                        self.further(&config, name, place);
+                        folder.broken.push(Broken {
+                            jail: name.clone(),
+                            problem,
+                        });
+                    }
                 }
             }
             used.complain(&config, &mut self.problems);
         }
         folder.problems = self.library.problems;
-        folder.problems.extend(self.problems);
+        folder.problems.extend(told_once(self.problems));
         folder.problems.retain(|problem| {
             folder
                 .broken
@@ -117,6 +123,39 @@ impl Reader {
         });
         folder.files = self.library.files;
         folder
+    }
+
+    /// What else is wrong in a jail that cannot run, so that it is not repaired one run at a time.
+    fn further(&mut self, config: &Config, name: &str, written: &Place) {
+        let nothing = Vars::new();
+        let section = Section {
+            scope: Scope::new(config, name, &nothing),
+            name,
+            written,
+        };
+        for (option, kind) in OF_JAILS {
+            // What needs the filter's values cannot be had here, and is no mistake.
+            let Ok(Some(value)) = section.text(option) else {
+                continue;
+            };
+            // What comes from another name is told where that one stands.
+            if section
+                .scope
+                .lookup(option)
+                .is_some_and(|raw| raw.contains("%("))
+            {
+                continue;
+            }
+            let wrong = match kind {
+                Kind::Whole => seconds::whole(value.split('#').next().unwrap_or_default()).err(),
+                Kind::Text if DURATIONS.contains(option) && !value.is_empty() => {
+                    seconds::seconds(&value).err()
+                }
+                Kind::Text | Kind::Truth => None,
+            };
+            self.problems
+                .extend(wrong.map(|text| section.error(option, text)));
+        }
     }
 
     /// The configuration of all jails, with the two names that fail2ban adds.
@@ -305,7 +344,14 @@ impl Reader {
                 let problem = |severity, text| section.problem(severity, name, text);
                 match number {
                     Some(number) => {
-                        self.problems.push(problem(Severity::Warning, text));
+                        // What comes from another name (maxmatches = %(maxretry)s) is told where that one stands.
+                        if section
+                            .scope
+                            .lookup(name)
+                            .is_some_and(|raw| raw.contains('#'))
+                        {
+                            self.problems.push(problem(Severity::Warning, text));
+                        }
                         Ok(number)
                     }
                     None => Err(problem(Severity::Error, text)),
@@ -326,12 +372,27 @@ impl Reader {
             let call = words::call(one).map_err(|text| section.error("action", text))?;
             if Path::new(&call.name).extension().is_some_and(|e| e == "py") {
                 let file = self.library.folder().join("action.d").join(&call.name);
+                if !file.is_file() {
+                    let text = format!(
+                        "there is no {}; write the name of a file in action.d",
+                        file.display()
+                    );
+                    return Err(section.error("action", text));
+                }
                 actions.push(action::Action::python(call, file));
                 continue;
             }
             let name = format!("action.d/{}", call.name);
             let Some(config) = self.library.config(&name) else {
-                return Err(section.error("action", self.no_such("action.d", &call.name)));
+                // `action = %(action_)s` stands far from the name that is wrong.
+                let by_name = ["banaction", "banaction_allports"]
+                    .into_iter()
+                    .find(|option| {
+                        let value = section.scope.lookup(option);
+                        value.is_some_and(|value| value.split('[').next() == Some(&call.name))
+                    });
+                let option = by_name.unwrap_or("action");
+                return Err(section.error(option, self.no_such("action.d", &call.name)));
             };
             undamaged(&config)?;
             used.also(&config);
@@ -465,6 +526,28 @@ impl Reader {
         }
         Ok(all)
     }
+}
+
+/// A warning about a line of `[DEFAULT]` comes once, not for every jail.
+fn told_once(problems: Vec<Problem>) -> Vec<Problem> {
+    let option = |problem: &Problem| problem.key.rsplit_once('.').map(|(_, o)| o.to_owned());
+    let mut all: Vec<Problem> = Vec::new();
+    for problem in problems {
+        let same = all.iter_mut().find(|known| {
+            (&known.file, known.line, &known.text, option(known))
+                == (&problem.file, problem.line, &problem.text, option(&problem))
+        });
+        match same {
+            Some(known) if known.key != problem.key => {
+                if let Some(option) = option(known) {
+                    known.key = format!("DEFAULT.{option}");
+                }
+            }
+            Some(_) => {}
+            None => all.push(problem),
+        }
+    }
+    all
 }
 
 /// A filter or an action with a line that cannot be read is not used.

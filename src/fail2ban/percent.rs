@@ -70,8 +70,8 @@ impl<'a> Scope<'a> {
             .map(|entry| &entry.place)
     }
 
-    /// As written.
-    fn lookup(&self, name: &str) -> Option<&'a str> {
+    /// As written, nothing replaced.
+    pub(super) fn lookup(&self, name: &str) -> Option<&'a str> {
         if let Some(value) = self.vars.get(name) {
             return value.as_deref();
         }
