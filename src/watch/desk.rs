@@ -563,7 +563,11 @@ fn reason(jail: &Jail, count: u32, last: &str) -> String {
         max: EVIDENCE_BYTES,
     };
     let findtime = Duration::try_from_secs_f64(jail.findtime()).unwrap_or_default();
-    format!("{count} failures in {findtime:?}, last: {last}")
+    let what = match jail.raw().is_some_and(|raw| raw.counts_bans) {
+        true => "bans",
+        false => "failures",
+    };
+    format!("{count} {what} in {findtime:?}, last: {last}")
 }
 
 /// Who banned him.
@@ -613,7 +617,11 @@ fn ticket(failure: &Failure, when: f64) -> Ticket {
 
 /// An action as the commands' room takes it.
 fn spec(jail: &str, action: &Action) -> Spec {
-    let mut spec = Spec::new(jail, &action.name, &action.file);
+    let file = match &action.python {
+        Some(file) => file.display().to_string(),
+        None => action.file.clone(),
+    };
+    let mut spec = Spec::new(jail, &action.name, &file);
     spec.properties.extend(action.params.clone());
     spec.properties.extend(action.commands.clone());
     spec.start_on_demand = action
