@@ -91,7 +91,7 @@ pub enum Command {
     Unban(UnbanArgs),
     /// Panic button: empty every set; nothing is banned until `reload`
     Off(OffArgs),
-    /// After `off`: ban again. A changed configuration needs `apachectl graceful`
+    /// After `off`: ban again. A changed configuration is read with `systemctl reload f2b-pipe` and `apachectl graceful`
     Reload(WhereArgs),
     /// Show each room's view of one line: what was read, what it would count for, where it stops and why
     Explain(ExplainArgs),
@@ -463,8 +463,11 @@ fn usable_with(place: &WhereArgs, fail2ban: Option<&Path>) -> Result<Config, Fai
     let config::Loaded { config, problems } = loaded;
     say::direct();
     // Of fail2ban's folder only what does not run: the rest is for `check` to say.
-    let is_told =
-        |problem: &&Problem| problem.severity == Severity::Error || !config.is_fail2bans(problem);
+    let is_told = |problem: &&Problem| match problem.severity {
+        Severity::Error => true,
+        Severity::Warning => !config.is_fail2bans(problem),
+        Severity::Note => false,
+    };
     for problem in problems.iter().filter(is_told) {
         log::warn!("{problem}");
     }

@@ -88,6 +88,7 @@ pub(super) fn check(
     let mut check = Check {
         problems,
         folders: vec![dir.to_path_buf()],
+        doubtful,
     };
     let mut config = Config {
         path: None,
@@ -184,6 +185,8 @@ pub(super) struct Check<'a> {
     pub(super) problems: &'a mut Problems,
     /// Where filters are looked for, ours first.
     pub(super) folders: Vec<PathBuf>,
+    /// Keys that could not be read, as `jail.x.failregex`.
+    pub(super) doubtful: &'a [String],
 }
 
 impl Check<'_> {

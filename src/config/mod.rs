@@ -47,6 +47,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// What a process says at its start: all that may be wrong.
+    pub fn told(&self) -> impl Iterator<Item = &Problem> {
+        let problems = self.problems.iter();
+        problems.filter(|problem| problem.severity != Severity::Note)
+    }
+
     /// Mistakes in our own files that leave something out. Those of fail2ban's folder leave out no more than the jail they
     /// stand in, and nothing that judges httpd's lines.
     pub fn errors(&self) -> impl Iterator<Item = &Problem> {

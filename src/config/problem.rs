@@ -10,6 +10,8 @@ pub enum Severity {
     Error,
     /// It runs, but perhaps not as meant.
     Warning,
+    /// Nothing is wrong: what became of it on this host, for who asks.
+    Note,
 }
 
 /// One mistake. All of them are told at once, so that a file is not repaired one run at a time.
@@ -110,6 +112,10 @@ pub(super) struct Problems(pub(super) Vec<Problem>);
 impl Problems {
     pub(super) fn error(&mut self, place: &Place, key: &str, wrong: impl Into<Wrong>) {
         self.add(Severity::Error, place, key, wrong.into());
+    }
+
+    pub(super) fn note(&mut self, place: &Place, key: &str, text: String) {
+        self.add(Severity::Note, place, key, text.into());
     }
 
     pub(super) fn warn(&mut self, place: &Place, key: &str, text: String) {

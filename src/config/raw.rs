@@ -284,6 +284,10 @@ impl Check<'_> {
     /// Makes a jail one that judges by expressions, if its keys say so. False: it cannot run, and why was said.
     pub(super) fn raw(&mut self, jail: &mut Jail, keys: Keys, section: &str, at: &Place) -> bool {
         if !keys.made {
+            let unread = |key: &&str| self.doubtful.contains(&format!("{section}.{key}"));
+            if MAKING.iter().any(unread) {
+                return false;
+            }
             if let Some((key, place)) = &keys.first {
                 let text = "it is for jails that judge lines by `filter` or `failregex`, and this one has neither; write one, or leave the key out".to_owned();
                 self.problems
@@ -327,7 +331,7 @@ impl Check<'_> {
                     {
                         (found, journal) = (rules, true);
                         let path = format!("{section}.logpath");
-                        self.problems.warn(at, &path, turned(&logs));
+                        self.problems.note(at, &path, turned(&logs));
                     }
                 }
                 Err(problem) => {
@@ -487,7 +491,7 @@ pub(super) fn import(
                 continue;
             }
             let text = "it takes the place of the shipped jail of this name".to_owned();
-            problems.0.push(say(Severity::Warning, text));
+            problems.0.push(say(Severity::Note, text));
             config.jails.remove(at);
         }
         if !found.backend.is_journal()
@@ -497,9 +501,7 @@ pub(super) fn import(
             && only_in_journal(&found.logpath)
             && let Some(other) = in_journal(dir, &name)
         {
-            problems
-                .0
-                .push(say(Severity::Warning, turned(&found.logpath)));
+            problems.0.push(say(Severity::Note, turned(&found.logpath)));
             // As configured, for people: a jail of the journal reads no files.
             found = crate::fail2ban::Jail {
                 logpath: found.logpath,

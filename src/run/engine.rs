@@ -67,7 +67,7 @@ impl Engine {
     /// Reads the configuration and takes up the work; `None`: that cannot be, and why was said.
     pub(super) fn start(args: &RunArgs) -> Option<Self> {
         let loaded = config::load(&args.place.config);
-        for problem in &loaded.problems {
+        for problem in loaded.told() {
             log::warn!("{problem}");
         }
         let mut config = loaded.config;

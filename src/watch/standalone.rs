@@ -49,7 +49,7 @@ pub fn run(args: &WatchArgs) -> ExitCode {
 /// With one configuration; false: it cannot be.
 fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
     let loaded = config::load(&args.place.config);
-    for problem in &loaded.problems {
+    for problem in loaded.told() {
         log::warn!("{problem}");
     }
     let mut config = loaded.config;
