@@ -42,7 +42,8 @@ pub fn test(args: &TestArgs, out: &mut dyn Write) -> Done {
     let now = args.now.unwrap_or_else(now);
     let encoding = Encoding::named(&args.encoding)
         .map_err(|error| Failure::Usage(format!("--encoding: {error}")))?;
-    let mut report = Report::new(args, &sought);
+    let log = Log::of(&args.log)?;
+    let mut report = Report::new(args, &sought, &log.described());
     let mut failures = Vec::new();
     let mut any = false;
     let mut judge = |line: &str, stamp: Stamp, out: &mut dyn Write| -> Result<(), Failure> {
@@ -80,7 +81,7 @@ pub fn test(args: &TestArgs, out: &mut dyn Write) -> Done {
             ))),
         }
     };
-    match Log::of(&args.log) {
+    match log {
         Log::Line => stamped(&args.log, out)?,
         Log::File(path) => {
             let unreadable =
@@ -117,12 +118,31 @@ enum Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    fn of(text: &'a str) -> Self {
-        match text {
+    fn of(text: &'a str) -> Result<Self, Failure> {
+        Ok(match text {
             "-" => Self::Stdin,
             "systemd-journal" | "journal" => Self::Journal,
             path if Path::new(path).is_file() => Self::File(Path::new(path)),
+            // No line of a log looks like this.
+            path if path.starts_with('/') && !path.contains(char::is_whitespace) => {
+                let is = match Path::new(path).exists() {
+                    true => "is no file",
+                    false => "there is no such file",
+                };
+                let text = format!("{path}: {is}; write the path of a log, a line in quotes, or -");
+                return Err(Failure::Usage(text));
+            }
             _ => Self::Line,
+        })
+    }
+
+    /// As fail2ban-regex says it.
+    fn described(&self) -> String {
+        match self {
+            Self::File(path) => format!("Use{:>22} : {}", "log file", path.display()),
+            Self::Stdin => format!("Use{:>22} : stdin", "log file"),
+            Self::Journal => format!("Use{:>22} :", "systemd journal"),
+            Self::Line => format!("Use{:>22} : as written", "single line"),
         }
     }
 }

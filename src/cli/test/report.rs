@@ -54,11 +54,16 @@ impl Lines {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(args: &'a TestArgs, sought: &Sought) -> Self {
+    pub(super) fn new(args: &'a TestArgs, sought: &Sought, log: &str) -> Self {
         let none = |n: usize| vec![Hits::default(); n];
         Self {
             args,
-            head: sought.described.clone(),
+            head: sought
+                .described
+                .iter()
+                .cloned()
+                .chain([log.to_owned()])
+                .collect(),
             started: Instant::now(),
             prefregex: 0,
             failregex: none(sought.rules.failregex.len()),
@@ -225,7 +230,12 @@ fn stopped(matcher: &Matcher) -> Option<String> {
         let which = n.map_or_else(|| name.to_owned(), |n| format!("{name} {}", n + 1));
         let column = text.get(..reach.at).map_or(0, |head| head.chars().count());
         let wants = match pattern.source().get(reach.piece) {
-            Some(piece) if !piece.is_empty() => format!("wants {}", shown(piece)),
+            // The commonest mistake of all.
+            Some(piece) if column == 0 && text.starts_with(' ') && !piece.is_empty() => format!(
+                "wants {}; a blank is left where the date was cut out: begin with ^\\s*",
+                shown(piece.trim_end())
+            ),
+            Some(piece) if !piece.is_empty() => format!("wants {}", shown(piece.trim_end())),
             _ => "is not at the place where it may begin or end".to_owned(),
         };
         // Around the place, so that the caret stands under it on any terminal.
