@@ -270,7 +270,8 @@ fn what_cannot_run_is_named_with_its_line_and_the_others_go_on() {
         &[
             "fail",
             "jail.conf:13",
-            "jail unread cannot run",
+            "unread",
+            "cannot run",
             "failregex 1"
         ]
     ));

@@ -6,7 +6,7 @@
 mod host;
 mod jails;
 mod kernel;
-mod processes;
+pub(super) mod processes;
 mod report;
 mod weblogs;
 
@@ -38,7 +38,9 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> Done {
     let usable = configuration(&loaded, args, &mut report);
     let processes = processes::all();
     jails::look(config, &processes, &mut report);
-    let piped = web(args, config, &mut report);
+    let needed =
+        processes::httpd(&processes).is_some() || config.jails.len() == config.native().len();
+    let piped = web(args, config, needed, &mut report);
     kernel::look(config, &processes, &mut report);
     host::look(
         config,
@@ -90,6 +92,7 @@ fn configuration(loaded: &Loaded, args: &CheckArgs, report: &mut Report) -> bool
                 report.fail(area, "", problem.to_string(), "");
             }
             Severity::Warning => report.warn(area, "", problem.to_string(), ""),
+            Severity::Note => report.ok(area, "", problem.to_string()),
         }
     }
     let place = args.place.config.display();
@@ -123,8 +126,8 @@ fn configuration(loaded: &Loaded, args: &CheckArgs, report: &mut Report) -> bool
     usable
 }
 
-/// httpd's own configuration; true: it pipes to us.
-fn web(args: &CheckArgs, config: &Config, report: &mut Report) -> bool {
+/// httpd's own configuration; true: it pipes to us. `needed`: if it does not, nothing works, or an httpd runs unguarded.
+fn web(args: &CheckArgs, config: &Config, needed: bool, report: &mut Report) -> bool {
     let Some(main) = args.httpd_conf.clone().or_else(httpd::find) else {
         report.warn(
             Area::Httpd,
@@ -136,7 +139,7 @@ fn web(args: &CheckArgs, config: &Config, report: &mut Report) -> bool {
     };
     match httpd::read(&main) {
         Ok(httpd) => {
-            weblogs::look(&httpd, config, &args.place.config, report);
+            weblogs::look(&httpd, config, &args.place.config, needed, report);
             httpd.logs.iter().any(httpd::Log::is_ours)
         }
         Err(error) => {

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::super::check::processes as host;
 use super::super::logs::Logs;
 use super::super::{Done, Failure, Outcome, StatusArgs};
 use super::{Row, chain_troubles, json, mode_word, paths, rows, sets, unknown_jail, words};
@@ -105,7 +106,7 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
     let errors = loaded.errors().count();
     if errors > 0 {
         troubles.push(format!(
-            "{errors} errors in the configuration, which leave something out: f2b-pipe check"
+            "mistakes in the configuration, which leave something out ({errors}): f2b-pipe check"
         ));
     }
     for broken in &config.broken {
@@ -158,14 +159,24 @@ fn kernel(config: &Config, ipset: &mut Ipset) -> Result<(Vec<Row>, Vec<String>),
     let rows = rows(config, ipset)?;
     let mut troubles = Vec::new();
     let there = sets(config, ipset)?;
+    let mut absent = Vec::new();
     for set in keeper::wanted(config, &[]) {
         if !there.contains(&set) {
-            troubles.push(match ipset.look(&set) {
-                Err(error) => error.to_string(),
-                Ok(_) => format!("the set {} is not there", set.name),
-            });
+            match ipset.look(&set) {
+                Err(error) => troubles.push(error.to_string()),
+                Ok(_) => absent.push(set.name),
+            }
         }
     }
+    // Where no f2b-pipe has run yet, that is all of them.
+    troubles.extend(match absent.as_slice() {
+        [] => None,
+        [one] => Some(format!("the set {one} is not there")),
+        [one, others @ ..] => Some(format!(
+            "the set {one} is not there, nor are {} others",
+            others.len()
+        )),
+    });
     // Without any set there is nothing that a rule could look into.
     if !there.is_empty() {
         troubles.extend(chain_troubles(config, &there, false, Path::new("")));
@@ -252,8 +263,16 @@ fn of_jail(jail: &Jail) -> Vec<String> {
 /// What the processes say is wrong.
 fn of_processes(processes: &[Value]) -> Vec<String> {
     let mut troubles = Vec::new();
-    if processes.iter().all(watches) {
-        troubles.push("no f2b-pipe runs under httpd, or it got no line yet, so nothing is counted (f2b-pipe check says which)".to_owned());
+    if processes.is_empty() {
+        troubles.push(
+            "no f2b-pipe runs, or it got no line yet, so nothing is counted (f2b-pipe check says what to write)"
+                .to_owned(),
+        );
+    } else if processes.iter().all(watches) && host::httpd(&host::all()).is_some() {
+        troubles.push(
+            "no f2b-pipe runs under httpd, or it got no line yet, so jails of httpd's lines count nothing (f2b-pipe check says which)"
+                .to_owned(),
+        );
     }
     for process in processes {
         let pid = number(process, "pid");

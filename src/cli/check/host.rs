@@ -155,7 +155,7 @@ fn runtime(dir: &Path, report: &mut Report) {
         report.ok(
             AREA,
             dir.display(),
-            "is made by the first f2b-pipe that httpd starts",
+            "is made by the first f2b-pipe that runs",
         );
     }
 }
@@ -166,7 +166,7 @@ fn syslog(report: &mut Report) {
         report.warn(
             AREA,
             "/dev/log",
-            "nobody listens: bans are told in httpd's error log only, not in syslog",
+            "nobody listens: bans are told in httpd's error log and by f2b-pipe watch itself, not in syslog",
             "start rsyslog or systemd-journald",
         );
     }

@@ -33,15 +33,18 @@ pub(super) fn look(config: &Config, processes: &[Process], report: &mut Report) 
         .iter()
         .filter_map(|jail| Some((jail, jail.raw.as_deref()?)));
     let mut many = 0;
+    let mut stopped = Vec::new();
     for (jail, raw) in raws {
         many += 1;
-        one(config, jail, raw, report);
+        if !one(config, jail, raw, report) {
+            stopped.push(jail.name.as_str());
+        }
     }
     if let (Some(dir), [_, ..]) = (&config.fail2ban, config.fail2ban_files.as_slice()) {
         let many = config
             .jails
             .iter()
-            .filter(|jail| is_fail2bans(jail))
+            .filter(|jail| is_fail2bans(jail) && !stopped.contains(&jail.name.as_str()))
             .count();
         let text = format!(
             "{many} of its jails {} here, and {} of its files were read:{}",
@@ -70,7 +73,20 @@ pub(super) fn is_fail2bans(jail: &Jail) -> bool {
         .is_some_and(|raw| raw.origin == Origin::Fail2ban)
 }
 
-fn one(config: &Config, jail: &Jail, raw: &Raw, report: &mut Report) {
+/// One that can be read; false: it cannot run all the same.
+fn one(config: &Config, jail: &Jail, raw: &Raw, report: &mut Report) -> bool {
+    // What counts bans has no expressions that are looked for.
+    if !raw.counts_bans
+        && let Err(error) = Matcher::new(&raw.rules)
+    {
+        report.fail(
+            AREA,
+            &jail.name,
+            format!("cannot run: {}: {error}", jail.written),
+            "",
+        );
+        return false;
+    }
     let logs = Logs::of(raw);
     let mut lines = vec![
         expressions(raw),
@@ -107,17 +123,6 @@ fn one(config: &Config, jail: &Jail, raw: &Raw, report: &mut Report) {
     }
     report.ok(AREA, &jail.name, lines.join("\n"));
 
-    // What counts bans has no expressions that are looked for.
-    if !raw.counts_bans
-        && let Err(error) = Matcher::new(&raw.rules)
-    {
-        report.fail(
-            AREA,
-            &jail.written,
-            format!("jail {} cannot run: {error}", jail.name),
-            "",
-        );
-    }
     for (path, what) in &logs.odd {
         report.warn(
             AREA,
@@ -127,13 +132,16 @@ fn one(config: &Config, jail: &Jail, raw: &Raw, report: &mut Report) {
                 jail.name,
                 path.display()
             ),
-            "",
+            "logpath = the file in which the lines stand",
         );
     }
     let to_journal = match raw.origin {
-        Origin::Own => "logpath = \"journal\"",
-        Origin::Fail2ban => "backend = systemd",
+        _ if !journal::available() => "",
+        Origin::Own => ", or logpath = \"journal\"",
+        Origin::Fail2ban => ", or backend = systemd",
     };
+    // An empty logpath, and what is no file, was told already.
+    let was_told = raw.logs.is_empty() || (!logs.odd.is_empty() && logs.waits_for.is_empty());
     if logs.journal.is_some() && !journal::available() {
         report.warn(
             AREA,
@@ -141,7 +149,7 @@ fn one(config: &Config, jail: &Jail, raw: &Raw, report: &mut Report) {
             format!("jail {}: there is no journal on this host", jail.name),
             "logpath = the file in which the lines stand",
         );
-    } else if !raw.counts_bans && logs.files.is_empty() && logs.journal.is_none() {
+    } else if !raw.counts_bans && !was_told && logs.files.is_empty() && logs.journal.is_none() {
         let journal = match (raw.journalmatch.is_empty(), journal::available()) {
             (_, false) => "there is no journal",
             (true, true) => "its filter does not say what of the journal is meant",
@@ -154,9 +162,10 @@ fn one(config: &Config, jail: &Jail, raw: &Raw, report: &mut Report) {
                 "jail {} has nothing to read yet: no file fits its logpath, and {journal}",
                 jail.name
             ),
-            format!("logpath = the file in which the lines stand, or {to_journal}"),
+            format!("logpath = the file in which the lines stand{to_journal}"),
         );
     }
+    true
 }
 
 fn expressions(raw: &Raw) -> String {
@@ -220,7 +229,10 @@ fn sources(raw: &Raw, logs: &Logs) -> String {
     if raw.backend == LineSource::Polling {
         parts.push("looked at every second".to_owned());
     }
-    parts.join("; ")
+    match parts.as_slice() {
+        [] => "nothing".to_owned(),
+        parts => parts.join("; "),
+    }
 }
 
 fn terms(jail: &Jail, raw: &Raw) -> String {

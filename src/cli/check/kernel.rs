@@ -176,7 +176,7 @@ fn rules(config: &Config, sets: &[SetRef], running: bool, report: &mut Report) {
                 report.ok(
                     AREA,
                     place,
-                    format!("the first f2b-pipe that httpd starts makes the chain {chain}"),
+                    format!("the first f2b-pipe that runs makes the chain {chain}"),
                 );
                 continue;
             }

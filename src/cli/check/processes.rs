@@ -7,7 +7,7 @@ const NET_ADMIN: u64 = 1 << 12;
 
 /// One process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Process {
+pub(in crate::cli) struct Process {
     pub(super) pid: u32,
     pub(super) name: String,
     pub(super) parent: u32,
@@ -25,7 +25,7 @@ impl Process {
 
 /// All that can be seen and share this network: what runs in a container has sets and rules of its own. One that ends
 /// meanwhile is left out.
-pub(super) fn all() -> Vec<Process> {
+pub(in crate::cli) fn all() -> Vec<Process> {
     let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
     let own = network("self");
     let is_here = |pid: &u32| network(&pid.to_string()).is_none_or(|theirs| Some(theirs) == own);
@@ -63,7 +63,7 @@ fn parse(status: &str) -> Option<Process> {
 }
 
 /// httpd's first process: the one whose parent is not httpd.
-pub(super) fn httpd(all: &[Process]) -> Option<&Process> {
+pub(in crate::cli) fn httpd(all: &[Process]) -> Option<&Process> {
     let is_httpd = |process: &&Process| matches!(process.name.as_str(), "apache2" | "httpd");
     all.iter().filter(is_httpd).find(|process| {
         !all.iter()

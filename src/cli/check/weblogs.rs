@@ -22,19 +22,19 @@ struct Pipe<'a> {
     args: RunArgs,
 }
 
-/// All of it.
-pub(super) fn look(httpd: &Httpd, config: &Config, path: &Path, report: &mut Report) {
+/// All of it. `needed`: without a pipe something does not work.
+pub(super) fn look(httpd: &Httpd, config: &Config, path: &Path, needed: bool, report: &mut Report) {
     unread(httpd, report);
     let pipes = pipes(httpd, report);
     let access: Vec<&Pipe<'_>> = pipes.iter().filter(|p| p.log.kind != Kind::Error).collect();
     let reaches_us = |log: &Log| log.kind != Kind::Error && log.is_ours();
     if !httpd.logs.iter().any(reaches_us) {
-        report.fail(
-            AREA,
-            httpd.main.display(),
-            "no GlobalLog or CustomLog is piped to f2b-pipe, so it sees no request",
-            recommended(httpd),
-        );
+        let text = "no GlobalLog or CustomLog is piped to f2b-pipe, so it sees no request";
+        if needed {
+            report.fail(AREA, httpd.main.display(), text, recommended(httpd));
+        } else {
+            report.warn(AREA, httpd.main.display(), text, recommended(httpd));
+        }
     }
     for pipe in &pipes {
         command(pipe, path, report);
