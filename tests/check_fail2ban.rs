@@ -116,7 +116,7 @@ fn stock_jails_are_listed_as_fail2ban_would_run_them() {
     for (name, local) in variants {
         let host = Host::stock(name).with("fail2ban/jail.local", local);
         let ours = host.imported();
-        let oracle = Command::new("/usr/bin/python3")
+        let oracle = Command::new("python3")
             .arg(concat!(
                 env!("CARGO_MANIFEST_DIR"),
                 "/tests/oracle/fail2ban_reader.py"
@@ -269,9 +269,9 @@ fn what_cannot_run_is_named_with_its_line_and_the_others_go_on() {
         &json,
         &[
             "fail",
+            "jail.conf:13",
             "unread",
             "cannot run",
-            "jail.conf:13",
             "failregex 1"
         ]
     ));

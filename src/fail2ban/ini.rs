@@ -259,4 +259,11 @@ mod tests {
         assert_eq!(value(&file, "b", "y"), "= 3");
         assert_eq!(value(&file, "a", "z"), "4");
     }
+
+    #[test]
+    fn a_section_that_stands_twice_is_told_once() {
+        let file = of("[a]\nx = 1\n[a]\nx = 2\n");
+        assert_eq!(file.damage.len(), 1);
+        assert_eq!(file.damage[0].1.line, Some(3));
+    }
 }

@@ -138,6 +138,14 @@ impl Reader {
             let Ok(Some(value)) = section.text(option) else {
                 continue;
             };
+            // What comes from another name is told where that one stands.
+            if section
+                .scope
+                .lookup(option)
+                .is_some_and(|raw| raw.contains("%("))
+            {
+                continue;
+            }
             let wrong = match kind {
                 Kind::Whole => seconds::whole(value.split('#').next().unwrap_or_default()).err(),
                 Kind::Text if DURATIONS.contains(option) && !value.is_empty() => {

@@ -320,3 +320,34 @@ fn values_that_grow_without_end_are_an_error_and_not_a_hang() {
     let folder = small("growth", &jails).read();
     assert_eq!(folder.broken.len(), 2, "{:?}", folder.jails);
 }
+
+#[test]
+fn a_mistake_of_all_jails_is_told_once_and_all_of_a_broken_jails_are_told() {
+    let dir = small(
+        "once",
+        "enabled = true\n[DEFAULT]\nmaxretry = 6 # text\nmaxmatches = %(maxretry)s\n\
+        [other]\nenabled = true\nfilter = sshd\n\
+        [late]\nenabled = true\nfilter = sshd\nbantime = 10 minuts\nfindtime = abc\n\
+        [where]\nenabled = true\nfilter = sshd\nbanaction = nosuch\n\
+        [snake]\nenabled = true\nfilter = sshd\naction = nosuch.py\n",
+    );
+    let folder = dir.read();
+    let told = told(&folder);
+    let texts = || folder.problems.iter().map(ToString::to_string);
+    let remarks = texts().filter(|text| text.contains("begins no remark"));
+    assert_eq!(remarks.count(), 1, "{told:?}");
+    assert!(texts().any(|text| text.contains("DEFAULT.maxretry")));
+    assert!(texts().any(|text| text.contains("late.findtime") && text.contains("abc")));
+    let broken: Vec<String> = folder
+        .broken
+        .iter()
+        .map(|broken| broken.problem.to_string())
+        .collect();
+    for (text, broken) in ["late.bantime", "where.banaction", "action.d/nosuch.py"]
+        .iter()
+        .zip(&broken)
+    {
+        assert!(broken.contains(text), "{text}: {broken}");
+    }
+    assert_eq!(broken.len(), 3, "{broken:?}");
+}

@@ -83,7 +83,7 @@ pub fn reload(args: &WhereArgs, out: &mut dyn Write) -> Done {
         Ok(()) => writeln!(out, "on: bans go on within a second")?,
         Err(error) if error.kind() == ErrorKind::NotFound => writeln!(
             out,
-            "it was not off; a changed configuration is read with `systemctl reload f2b-pipe`, and by httpd's with `apachectl graceful`"
+            "it was not off; a changed configuration is read with `systemctl reload f2b-pipe` (other logs) and `apachectl graceful` (httpd's lines)"
         )?,
         Err(error) => {
             return Err(Failure::Usage(format!(
