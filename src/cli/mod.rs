@@ -21,6 +21,7 @@ mod logs; // which logs a jail reads here
 pub mod metrics;
 pub mod replay;
 pub mod test;
+pub mod tune;
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const CONFIG: &str = "/etc/f2b-pipe/f2b-pipe.toml";
@@ -42,6 +43,7 @@ Examples:
                              ipset -L f2bp-apache-dos
   f2b-pipe unban 192.0.2.7   let somebody in again
   f2b-pipe replay access.log whom the jails would have banned in an old log
+  f2b-pipe tune access.log   which maxretry fits, by an old log
   f2b-pipe test auth.log sshd
                              which lines a filter or jail finds
   f2b-pipe off               let all in, ban nobody until f2b-pipe reload
@@ -100,6 +102,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// The decisions on old logs, by their own times
     Replay(ReplayArgs),
+    /// Which numbers fit: how many hits per findtime ordinary and bad clients make in old logs
+    Tune(TuneArgs),
     /// Which lines of a log does a filter of fail2ban's kind find, and where does it stop in the others?
     Test(TestArgs),
     /// Watch attackers land in the kernel's sets, in a private network namespace (about 15 s, no root needed)
@@ -316,6 +320,29 @@ pub struct ReplayArgs {
     pub json: bool,
 }
 
+/// `tune`.
+#[derive(Args, Clone, Debug)]
+pub struct TuneArgs {
+    /// Old access logs, oldest first, also packed by gzip; - is stdin
+    #[arg(required = true, value_name = "LOG")]
+    pub logs: Vec<PathBuf>,
+    /// Which configuration.
+    #[command(flatten)]
+    pub place: WhereArgs,
+    /// LogFormat of the lines, as in `run`
+    #[arg(long, value_name = "FORMAT", default_value = "combined")]
+    pub format: String,
+    /// Only this jail; may be given several times
+    #[arg(long, value_name = "JAIL")]
+    pub jail: Vec<String>,
+    /// Also write a page with the plots to this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `test`.
 #[derive(Args, Clone, Debug)]
 pub struct TestArgs {
@@ -448,6 +475,7 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::Metrics(args) => metrics::metrics(args, out),
         Command::Explain(args) => explain::explain(args, out),
         Command::Replay(args) => replay::replay(args, out),
+        Command::Tune(args) => tune::tune(args, out),
         Command::Test(args) => test::test(args, out),
         Command::Demo(args) => demo::demo(args, out),
         Command::DemoStage(args) => demo::stage(args, out),

@@ -22,9 +22,9 @@ use crate::key::Key;
 use crate::parse::Format;
 
 mod expressions; // jails that judge by expressions
-mod log; // what is read
-mod native; // jails that judge httpd's lines
-mod told; // what is told of a decision
+pub(super) mod log; // what is read
+pub(super) mod native; // jails that judge httpd's lines
+pub(super) mod told; // what is told of a decision
 
 use expressions::{Readers, Wards};
 use log::{Log, unreadable};

@@ -1,8 +1,10 @@
 //! An old log: opened, unpacked if gzip packed it, and the names by which a jail may know it.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -14,24 +16,48 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// A log, opened.
-pub(super) struct Log {
+pub(in crate::cli) struct Log {
     /// As it was given.
-    pub(super) name: String,
-    pub(super) input: BufReader<Box<dyn Read>>,
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) input: BufReader<Box<dyn Read>>,
     /// Where it is, and where it was before it was rotated; none of stdin.
     pub(super) paths: Vec<PathBuf>,
+    /// Its size, bytes; 0: not known.
+    pub(in crate::cli) size: u64,
+    /// Of these so many were read.
+    pub(in crate::cli) read: Rc<Cell<u64>>,
+}
+
+/// What is read, and how much of it so far: packed logs are as long as they are on the disk.
+struct Counted {
+    file: File,
+    read: Rc<Cell<u64>>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let many = self.file.read(room)?;
+        self.read.set(self.read.get() + many as u64);
+        Ok(many)
+    }
 }
 
 impl Log {
     /// # Errors
     /// It cannot be read.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(in crate::cli) fn open(path: &Path) -> Result<Self, Failure> {
         let name = path.display().to_string();
         let is_stdin = name == "-";
+        let read = Rc::new(Cell::new(0));
+        let mut size = 0;
         let opened: io::Result<Box<dyn Read>> = if is_stdin {
             Ok(Box::new(io::stdin()))
         } else {
-            File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
+            File::open(path).map(|file| {
+                size = file.metadata().map_or(0, |about| about.len());
+                let read = Rc::clone(&read);
+                Box::new(Counted { file, read }) as Box<dyn Read>
+            })
         };
         let mut input = opened
             .map(|input| BufReader::with_capacity(CHUNK_BYTES, input))
@@ -45,11 +71,17 @@ impl Log {
             input = BufReader::with_capacity(CHUNK_BYTES, unpacked);
         }
         let paths = if is_stdin { Vec::new() } else { paths(path) };
-        Ok(Self { name, input, paths })
+        Ok(Self {
+            name,
+            input,
+            paths,
+            size,
+            read,
+        })
     }
 }
 
-pub(super) fn unreadable(name: &str, error: &io::Error) -> Failure {
+pub(in crate::cli) fn unreadable(name: &str, error: &io::Error) -> Failure {
     Failure::Usage(format!("{name}: cannot be read: {error}"))
 }
 

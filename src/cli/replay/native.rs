@@ -29,7 +29,7 @@ pub(super) struct Native {
 }
 
 /// What jails cannot see in lines of this format is said, and they are changed where they would ban too many.
-pub(super) fn adapt(config: &mut Config, format: &Format) {
+pub(in crate::cli) fn adapt(config: &mut Config, format: &Format) {
     for (jail, lacks) in filter::observe_blind(&mut config.jails, format) {
         log::warn!(
             "jail {jail} has exceptions by {lacks}, which is not in --format: it only observes"
@@ -146,7 +146,8 @@ fn what(outcome: Outcome<'_>, clock: f64) -> What {
     }
 }
 
-fn first_misfit(name: &str, number: u64, line: &[u8], misfit: Misfit) -> String {
+/// The first line that does not fit, for people.
+pub(in crate::cli) fn first_misfit(name: &str, number: u64, line: &[u8], misfit: Misfit) -> String {
     let cited = explain::around(line, misfit.at);
     let hint = explain::nickname(line)
         .map_or_else(String::new, |name| format!(" (--format {name} would fit)"));
@@ -158,6 +159,6 @@ fn first_misfit(name: &str, number: u64, line: &[u8], misfit: Misfit) -> String 
 }
 
 /// On the clock that native jails count by.
-fn millis(clock: f64) -> u64 {
+pub(in crate::cli) fn millis(clock: f64) -> u64 {
     u64::try_from(micros(clock) / 1000).unwrap_or(0)
 }

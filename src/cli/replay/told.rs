@@ -103,7 +103,7 @@ impl Told {
 }
 
 /// A moment in local time.
-pub(super) fn day_and_time(at: f64) -> String {
+pub(in crate::cli) fn day_and_time(at: f64) -> String {
     DateTime::from_timestamp_micros(micros(at)).map_or_else(
         || "?".to_owned(),
         |time| {
@@ -124,6 +124,6 @@ pub(super) fn micros(at: f64) -> i64 {
 }
 
 /// Microseconds since the epoch as seconds.
-pub(super) fn secs(micros: i64) -> f64 {
+pub(in crate::cli) fn secs(micros: i64) -> f64 {
     micros as f64 / 1e6
 }
