@@ -353,6 +353,27 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_network_spares_no_ipv4_client() {
+        for all in ["::/0", "::/80"] {
+            let exempt = exempt(&format!(
+                "[defaults]\nignoreip = ['{all}', '192.0.2.7', '10.0.0.0/8']\n"
+            ));
+            assert_eq!(why(&exempt, client("203.0.113.7")), "bannable", "{all}");
+            assert_eq!(
+                why(&exempt, client("192.0.2.7")),
+                "ignoreip has 192.0.2.7/32"
+            );
+            assert_eq!(
+                why(&exempt, client("10.255.255.255")),
+                "ignoreip has 10.0.0.0/8"
+            );
+        }
+        let exempt = exempt("[defaults]\nignoreip = ['::/0']\n");
+        assert_eq!(why(&exempt, client("2001:db8::7")), "ignoreip has ::/0");
+        assert_eq!(why(&exempt, net("203.0.113.0/24")), "bannable");
+    }
+
+    #[test]
     fn a_prefix_or_network_is_spared_if_anything_in_it_is() {
         let exempt = exempt(
             "[defaults]\nignoreip = ['203.0.113.7', '2001:db8:1::5']\n[jail.apache-dos]\nipv6_prefix = 64\n",

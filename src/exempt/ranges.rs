@@ -4,6 +4,11 @@ use ipnet::IpNet;
 
 use super::{Range, Spared, range_of};
 
+/// Where [`range_of`] puts IPv4 addresses: `::ffff:0:0/96`.
+const MAPPED: Range = (0xffff_0000_0000, 0xffff_ffff_ffff);
+/// A range without an address.
+const NOTHING: Range = (1, 0);
+
 /// Networks sorted by their first address; one inside another is left out, so no two overlap.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ranges(Vec<(Range, Spared)>);
@@ -21,7 +26,17 @@ impl FromIterator<(IpNet, Spared)> for Ranges {
     fn from_iter<T: IntoIterator<Item = (IpNet, Spared)>>(nets: T) -> Self {
         let mut ranges: Vec<(Range, Spared)> = nets
             .into_iter()
-            .map(|(net, spared)| (range_of(net), spared))
+            .flat_map(|(net, spared)| {
+                let (first, last) = range_of(net);
+                // IPv4 clients stand among the IPv6 addresses, and are of no IPv6 network: `::/0` spares none of them.
+                let parts = if net.addr().is_ipv6() && first <= MAPPED.0 && MAPPED.1 <= last {
+                    [(first, MAPPED.0 - 1), (MAPPED.1 + 1, last)]
+                } else {
+                    [(first, last), NOTHING]
+                };
+                parts.map(|part| (part, spared.clone()))
+            })
+            .filter(|((first, last), _)| first <= last)
             .collect();
         // Networks are nested or apart, never half over each other: after its outer network comes whatever is inside.
         ranges.sort_by_key(|((first, last), _)| (*first, std::cmp::Reverse(*last)));
