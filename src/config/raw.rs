@@ -637,7 +637,8 @@ fn imported(
             },
             bantime: match found.bantime {
                 BanTime::Forever => None,
-                BanTime::Seconds(secs) => Some(secs),
+                // fail2ban bans for whole seconds.
+                BanTime::Seconds(secs) => Some(secs.trunc()),
             },
             increment,
         },
