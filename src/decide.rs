@@ -22,6 +22,14 @@ impl BanFor {
         let secs = d.as_secs().checked_add(u64::from(d.subsec_nanos() > 0))?;
         NonZeroU32::new(u32::try_from(secs).ok()?).map(Self::Timed)
     }
+
+    /// The same of seconds as logged times have them, but 136 years stand for anything longer: fail2ban knows no longest
+    /// ban, and one that was doubled often enough gets there.
+    #[must_use]
+    pub fn of_secs(secs: f64) -> Option<Self> {
+        let most = f64::from(u32::MAX);
+        Self::timed(Duration::try_from_secs_f64(secs.min(most)).ok()?)
+    }
 }
 
 impl fmt::Display for BanFor {

@@ -8,6 +8,14 @@
 //!           log    to lines fields   to rules         ban list  client                     error log
 //! ```
 //!
+//! Lines of other logs have rooms of their own up to the ban, on a thread of their own, and share those behind it:
+//!
+//! ```text
+//! source ─────────> failregex (date, pattern) ─> exempt ─> bans ─> act ─> ledger, notify
+//! tail, journal,    lines to failures                      count,  ipset,
+//! httpd's pipe                                             length  commands
+//! ```
+//!
 //! `Hit` is the narrow waist: before it all is about text that strangers wrote, after it all is about clients.
 //! `replay` and `explain` walk the same rooms with another source, another clock and `act::dry`.
 
@@ -41,8 +49,8 @@ pub mod pattern; // Python's regular expressions, with fail2ban's tags
 pub mod judge; // from a line to a decision: the rooms above and below, joined
 
 pub mod client; // whom a hit belongs to
-pub mod hit;
-pub mod key; // the same, where a filter may name more than addresses // the waist
+pub mod hit; // the waist
+pub mod key; // whom a failure belongs to, which may be more than an address
 
 pub mod act; // the kernel's sets, the chain, open connections
 pub mod bans; // the same two by logged times, and when a ban ends: fail2ban's jails

@@ -295,21 +295,19 @@ impl Hot {
 }
 
 /// Runs `room`; a panic in it is said and is `None`.
-fn guarded<T>(room: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn guarded<T>(room: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(room)).ok()
 }
 
 /// A panic is one line in the error log, not a dump.
-fn say_panics() {
+pub(crate) fn say_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let payload = info.payload();
         let what = (payload.downcast_ref::<&str>().copied())
             .or(payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        log::error!(
-            "internal error at {place}: {what}; lines go on to the log. Please report this"
-        );
+        log::error!("internal error at {place}: {what}; the work goes on. Please report this");
     }));
 }
 

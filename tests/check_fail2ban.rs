@@ -404,3 +404,18 @@ fn a_host_without_fail2ban_hears_nothing_of_it() {
     assert!(!finding(&host.json(&[]), &[]));
     assert!(Path::new(&host.0).is_dir());
 }
+
+#[test]
+fn a_ban_of_a_thousand_years_is_one() {
+    let host = Host::new("years")
+        .with(
+            "fail2ban/jail.conf",
+            "[long]\nenabled = true\nfilter = f\nlogpath = DIR/log\nport = ssh\nbantime = 1000y\naction =\n",
+        )
+        .with("fail2ban/filter.d/f.conf", "[Definition]\nfailregex = x <HOST>\n");
+    let ours = host.imported();
+    assert_eq!(
+        jail(&ours, "long")["bantime"].as_f64(),
+        Some(31_557_600_000.0)
+    );
+}

@@ -192,13 +192,19 @@ impl Match {
 
     /// Named groups that took part, and all users of the connection.
     fn groups(&self) -> BTreeMap<&str, serde_json::Value> {
+        let json = |value: Value<'_>| match value {
+            Value::Text(text) => serde_json::Value::from(text),
+            Value::Tuple(parts) => parts.into(),
+        };
         let groups = self.failure.groups.iter();
-        let groups = groups.map(|(name, value)| match value {
-            Value::Text(text) => (name, text.into()),
-            Value::Tuple(parts) => (name, parts.into()),
-        });
-        let users = (!self.failure.users.is_empty())
-            .then(|| ("users", self.failure.users.as_slice().into()));
+        let groups = groups.map(|(name, value)| (name, json(value)));
+        let users: Vec<_> = self
+            .failure
+            .users
+            .iter()
+            .map(|user| json(user.value()))
+            .collect();
+        let users = (!users.is_empty()).then(|| ("users", users.into()));
         groups.chain(users).collect()
     }
 }

@@ -587,9 +587,7 @@ fn imported(
     };
     let bantime = match found.bantime {
         BanTime::Forever => BanFor::Forever,
-        BanTime::Seconds(secs) => Duration::try_from_secs_f64(secs)
-            .ok()
-            .and_then(BanFor::timed)
+        BanTime::Seconds(secs) => BanFor::of_secs(secs)
             .ok_or_else(|| format!("bantime: {secs} is no ban; write 10m, or -1 for ever"))?,
     };
     let increment = &found.increment;

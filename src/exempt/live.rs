@@ -112,6 +112,12 @@ impl Refresher {
         }
     }
 
+    /// Is anybody left who asks? Where a configuration is read anew, nobody asks by the old one any more.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
     /// Publishes own addresses and logins as they are now, and the addresses of host names: those that are five minutes
     /// old are asked for again, which may take as long as DNS takes. A name that cannot be resolved keeps its addresses
     /// and is tried again at the next call; this is said once.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::pattern::{self, Pattern};
 
 /// Names that mean something to a filter, in the order of their numbers.
-const MEANINGS: [&str; 11] = [
+const MEANINGS: [&str; 12] = [
     "mlfid",
     "mlfforget",
     "mlfgained",
@@ -22,6 +22,7 @@ const MEANINGS: [&str; 11] = [
     "fid",
     "cidr",
     "content",
+    "ip",
 ];
 pub(super) const MLFID: usize = 0;
 pub(super) const MLFFORGET: usize = 1;
@@ -34,6 +35,7 @@ pub(super) const DNS: usize = 7;
 pub(super) const FID: usize = 8;
 pub(super) const CIDR: usize = 9;
 pub(super) const CONTENT: usize = 10;
+pub(super) const IP: usize = 11;
 
 /// The names of a filter, each at its number.
 #[derive(Debug)]
@@ -115,7 +117,7 @@ impl Recipe {
 }
 
 /// The value of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value<'v> {
     /// What it matched.
     Text(&'v str),
@@ -133,7 +135,7 @@ impl<'v> Value<'v> {
         }
     }
 
-    fn is_empty(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         match self {
             Self::Text(text) => text.is_empty(),
             Self::Tuple(parts) => parts.is_empty(),
@@ -161,6 +163,35 @@ impl fmt::Display for Value<'_> {
                 }
                 f.write_str(")")
             }
+        }
+    }
+}
+
+/// A value kept beyond its line.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// See [`Value::Text`].
+    Text(String),
+    /// See [`Value::Tuple`].
+    Tuple(Vec<Option<String>>),
+}
+
+impl From<Value<'_>> for Kept {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Text(text) => Self::Text(text.to_owned()),
+            Value::Tuple(parts) => Self::Tuple(parts.to_vec()),
+        }
+    }
+}
+
+impl Kept {
+    /// As it was.
+    #[must_use]
+    pub fn value(&self) -> Value<'_> {
+        match self {
+            Self::Text(text) => Value::Text(text),
+            Self::Tuple(parts) => Value::Tuple(parts),
         }
     }
 }
@@ -316,6 +347,12 @@ impl Groups {
             names: Arc::clone(names),
             values: values.clone(),
         }
+    }
+
+    /// The same without one of them.
+    pub(super) fn without(mut self, number: usize) -> Self {
+        self.values.remove(number);
+        self
     }
 
     /// No groups.

@@ -18,8 +18,8 @@ mod groups; // what named groups matched
 mod id; // addresses in their normal form
 mod session; // lines of one connection
 
-use groups::{CIDR, CONTENT, DNS, FID, IP4, IP6, MLFID, NOFAIL, Names, Recipe, Values};
-pub use groups::{Groups, Value};
+use groups::{CIDR, CONTENT, DNS, FID, IP, IP4, IP6, MLFID, NOFAIL, Names, Recipe, Values};
+pub use groups::{Groups, Kept, Value};
 use id::Form;
 use session::{Fail, Sessions};
 
@@ -186,7 +186,7 @@ pub struct Failure {
     /// What groups matched, over all lines of the connection.
     pub groups: Groups,
     /// Users that the connection tried.
-    pub users: Vec<String>,
+    pub users: Vec<Kept>,
     /// The lines.
     pub matches: Vec<String>,
 }
@@ -798,13 +798,22 @@ impl Matcher {
         let Some(id) = id else {
             return Seen::Dropped;
         };
+        // Where something else than the address is counted, fail2ban keeps the address under this name.
+        let elsewhere = name.is_none()
+            && host.is_some()
+            && fid.is_some_and(|fid| Some(fid) != host.map(Value::Text));
+        let groups = Groups::new(&self.names, &fail.groups);
         failures.push(Failure {
             regex,
             host: host.map_or_else(|| id.clone(), str::to_owned),
             id,
             unresolved,
             time,
-            groups: Groups::new(&self.names, &fail.groups),
+            groups: if elsewhere {
+                groups.without(IP)
+            } else {
+                groups
+            },
             users: fail.users.clone(),
             matches: fail.matches.clone(),
         });

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
-use super::groups::{MLFFORGET, MLFGAINED, MLFID, NOFAIL, USER, Value, Values};
+use super::groups::{Kept, MLFFORGET, MLFGAINED, MLFID, NOFAIL, USER, Values};
 
 /// Connections remembered by a filter.
 const SESSIONS_MAX: usize = 100;
@@ -19,7 +19,7 @@ pub(super) const KEPT_MAX: usize = 1000;
 pub(super) struct Fail {
     pub(super) groups: Values,
     /// Users that the connection tried, in order.
-    pub(super) users: Vec<String>,
+    pub(super) users: Vec<Kept>,
     /// Lines of the failure.
     pub(super) matches: Vec<String>,
     /// Lines that were no failure by themselves.
@@ -43,13 +43,12 @@ impl Fail {
     }
 }
 
-fn add_user(users: &mut Vec<String>, groups: &Values) {
-    let user = groups.get(USER).map(Value::text).unwrap_or_default();
-    if !user.is_empty()
+fn add_user(users: &mut Vec<Kept>, groups: &Values) {
+    if let Some(user) = groups.get(USER).filter(|user| !user.is_empty())
         && users.len() < KEPT_MAX
-        && let Err(at) = users.binary_search_by(|known| known.as_str().cmp(&user))
+        && let Err(at) = users.binary_search_by(|known| known.value().cmp(&user))
     {
-        users.insert(at, user.into_owned());
+        users.insert(at, Kept::from(user));
     }
 }
 

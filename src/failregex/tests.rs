@@ -225,3 +225,46 @@ fn an_expression_that_names_nobody_uses_up_its_lines_and_the_next_sees_what_is_l
         "192.0.2.8 at ? by 0"
     );
 }
+
+#[test]
+fn users_may_be_tuples() {
+    let mut matcher = Matcher::new(&rules(&[
+        r"^c<F-MLFID>\d</F-MLFID> <F-USER>\w+</F-USER> <F-TUPLE_USER>\w+</F-TUPLE_USER> <HOST>",
+    ]))
+    .unwrap();
+    let mut failures = Vec::new();
+    let clock = Clock {
+        now: NOW,
+        today: NOW,
+    };
+    let line = "c1 a b 192.0.2.7";
+    matcher.line(line, Stamp::InText, Phase::Timeless, clock, &mut failures);
+    let parts = vec![Some("a".to_owned()), Some("b".to_owned())];
+    assert_eq!(failures[0].users, [Kept::Tuple(parts)]);
+}
+
+#[test]
+fn a_group_named_ip_is_hidden_where_something_else_than_the_address_is_counted() {
+    let mut matcher = Matcher::new(&rules(&[
+        r"^id <F-ID>\S+</F-ID> <HOST> <F-IP>\S+</F-IP>$",
+        r"^<HOST> <F-IP>\S+</F-IP>$",
+    ]))
+    .unwrap();
+    let clock = Clock {
+        now: NOW,
+        today: NOW,
+    };
+    let mut failures = Vec::new();
+    for line in [
+        "id one 192.0.2.7 x",
+        "id 192.0.2.7 192.0.2.7 x",
+        "192.0.2.7 x",
+    ] {
+        matcher.line(line, Stamp::InText, Phase::Timeless, clock, &mut failures);
+    }
+    let shown: Vec<bool> = failures
+        .iter()
+        .map(|failure| failure.groups.iter().any(|(name, _)| name == "ip"))
+        .collect();
+    assert_eq!(shown, [false, true, true]);
+}

@@ -338,11 +338,11 @@ impl Engine {
     }
 }
 
-/// Looks up who is logged in, own addresses and host names, for as long as the process lives.
+/// Looks up who is logged in, own addresses and host names, for as long as anybody asks.
 pub(crate) fn keep_fresh(mut refresher: Refresher) {
     let refresh = move || {
         crate::sys::stand_back();
-        loop {
+        while refresher.is_wanted() {
             refresher.refresh();
             thread::sleep(FRESH);
         }

@@ -515,9 +515,7 @@ impl Desk {
         };
         let ban_for = match until {
             None => BanFor::Forever,
-            Some(until) => Duration::try_from_secs_f64(until - now)
-                .ok()
-                .and_then(BanFor::timed)?,
+            Some(until) => BanFor::of_secs(until - now)?,
         };
         let ban = ActBan {
             jail: jail.id,

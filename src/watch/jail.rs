@@ -14,6 +14,7 @@ use crate::failregex::{Clock, Failure, Matcher, Phase, Seen, Stamp};
 use crate::hit::JailId;
 use crate::judge::JailTally;
 use crate::key::Key;
+use crate::run::guarded;
 use crate::source::tail::Encoding;
 
 /// A running jail.
@@ -35,6 +36,8 @@ pub(super) struct Jail {
     pub(super) tally: JailTally,
     /// A name that could not be looked up was spoken of.
     complained: bool,
+    /// Test hook: the line that panics (F2B_PIPE_TEST_PANIC).
+    panic_at: Option<String>,
 }
 
 impl Jail {
@@ -80,6 +83,7 @@ impl Jail {
             held: HashMap::new(),
             tally: JailTally::default(),
             complained: false,
+            panic_at: std::env::var("F2B_PIPE_TEST_PANIC").ok(),
         }
     }
 
@@ -135,7 +139,19 @@ impl Jail {
         let Some(matcher) = &mut self.matcher else {
             return;
         };
-        let seen = matcher.line(text, stamp, phase, clock, &mut self.pending);
+        let (pending, panics) = (&mut self.pending, self.panic_at.as_deref());
+        let judged = guarded(|| {
+            assert!(panics != Some(text), "asked for by F2B_PIPE_TEST_PANIC");
+            matcher.line(text, stamp, phase, clock, pending)
+        });
+        let Some(seen) = judged else {
+            // A line costs itself, and what its jail knew of others: that begins anew. A stranger may have chosen it, so
+            // it must not cost more.
+            self.matcher = None;
+            self.pending.clear();
+            self.compile_if(|_| true);
+            return;
+        };
         if seen == Seen::Missed
             && let Some(pattern) = matcher.take_too_hard()
         {

@@ -34,6 +34,7 @@ use crate::judge::JailTally;
 use crate::key::Key;
 use crate::ledger::{Ledger, Limits};
 use crate::notify::logfile;
+use crate::run::guarded;
 
 mod desk; // what becomes of a failure
 mod exchange; // what other processes tell
@@ -64,6 +65,8 @@ const EAGER: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(3);
 /// How often positions in logs are written down.
 const NOTE: Duration = Duration::from_secs(10);
+/// Panics after which logs are not watched anew.
+const PANICS_MAX: u32 = 10;
 /// How long commands of actions may go on after the end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -148,14 +151,17 @@ impl Watch {
             .name("watch".into())
             .spawn(move || {
                 crate::sys::stand_back();
-                let room = std::panic::AssertUnwindSafe(|| {
-                    stay(&setting, &back, &theirs, &woken, &fed, &told);
-                });
-                if std::panic::catch_unwind(room).is_err() {
-                    log::error!(
-                        "logs are not watched any more until the next restart; please report this"
-                    );
+                for _ in 0..PANICS_MAX {
+                    let room = || stay(&setting, &back, &theirs, &woken, &fed, &told);
+                    if guarded(room).is_some() {
+                        return;
+                    }
+                    // Nobody knows what state the rooms are in; they begin anew.
+                    std::thread::sleep(TICK);
                 }
+                log::error!(
+                    "{PANICS_MAX} internal errors: other logs are not watched any more until the next restart"
+                );
             })?;
         Ok(Some(Self {
             feed,

@@ -16,7 +16,7 @@ use crate::config::{self, Backend, RuntimePaths};
 use crate::exempt::Exempt;
 use crate::notify::logfile;
 use crate::notify::state::{State, StateFile};
-use crate::run::keep_fresh;
+use crate::run::{keep_fresh, say_panics};
 use crate::say::{self, Message, send};
 
 /// How often signals are looked for and numbers told.
@@ -27,6 +27,7 @@ const REPORT: u32 = 10;
 #[must_use]
 pub fn run(args: &WatchArgs) -> ExitCode {
     say::start();
+    say_panics();
     let (end, again) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicBool::new(false)),

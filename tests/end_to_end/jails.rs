@@ -11,7 +11,9 @@ use nix::sys::signal::Signal;
 
 use crate::actions::note;
 use crate::other_logs::{fail2ban_with, guessed};
-use crate::support::{Host, Setup, World, alive, comes_true, must, secs, text_of, wait_until};
+use crate::support::{
+    Host, Setup, World, alive, comes_true, must, secs, signal, text_of, wait_until,
+};
 
 const ATTACKER: &str = "198.51.100.66";
 const SECOND: &str = "198.51.100.67";
@@ -410,4 +412,51 @@ fn a_graceful_restart_of_httpd_hands_other_logs_over() {
             format!("ban {second}"),
         ]
     );
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_line_over_which_a_jail_stumbles_costs_no_more_than_itself() {
+    let world = World::new();
+    fail2ban_with(&world, "[sshd]\nenabled = true\nmaxretry = 2\n");
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    host.watch_with(&[("F2B_PIPE_TEST_PANIC", "a line of some stranger")]);
+    let log = host.file("/var/log/auth.log");
+    for _ in 0..20 {
+        let mut log = std::fs::File::options().append(true).open(&log).unwrap();
+        std::io::Write::write_all(&mut log, b"a line of some stranger\n").unwrap();
+    }
+    wait_until("it to be said", secs(5), || {
+        host.said("watch").contains("internal error")
+    });
+    guessed(&host, ATTACKER);
+    guessed(&host, ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_configuration_that_is_read_anew_leaves_nothing_of_the_old_one_running() {
+    let world = World::new();
+    fail2ban_with(&world, "[sshd]\nenabled = true\n");
+    let host = Host::new(&world);
+    guessed(&host, "203.0.113.1");
+    let watch = host.watch();
+    let threads = || {
+        std::fs::read_dir(format!("/proc/{watch}/task"))
+            .unwrap()
+            .count()
+    };
+    let before = threads();
+    for _ in 0..5 {
+        signal(watch, Signal::SIGHUP);
+        std::thread::sleep(Duration::from_millis(600));
+    }
+    // Who looks up own addresses looks every two seconds, and notices then.
+    wait_until("threads of old configurations to end", secs(10), || {
+        threads() <= before + 1
+    });
+    guessed(&host, ATTACKER);
+    assert!(alive(watch), "{}", host.said("watch"));
 }

@@ -188,10 +188,18 @@ impl<'w> Host<'w> {
 
     /// Starts `f2b-pipe watch` and waits until it reads logs.
     pub(crate) fn watch(&self) -> i32 {
+        self.watch_with(&[])
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn watch_with(&self, variables: &[(&str, &str)]) -> i32 {
         let before = self.said("watch").matches("watching logs").count();
         let pid = self.start(
             "watch",
-            self.on(PROGRAM).arg("watch").args(self.world.place()),
+            self.on(PROGRAM)
+                .arg("watch")
+                .args(self.world.place())
+                .envs(variables.iter().copied()),
         );
         wait_until("watch to be at work", secs(10), || {
             assert!(alive(pid), "{}", self.said("watch"));
