@@ -350,11 +350,28 @@ impl Drop for Load {
 
 /// Asks on the open connection, or opens one.
 fn ask_on(connection: &mut Option<Connection>, from: IpAddr, request: &Request) -> io::Result<u16> {
-    let open = match connection.take() {
-        Some(open) => open,
-        None => Connection::from_here(from, secs_val(PATIENCE_SECS))?,
-    };
+    // A server short of workers closes connections between two requests (event: "will close 13 connections in
+    // keep-alive state"); then a browser asks once more on a new one (RFC 9112, 9.3.1).
+    if let Some(open) = connection {
+        match open.ask(request) {
+            Err(error) if was_closed(&error) => {}
+            answer => return answer,
+        }
+    }
+    let open = Connection::from_here(from, secs_val(PATIENCE_SECS))?;
     connection.insert(open).ask(request)
+}
+
+/// Closed, not silent: that is a failure.
+fn was_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    [
+        BrokenPipe,
+        ConnectionAborted,
+        ConnectionReset,
+        UnexpectedEof,
+    ]
+    .contains(&error.kind())
 }
 
 fn secs_val(n: i64) -> TimeVal {
