@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::act::{Act, ActError, Ban, Banned};
 use crate::client::Client;
@@ -18,6 +18,7 @@ use crate::hit::{Arrival, Hit, JailId};
 use crate::notify::logfile;
 use crate::parse::text::Escaped;
 use crate::parse::{Access, Format, Misfit, error_log};
+use crate::silence::still::{self, Still, Suspect};
 
 /// How lines are read.
 #[derive(Clone, Debug)]
@@ -80,6 +81,9 @@ pub struct Judge {
     names: bool,
     /// Each hit is told to fail2ban's log.
     tells_hits: bool,
+    /// Who is banned, to notice whoever still comes; `None`: nobody asks.
+    still: Option<Still>,
+    suspects: Vec<Suspect>,
     tally: Tally,
 }
 
@@ -129,7 +133,8 @@ pub struct Tally {
 }
 
 /// What one jail counted; `status --json` shows it so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct JailTally {
     /// Lines that count.
     pub hits: u64,
@@ -137,6 +142,10 @@ pub struct JailTally {
     pub bans: u64,
     /// Limits reached that banned nobody: mode observe, switched off, behind a proxy, no rights.
     pub not_banned: u64,
+    /// Of a jail that judges other logs: lines it was shown.
+    pub lines: u64,
+    /// Of these, lines that name an address and that its expressions do not fit; 0 from the first line on that they do.
+    pub missed: u64,
 }
 
 /// A limit was reached.
@@ -212,6 +221,8 @@ impl Judge {
             misfit: None,
             names: false,
             tells_hits: false,
+            still: None,
+            suspects: Vec::new(),
             tally,
         })
     }
@@ -219,6 +230,16 @@ impl Judge {
     /// Hits are told to fail2ban's log, if one is written.
     pub fn tell_hits(&mut self) {
         self.tells_hits = logfile::is_on();
+    }
+
+    /// From now on it is noticed who is banned and still comes ([`take_suspects`](Self::take_suspects)).
+    pub fn notice_who_still_comes(&mut self) {
+        self.still = Some(Still::new(still::ON_ITS_WAY_MS));
+    }
+
+    /// Those who are banned and still came, since this was asked last.
+    pub fn take_suspects(&mut self) -> impl Iterator<Item = Suspect> {
+        self.suspects.drain(..)
     }
 
     /// What was counted so far.
@@ -367,6 +388,9 @@ impl Judge {
                 break;
             };
             left = after;
+            if let Some(still) = &mut self.still {
+                self.suspects.extend(still.seen(party.client, now));
+            }
             let mut visit = self.counter.visit(place);
             for hit in hits {
                 let id = usize::from(hit.jail);
@@ -419,6 +443,7 @@ impl Judge {
             config,
             exempt,
             tally,
+            still,
             ..
         } = self;
         let id = usize::from(hit.jail);
@@ -467,7 +492,11 @@ impl Judge {
             ban_for,
             reason: &reason,
         };
-        match self.act.ban(&ban, now.0) {
+        let done = self.act.ban(&ban, now.0);
+        if let (Some(still), Ok(Banned::New | Banned::NewSet | Banned::Already)) = (still, &done) {
+            still.banned(hit.jail, party.client, now, ban_for);
+        }
+        match done {
             Ok(banned @ (Banned::New | Banned::NewSet)) => {
                 counts.bans += 1;
                 tell(Outcome::Banned {

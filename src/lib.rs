@@ -61,6 +61,7 @@ pub mod exempt; // who is never banned
 pub mod ledger; // what is remembered over a restart
 pub mod notify; // who is told of bans: syslog, the status file
 pub mod say; // all output to people
+pub mod silence; // what is wrong and would show in nothing but silence
 
 pub mod cli; // the commands
 pub mod config; // f2b-pipe.toml to Config

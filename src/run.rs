@@ -20,6 +20,7 @@ use crate::cli::RunArgs;
 use crate::hit::Arrival;
 use crate::notify::logfile;
 use crate::say;
+use crate::silence::Board;
 use crate::source::stdin::{CHUNK_BYTES, Chunk, Stdin, Woken};
 use crate::tee::Tee;
 
@@ -140,10 +141,12 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
              CustomLog \"|/usr/bin/f2b-pipe ...\" line, see f2b-pipe --help"
         );
     }
-    let tee = args.tee.as_ref().map(|path| Tee::start(path, true));
+    let board = Board::default();
+    let tee = args.tee.as_ref();
+    let tee = tee.map(|path| Tee::start(path, true, &board));
     let engine = match trouble {
         Some(_) => None,
-        None => guarded(|| Engine::start(args)).flatten(),
+        None => guarded(|| Engine::start(args, &board, tee.as_ref().map(Tee::gauge))).flatten(),
     };
     let mut hot = Hot {
         stdin,
@@ -154,7 +157,6 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
         began: Instant::now(),
         reported: Instant::now(),
     };
-    hot.tell_state(false);
     hot.until_the_end(args, signals, chunk);
     ExitCode::SUCCESS
 }
@@ -219,7 +221,6 @@ impl Hot {
         if let Some(tee) = self.tee.take() {
             tee.finish();
         }
-        self.tell_state(true);
         if let Some(engine) = self.engine.take() {
             engine.finish();
         }
@@ -230,14 +231,16 @@ impl Hot {
     /// To the log, to the judge, and only then out of the pipe. `fast`: with a pause to collect the next lines, during
     /// which the log's writer gets done, so that it need not be waited for.
     fn pass_on(&mut self, chunk: Chunk, fast: bool) {
-        let now = Arrival(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let arrived = Instant::now();
+        let since = arrived.saturating_duration_since(self.began);
+        let now = Arrival(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
         if chunk.lines > 0 {
             if let Some(tee) = &mut self.tee {
                 tee.push(Arc::clone(&self.buffer), chunk.lines);
             }
             if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines))
             {
-                engine.judge(lines, chunk.trust, now);
+                engine.judge(lines, chunk.trust, arrived, now);
             }
             if fast && !chunk.end {
                 thread::sleep(PAUSE);
@@ -279,17 +282,12 @@ impl Hot {
 
     /// Tells what there is to tell now and then.
     fn report(&mut self) {
-        if self.engine.as_ref().is_some_and(Engine::has_news) && self.reported.elapsed() >= REPORT {
-            self.tell_state(false);
-        }
-    }
-
-    /// Has the state file written; `last`: taken away.
-    fn tell_state(&mut self, last: bool) {
-        self.reported = Instant::now();
-        let tee = self.tee.as_ref().map(Tee::stats).unwrap_or_default();
-        if let Some(engine) = &mut self.engine {
-            engine.report(tee, last);
+        if let Some(engine) = &mut self.engine
+            && engine.has_news()
+            && self.reported.elapsed() >= REPORT
+        {
+            self.reported = Instant::now();
+            engine.report();
         }
     }
 }

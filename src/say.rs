@@ -19,6 +19,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use lru::LruCache;
 
 use crate::cli::Failure;
+use crate::notify::measure::MESSAGES;
 use crate::notify::state::StateFile;
 use crate::notify::syslog::Syslog;
 
@@ -90,9 +91,11 @@ pub fn direct() {
 pub(crate) fn send(message: Message) {
     match VOICE.get() {
         Some(voice) => {
+            MESSAGES.put();
             if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
                 voice.queue.try_send(message)
             {
+                MESSAGES.took();
                 voice.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -211,6 +214,12 @@ impl Mouth {
                 thread::sleep(COLLECT);
                 messages.recv_timeout(self.syslog.patience().min(REPEAT / 4))
             });
+            if matches!(
+                next,
+                Ok(Message::Trouble { .. } | Message::Notice(_) | Message::State(_))
+            ) {
+                MESSAGES.took();
+            }
             match next {
                 Ok(Message::Trouble { level, text }) => self.trouble(level, text),
                 Ok(Message::Notice(text)) => self.syslog.send(Level::Info, text),

@@ -10,9 +10,12 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::silence::Board;
 
 /// How long a chunk may take before the pipe is read on without it. The pipe takes thousands of lines meanwhile; less, and
 /// a machine that is merely busy would give up what a SIGKILL must not lose.
@@ -38,14 +41,19 @@ pub struct Tee {
     writer: Option<thread::JoinHandle<()>>,
     /// Without a writer.
     own: Option<Log>,
-    lagging: bool,
 }
+
+/// A look at the tee from another thread.
+#[derive(Clone, Debug)]
+pub struct Gauge(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
     work: Condvar,
     done: Condvar,
+    /// A chunk took longer than [`PATIENCE`], and the log has not caught up since.
+    lagging: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -85,30 +93,39 @@ pub struct Stats {
     pub waiting: u64,
     /// Lines that never will be in the log.
     pub dropped: u64,
+    /// The disk refuses, and that was told.
+    pub refused: bool,
 }
 
 impl Tee {
     /// Starts the writer for `path`, which is opened (and created, 0640) with the first chunk. `resumed`: the first chunk
     /// may have been written in part by a process that died on this pipe. Where no thread can be had the caller's writes.
+    /// What is wrong is told on the `board`.
     #[must_use]
-    pub fn start(path: &Path, resumed: bool) -> Self {
+    pub fn start(path: &Path, resumed: bool, board: &Board) -> Self {
         let shared = Arc::new(Shared::default());
         let writer = {
-            let (shared, log) = (Arc::clone(&shared), Log::new(path, resumed));
+            let log = Log::new(path, resumed, board.clone());
+            let shared = Arc::clone(&shared);
             thread::Builder::new()
                 .name("tee".into())
                 .spawn(move || write_all(&shared, log))
         };
         let own = writer.as_ref().err().map(|error| {
             log::error!("tee: no thread to be had ({error}); a hanging disk would hold up httpd");
-            Log::new(path, resumed)
+            Log::new(path, resumed, board.clone())
         });
         Self {
             shared,
             writer: writer.ok(),
             own,
-            lagging: false,
         }
+    }
+
+    /// For who wants to know how it does.
+    #[must_use]
+    pub fn gauge(&self) -> Gauge {
+        Gauge(Arc::clone(&self.shared))
     }
 
     /// Hands the first `len` bytes of `buffer` over.
@@ -128,7 +145,7 @@ impl Tee {
             }
             return;
         }
-        if self.lagging {
+        if self.shared.lagging.load(Ordering::Relaxed) {
             // It may wait for long, and a large buffer must not be kept for one line.
             chunk.buffer = Arc::new(chunk.bytes().into());
         }
@@ -155,23 +172,19 @@ impl Tee {
     /// Waits until all that was pushed is in the log, but not longer than the disk deserves. When this returns the
     /// chunk may be taken out of the pipe: it is written, or waits in memory.
     pub fn settle(&mut self) {
-        let patience = if self.lagging {
-            Duration::ZERO
-        } else {
-            PATIENCE
+        let lagging = &self.shared.lagging;
+        let patience = match lagging.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => PATIENCE,
         };
-        self.lagging = self.shared.drained(patience).bytes > 0;
+        let lags = self.shared.drained(patience).bytes > 0;
+        lagging.store(lags, Ordering::Relaxed);
     }
 
     /// What became of the bytes so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let queue = self.shared.lock();
-        let waiting = if self.lagging { queue.bytes } else { 0 };
-        Stats {
-            waiting: u64::try_from(waiting).unwrap_or(u64::MAX),
-            ..queue.stats
-        }
+        self.gauge().stats()
     }
 
     /// No more will come: waits for what is there, a moment longer than usual.
@@ -192,6 +205,22 @@ impl Tee {
         // A writer in a hanging write cannot be joined; the process ends without it.
         if let (false, Some(writer)) = (hanging, self.writer.take()) {
             drop(writer.join());
+        }
+    }
+}
+
+impl Gauge {
+    /// What became of the bytes so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let queue = self.0.lock();
+        let waiting = match self.0.lagging.load(Ordering::Relaxed) {
+            true => queue.bytes,
+            false => 0,
+        };
+        Stats {
+            waiting: u64::try_from(waiting).unwrap_or(u64::MAX),
+            ..queue.stats
         }
     }
 }
@@ -250,6 +279,7 @@ fn write_all(shared: &Shared, mut log: Log) {
                 queue.bytes -= len;
                 queue.stats.written += u64::try_from(len).unwrap_or(u64::MAX);
                 queue.dropping &= queue.bytes > 0;
+                queue.stats.refused = false;
                 let (empty, awaited, dropped) =
                     (queue.bytes == 0, queue.awaited, queue.stats.dropped);
                 drop(queue);
@@ -260,6 +290,7 @@ fn write_all(shared: &Shared, mut log: Log) {
             }
             Err(error) => {
                 let ended = queue.ended;
+                queue.stats.refused = true;
                 drop(queue);
                 log.ill(&error);
                 if ended {
@@ -285,12 +316,12 @@ struct Log {
     resumed: bool,
     looked: Option<Instant>,
     missing_since: Option<Instant>,
-    trouble: Option<String>,
+    board: Board,
     dropped_said: u64,
 }
 
 impl Log {
-    fn new(path: &Path, resumed: bool) -> Self {
+    fn new(path: &Path, resumed: bool, board: Board) -> Self {
         Self {
             path: path.to_owned(),
             file: None,
@@ -300,7 +331,7 @@ impl Log {
             resumed,
             looked: None,
             missing_since: None,
-            trouble: None,
+            board,
             dropped_said: 0,
         }
     }
@@ -416,32 +447,32 @@ impl Log {
         }
     }
 
+    /// What troubles are about.
+    fn about(&self) -> String {
+        format!("tee {}", self.path.display())
+    }
+
     fn ill(&mut self, error: &io::Error) {
-        let trouble = error.to_string();
-        if self.trouble.as_ref() != Some(&trouble) {
-            let what = match error.raw_os_error() {
-                Some(nix::libc::ENOSPC | nix::libc::EDQUOT) => "make room there",
-                Some(nix::libc::ENOENT) => "make that directory",
-                _ => "see that it can be written",
-            };
-            log::error!(
-                "tee {}: {trouble}; {what}. Lines wait in memory (16 MiB at most), bans go on",
-                self.path.display()
-            );
-            self.trouble = Some(trouble);
-        }
+        let what = match error.raw_os_error() {
+            Some(nix::libc::ENOSPC | nix::libc::EDQUOT) => "make room there",
+            Some(nix::libc::ENOENT) => "make that directory",
+            _ => "see that it can be written",
+        };
+        let text = format!("{error}; {what}. Lines wait in memory (16 MiB at most), bans go on");
+        self.board.set(&self.about(), &Err::<(), _>(text));
     }
 
     fn well(&mut self, caught_up: bool, dropped: u64) {
-        if caught_up && (self.trouble.is_some() || dropped > self.dropped_said) {
-            self.trouble = None;
-            let lost = dropped - self.dropped_said;
-            self.dropped_said = dropped;
-            log::warn!(
-                "tee {}: writes again; {lost} lines were lost",
-                self.path.display()
-            );
+        if !caught_up {
+            return;
         }
+        let (about, lost) = (self.about(), dropped - self.dropped_said);
+        self.dropped_said = dropped;
+        let words = format!("writes again; {lost} lines were lost");
+        if lost > 0 && !self.board.has(&about) {
+            log::warn!("{about}: {words}");
+        }
+        self.board.over(&about, &words);
     }
 }
 
@@ -543,7 +574,7 @@ mod tests {
             ("x\na\na", "a\na\na\nz\n", "x\na\na\na\na\nz\n"),
         ] {
             std::fs::write(&path, before).unwrap();
-            let mut log = Log::new(&path, true);
+            let mut log = Log::new(&path, true, Board::default());
             log.append(chunk.as_bytes()).unwrap();
             assert_eq!(text(&path), after, "{before:?} + {chunk:?}");
         }
@@ -553,7 +584,7 @@ mod tests {
     fn a_cut_left_by_another_process_is_not_glued_either() {
         let dir = Dir::new("other");
         let path = dir.0.join("log");
-        let mut log = Log::new(&path, false);
+        let mut log = Log::new(&path, false, Board::default());
         log.append(b"a\n").unwrap();
         OpenOptions::new()
             .append(true)
@@ -575,7 +606,7 @@ mod tests {
                 scope.spawn(move || {
                     // Begun anew now and then, as at each graceful restart, and each time after a death, for all it knows.
                     for start in 0..30 {
-                        let mut log = Log::new(path, true);
+                        let mut log = Log::new(path, true, Board::default());
                         for batch in 0..10 {
                             let line = format!(
                                 "192.0.2.{writer} start {start} batch {batch} {}\n",
@@ -598,7 +629,7 @@ mod tests {
     fn a_renamed_file_is_followed_when_the_new_one_is_there() {
         let dir = Dir::new("rename");
         let (path, old) = (dir.0.join("log"), dir.0.join("log.1"));
-        let mut log = Log::new(&path, false);
+        let mut log = Log::new(&path, false, Board::default());
         log.append(b"1\n").unwrap();
         std::fs::rename(&path, &old).unwrap();
         log.looked = None;
@@ -623,7 +654,7 @@ mod tests {
     fn what_a_missing_directory_refuses_is_written_when_it_is_there() {
         let dir = Dir::new("missing");
         let path = dir.0.join("sub/log");
-        let mut tee = Tee::start(&path, false);
+        let mut tee = Tee::start(&path, false, &Board::default());
         tee.push(Arc::new(Box::new(*b"1\n")), 2);
         tee.settle();
         assert_eq!(tee.stats().waiting, 2);
@@ -640,7 +671,7 @@ mod tests {
     #[test]
     fn beyond_the_buffer_lines_are_dropped_and_counted() {
         let dir = Dir::new("beyond");
-        let mut tee = Tee::start(&dir.0.join("none/log"), false);
+        let mut tee = Tee::start(&dir.0.join("none/log"), false, &Board::default());
         let chunk = Arc::new(vec![b'\n'; 1 << 20].into_boxed_slice());
         for _ in 0..17 {
             tee.push(Arc::clone(&chunk), 1 << 20);
@@ -651,7 +682,8 @@ mod tests {
             Stats {
                 written: 0,
                 waiting: 16 << 20,
-                dropped: 1 << 20
+                dropped: 1 << 20,
+                refused: true,
             }
         );
         tee.finish();

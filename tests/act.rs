@@ -58,6 +58,7 @@ fn jail(name: &str, ports: Ports) -> Jail {
         written: "test".into(),
         rule: Rule::default(),
         mode: Mode::Ban,
+        rare: false,
         maxretry: 5,
         findtime: Duration::from_secs(600),
         bantime: timed(600),

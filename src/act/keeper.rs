@@ -5,8 +5,7 @@
 //! is tried every 30 seconds.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::fmt::Display;
+use std::collections::{BinaryHeap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use nix::sys::socket::SockProtocol;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::chain::{self, Family, Found, Plan};
 use super::ipset::{self, Add, Ensured, Ipset, Member};
@@ -26,7 +25,8 @@ use crate::config::{Backend, Config, RuntimePaths};
 use crate::decide::BanFor;
 use crate::exempt::Target;
 use crate::hit::JailId;
-use crate::notify;
+use crate::notify::{self, measure};
+use crate::silence::Troubles;
 
 /// Before waiting for the next event: who bans should not have to wake us each time (as in say.rs).
 const COLLECT: Duration = Duration::from_millis(2);
@@ -68,7 +68,8 @@ pub struct BanEvent {
 }
 
 /// The state of the act side, for the status file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Health {
     /// This process holds the lock; if not, what follows is for another process to know.
     pub owner: bool,
@@ -196,7 +197,9 @@ impl Hand {
     }
 
     fn send(&self, event: Event) {
+        measure::KEEPER.put();
         if self.to.try_send(event).is_err() {
+            measure::KEEPER.took();
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -255,30 +258,6 @@ pub fn wanted(config: &Config, names: &[String]) -> Vec<SetRef> {
 #[must_use]
 pub fn scratch(set_prefix: &str) -> String {
     format!("{set_prefix}~new")
-}
-
-/// What is wrong, each by the thing it is about.
-#[derive(Debug, Default)]
-struct Troubles(BTreeMap<String, String>);
-
-impl Troubles {
-    /// Says what is new: a trouble that was not there or was another one, or that one has ended.
-    fn set<T, E: Display>(&mut self, about: &str, result: &Result<T, E>) {
-        match result {
-            Ok(_) => {
-                if self.0.remove(about).is_some() {
-                    log::warn!("{about}: well again");
-                }
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if self.0.get(about) != Some(&error) {
-                    log::warn!("{about}: {error}");
-                    self.0.insert(about.to_owned(), error);
-                }
-            }
-        }
-    }
 }
 
 /// A running ban.
@@ -365,6 +344,9 @@ impl<'a> Keep<'a> {
                 std::thread::sleep(COLLECT);
                 from.recv_timeout(wake.saturating_duration_since(Instant::now()))
             });
+            if matches!(next, Ok(Event::Banned(_) | Event::Failed(_))) {
+                measure::KEEPER.took();
+            }
             match next {
                 Ok(Event::Banned(event)) => self.banned(event),
                 Ok(Event::Failed(error)) => self.troubles.set("bans", &Err::<(), _>(error)),
@@ -494,8 +476,7 @@ impl<'a> Keep<'a> {
         let names = ipset.names(prefix)?;
         let wanted = wanted(self.config, &names);
         let there = |set: &SetRef| names.binary_search(&set.name).is_ok();
-        let known =
-            |set: &SetRef| self.sets.contains(set) || self.troubles.0.contains_key(&set.name);
+        let known = |set: &SetRef| self.sets.contains(set) || self.troubles.has(&set.name);
         let gone = self.sets.iter().any(|set| !there(set));
         if !gone && !retry && wanted.iter().all(|set| there(set) && known(set)) {
             return Ok(());
@@ -737,12 +718,7 @@ impl<'a> Keep<'a> {
             bans: self.ends.len(),
             replaced: self.replaced,
             dropped: 0,
-            troubles: self
-                .troubles
-                .0
-                .iter()
-                .map(|(about, error)| format!("{about}: {error}"))
-                .collect(),
+            troubles: self.troubles.shown(),
         };
         let shared = self.shared.health.lock();
         *shared.unwrap_or_else(PoisonError::into_inner) = health;

@@ -38,8 +38,10 @@ const KIND_DESTROY: u16 = 21;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
-/// All states from TCP_ESTABLISHED (1) to TCP_CLOSING (11), but TIME_WAIT (6), which has nothing to reset, and LISTEN (10).
-const STATES: u32 = 0b1111_1111_1110 & !(1 << 6) & !(1 << 10);
+/// All states from TCP_ESTABLISHED (1) to TCP_CLOSING (11), but TIME_WAIT, which has nothing to reset, and LISTEN (10).
+const STATES: u32 = 0b1111_1111_1110 & !TIME_WAIT & !(1 << 10);
+/// TCP_TIME_WAIT.
+const TIME_WAIT: u32 = 1 << 6;
 /// inet_diag_sockid within inet_diag_msg: ports 4, source 16, destination 16, interface 4, cookie 8.
 const SOCKID_AT: usize = 4;
 const SOCKID_BYTES: usize = 48;
@@ -160,24 +162,20 @@ pub fn kill(socket: &mut Option<Socket>, victims: &Victims) -> Result<usize, Wir
         }
     };
     if victims.any_v4 {
-        // The kernel walks its whole table for every question. The older one is about both families at once.
-        let both = socket.exchange(KIND_TCP, DUMP, &request_of_both(), |_| {}, |_, m| take(m));
-        match both {
-            Err(WireError::Refused(_)) => {
-                for family in [AF_INET, AF_INET6] {
-                    let one = request(family, &[0; SOCKID_BYTES]);
-                    socket.exchange(KIND_BY_FAMILY, DUMP, &one, |_| {}, |_, m| take(m))?;
-                }
-            }
-            answered => answered?,
-        }
+        dump_both(socket, STATES, &mut take)?;
     } else {
-        let one = request(AF_INET6, &[0; SOCKID_BYTES]);
+        let one = request(AF_INET6, STATES, &[0; SOCKID_BYTES]);
         socket.exchange(KIND_BY_FAMILY, DUMP, &one, |_| {}, |_, m| take(m))?;
     }
     let mut reset = 0;
     for (family, id) in found {
-        match socket.exchange(KIND_DESTROY, 0, &request(family, &id), |_| {}, |_, _| {}) {
+        match socket.exchange(
+            KIND_DESTROY,
+            0,
+            &request(family, STATES, &id),
+            |_| {},
+            |_, _| {},
+        ) {
             Ok(()) => reset += 1,
             // It has ended by itself meanwhile.
             Err(WireError::Refused(Refusal::Os(Errno::ENOENT))) => {}
@@ -187,10 +185,43 @@ pub fn kill(socket: &mut Option<Socket>, victims: &Victims) -> Result<usize, Wir
     Ok(reset)
 }
 
+/// Tells of every TCP connection of this host, those that ended within the last minute too: the peer, the local port.
+///
+/// # Errors
+/// The sockets could not be looked at.
+pub fn connections(mut each: impl FnMut(Client, u16)) -> Result<(), WireError> {
+    let mut socket = Socket::open(SockProtocol::NetlinkSockDiag, 0)?;
+    dump_both(&mut socket, STATES | TIME_WAIT, &mut |message: &[u8]| {
+        if let Some((peer, port, _)) = connection(message) {
+            each(Client::new(peer), port);
+        }
+    })
+}
+
+/// Dumps the sockets of both families. The kernel walks its whole table for every question, and the older one is about
+/// both at once.
+fn dump_both(
+    socket: &mut Socket,
+    states: u32,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<(), WireError> {
+    let both = request_of_both(states);
+    match socket.exchange(KIND_TCP, DUMP, &both, |_| {}, |_, m| take(m)) {
+        Err(WireError::Refused(_)) => {
+            for family in [AF_INET, AF_INET6] {
+                let one = request(family, states, &[0; SOCKID_BYTES]);
+                socket.exchange(KIND_BY_FAMILY, DUMP, &one, |_| {}, |_, m| take(m))?;
+            }
+            Ok(())
+        }
+        answered => answered,
+    }
+}
+
 /// inet_diag_req_v2.
-fn request(family: u8, id: &[u8; SOCKID_BYTES]) -> [u8; 8 + SOCKID_BYTES] {
+fn request(family: u8, states: u32, id: &[u8; SOCKID_BYTES]) -> [u8; 8 + SOCKID_BYTES] {
     let mut request = [0; 8 + SOCKID_BYTES];
-    let states = STATES.to_ne_bytes();
+    let states = states.to_ne_bytes();
     let head = [family, IPPROTO_TCP, 0, 0];
     let fields = head.iter().chain(&states).chain(id);
     for (to, from) in request.iter_mut().zip(fields) {
@@ -201,10 +232,10 @@ fn request(family: u8, id: &[u8; SOCKID_BYTES]) -> [u8; 8 + SOCKID_BYTES] {
 
 /// inet_diag_req, which has the states behind an empty inet_diag_sockid. Its family does not matter (inet_diag_dump_compat,
 /// net/ipv4/inet_diag.c).
-fn request_of_both() -> [u8; 4 + SOCKID_BYTES + 8] {
+fn request_of_both(states: u32) -> [u8; 4 + SOCKID_BYTES + 8] {
     let mut request = [0; 4 + SOCKID_BYTES + 8];
     let places = request.iter_mut().skip(4 + SOCKID_BYTES);
-    for (to, from) in places.zip(STATES.to_ne_bytes()) {
+    for (to, from) in places.zip(states.to_ne_bytes()) {
         *to = from;
     }
     request
@@ -236,7 +267,7 @@ mod tests {
         message[24..28].copy_from_slice(&[192, 0, 2, 7]);
         let (peer, port, id) = connection(&message).unwrap();
         assert_eq!((peer, port), ("192.0.2.7".parse().unwrap(), 443));
-        let request = request(AF_INET, &id);
+        let request = request(AF_INET, STATES, &id);
         assert_eq!(request[..4], [2, 6, 0, 0]);
         assert_eq!(
             u32::from_ne_bytes(*request[4..].first_chunk().unwrap()),

@@ -220,6 +220,7 @@ impl ActError {
     fn wire(what: &'static str, about: &str, error: netlink::WireError) -> Self {
         use netlink::{Refusal, WireError};
         use nix::errno::Errno;
+        crate::notify::measure::netlink_failed();
         let no_rights = [
             WireError::Open(Errno::EPERM),
             WireError::Send(Errno::EPERM),

@@ -18,6 +18,7 @@ use super::{Done, Failure, MetricsArgs, Outcome};
 use crate::act::ipset::Ipset;
 use crate::act::{self, keeper};
 use crate::config::{self, Backend};
+use crate::notify::measure::{BOUNDS_US, Measured};
 use crate::say;
 
 /// What is shown.
@@ -166,6 +167,19 @@ const OF_PROCESS: &[(&str, &str, &str, &str)] = &[
         "counter",
         "Events that the keeper of the rules was too busy for.",
     ),
+    (
+        "/measured/netlink_errors",
+        "netlink_errors_total",
+        "counter",
+        "Times that the kernel could not be reached by netlink, or refused a ban, a set or a look at them.",
+    ),
+];
+
+/// Queues by name.
+const QUEUES: &[(&str, &str)] = &[
+    ("feed", "/measured/feed_waiting"),
+    ("keeper", "/measured/keeper_waiting"),
+    ("messages", "/measured/messages_waiting"),
 ];
 
 /// A number that each jail of each process has.
@@ -236,10 +250,30 @@ fn page(facts: &Facts<'_>) -> String {
     page.family(
         "troubles",
         "gauge",
-        "What keeps bans from holding, see f2b-pipe status.",
+        "What is wrong, see f2b-pipe status.",
         processes().filter_map(|(pid, process)| {
-            let troubles = process.pointer("/act/troubles")?.as_array()?;
-            Some((vec![pid], many(troubles.len())))
+            let own = process.pointer("/troubles")?.as_array()?;
+            let act = process.pointer("/act/troubles")?.as_array()?;
+            Some((vec![pid], many(own.len() + act.len())))
+        }),
+    );
+    page.family(
+        "queue_length",
+        "gauge",
+        "What waits: feed, chunks of httpd's lines for jails with expressions; keeper, news of bans; messages, to stderr and syslog.",
+        processes().flat_map(|(pid, process)| {
+            QUEUES.iter().filter_map(move |(name, pointer)| {
+                let labels = vec![pid.clone(), ("queue", (*name).to_owned())];
+                Some((labels, process.pointer(pointer)?.as_u64()?))
+            })
+        }),
+    );
+    page.histogram(
+        "ban_latency_seconds",
+        "From the arrival of the line that is one too many to the kernel's answer.",
+        processes().filter_map(|(pid, process)| {
+            let measured = process.get("measured")?.clone();
+            Some((pid, serde_json::from_value(measured).ok()?))
         }),
     );
     for (key, name, help) in OF_JAIL {
@@ -299,6 +333,48 @@ impl Page {
     }
 }
 
+impl Page {
+    /// A histogram: each bucket holds those before it, too.
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        processes: impl Iterator<Item = (Label, Measured)>,
+    ) {
+        let name = format!("f2b_pipe_{name}");
+        let mut samples = String::new();
+        for ((pid_name, pid), measured) in processes {
+            let pid = format!("{pid_name}=\"{}\"", escaped(&pid));
+            let mut so_far = 0_u64;
+            let bounds = BOUNDS_US.iter().map(|us| seconds(*us));
+            let bounds = bounds.chain(["+Inf".to_owned()]);
+            // One that another version wrote may have other buckets: better none.
+            if measured.latency.len() != BOUNDS_US.len() + 1 {
+                continue;
+            }
+            for (bound, n) in bounds.zip(&measured.latency) {
+                so_far = so_far.saturating_add(*n);
+                samples.push_str(&format!("{name}_bucket{{{pid},le=\"{bound}\"}} {so_far}\n"));
+            }
+            let sum = seconds(measured.latency_sum_us);
+            samples.push_str(&format!(
+                "{name}_sum{{{pid}}} {sum}\n{name}_count{{{pid}}} {so_far}\n"
+            ));
+        }
+        if !samples.is_empty() {
+            let head = format!("# HELP {name} {help}\n# TYPE {name} histogram\n");
+            self.0.push_str(&head);
+            self.0.push_str(&samples);
+        }
+    }
+}
+
+/// Microseconds as seconds, without idle noughts.
+fn seconds(us: u64) -> String {
+    let text = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A label's value as it stands between its quotes.
 fn escaped(value: &str) -> String {
     value
@@ -316,7 +392,9 @@ mod tests {
     fn the_page_is_as_prometheus_wants_it() {
         let processes = [
             json!({"pid": 7, "started": 1_480_000_000, "format": "%a \"%r\"", "tee": "/var/log/a\\b.log", "lines": 12,
-                "unparsed": 1, "tee_waiting": 4096, "act": {"replaced": 2, "troubles": ["x"]},
+                "unparsed": 1, "tee_waiting": 4096, "troubles": ["y"], "act": {"replaced": 2, "troubles": ["x"]},
+                "measured": {"latency": [3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], "latency_sum_us": 20_000_150,
+                    "keeper_waiting": 2, "netlink_errors": 5},
                 "jails": {"apache-dos": {"hits": 9, "bans": 1, "not_banned": 0}}}),
             json!({"pid": 8, "format": "watch", "tee": null, "jails": {"my \"jail\"": {"hits": 3, "bans": 0}}}),
         ];
@@ -343,7 +421,26 @@ mod tests {
             r#"f2b_pipe_unparsed_total{pid="7"} 1"#,
             r#"f2b_pipe_tee_waiting_bytes{pid="7"} 4096"#,
             r#"f2b_pipe_chain_replaced_total{pid="7"} 2"#,
-            r#"f2b_pipe_troubles{pid="7"} 1"#,
+            r#"f2b_pipe_netlink_errors_total{pid="7"} 5"#,
+            r#"f2b_pipe_troubles{pid="7"} 2"#,
+            r#"f2b_pipe_queue_length{pid="7",queue="keeper"} 2"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.00005"} 3"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.0001"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.0002"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.0004"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.0007"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.001"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.002"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.004"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.007"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.01"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.05"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="0.1"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="1"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="10"} 4"#,
+            r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="+Inf"} 5"#,
+            r#"f2b_pipe_ban_latency_seconds_sum{pid="7"} 20.00015"#,
+            r#"f2b_pipe_ban_latency_seconds_count{pid="7"} 5"#,
             r#"f2b_pipe_hits_total{pid="7",jail="apache-dos"} 9"#,
             r#"f2b_pipe_hits_total{pid="8",jail="my \"jail\""} 3"#,
             r#"f2b_pipe_bans_total{pid="7",jail="apache-dos"} 1"#,
@@ -373,7 +470,10 @@ mod tests {
     fn no_number_of_the_state_file_is_forgotten() {
         let state = serde_json::to_value(crate::notify::state::State::default()).unwrap();
         for (key, _) in state.as_object().unwrap() {
-            let elsewhere = ["pid", "format", "tee", "act", "jails"].contains(&key.as_str());
+            let elsewhere = [
+                "pid", "format", "tee", "act", "jails", "troubles", "measured",
+            ];
+            let elsewhere = elsewhere.contains(&key.as_str());
             let pointer = format!("/{key}");
             let named = OF_PROCESS.iter().any(|(at, ..)| *at == pointer);
             assert!(elsewhere || named, "{key}");

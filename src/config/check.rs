@@ -36,6 +36,7 @@ const SETTINGS: &[&str] = &[
     "protocol",
     "ipv6_prefix",
     "mode",
+    "rare",
     "enabled",
 ];
 
@@ -60,6 +61,7 @@ fn bare_jail(name: &str) -> Jail {
         written: super::SHIPPED_NAME.to_owned(),
         rule: Rule::default(),
         mode: Mode::Ban,
+        rare: false,
         maxretry: 5,
         findtime: Duration::from_secs(600),
         bantime: BanFor::timed(Duration::from_secs(600)).unwrap_or(BanFor::Forever),
@@ -400,6 +402,7 @@ impl Check<'_> {
                 // Who writes a mode at all means "observe": misspelt under [defaults], that is taken.
                 jail.mode = self.told(&node.place, path, mode).unwrap_or(Mode::Observe);
             }
+            "rare" => self.set(&mut jail.rare, node, path, value::boolean),
             "enabled" => self.set(enabled, node, path, value::boolean),
             _ => return false,
         }

@@ -129,6 +129,27 @@ pub fn from_text(path: &Path, text: &str) -> Loaded {
     }
 }
 
+/// Is that one of the jails that the program brings along?
+#[must_use]
+pub fn is_shipped(name: &str) -> bool {
+    static NAMES: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
+    let names = NAMES.get_or_init(|| {
+        let shipped = text::read(
+            Path::new(SHIPPED_NAME),
+            SHIPPED.as_bytes(),
+            &mut Problems::default(),
+        );
+        let jails = shipped.tree.get("jail").map(|node| &node.value);
+        match jails {
+            Some(text::Value::Table(jails)) => {
+                jails.0.iter().map(|(name, _)| name.clone()).collect()
+            }
+            _ => Vec::new(),
+        }
+    });
+    names.iter().any(|shipped| shipped == name)
+}
+
 /// Reads `ban --time` as the key `bantime` is read.
 ///
 /// # Errors
@@ -322,6 +343,8 @@ pub struct Jail {
     pub rule: Rule,
     /// Ban, or only count and report.
     pub mode: Mode,
+    /// It matches next to never, so that it has matched nothing is no news.
+    pub rare: bool,
     /// Sum of weights within `findtime` that is a ban, 1 to 100,000.
     pub maxretry: u32,
     /// The window, 1 ms to 28 days (stamps are 32 bits of milliseconds).
@@ -694,6 +717,12 @@ impl RuntimePaths {
     #[must_use]
     pub fn bans(&self) -> PathBuf {
         self.stem.with_extension("bans")
+    }
+
+    /// What is known of sources of lines: how quiet they have been, as JSON.
+    #[must_use]
+    pub fn pasts(&self) -> PathBuf {
+        self.lasting.with_extension("past")
     }
 
     /// What the `run` with this process id has counted, as JSON, every few seconds.

@@ -667,6 +667,7 @@ fn imported(
         written: found.written.to_string(),
         rule: Rule::default(),
         mode: Mode::Ban,
+        rare: false,
         maxretry: found.maxretry,
         findtime: Duration::try_from_secs_f64(found.findtime)
             .map_err(|_| "findtime: no such time".to_owned())?,

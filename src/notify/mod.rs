@@ -5,6 +5,7 @@ use std::fmt;
 use crate::say::{Message, send};
 
 pub mod logfile;
+pub mod measure;
 pub mod state;
 pub mod syslog;
 

@@ -2,14 +2,18 @@
 //! is something new, by the thread that speaks.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::measure::Measured;
+use crate::config::RuntimePaths;
 use crate::judge::JailTally;
 
 /// What one process counted since it began.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct State {
     /// Process id.
     pub pid: u32,
@@ -19,6 +23,8 @@ pub struct State {
     pub format: String,
     /// File of `--tee`.
     pub tee: Option<PathBuf>,
+    /// What is wrong, and what to do.
+    pub troubles: Vec<String>,
     /// Lines read.
     pub lines: u64,
     /// Lines that do not fit the format.
@@ -39,10 +45,24 @@ pub struct State {
     pub spared: u64,
     /// Messages that could not be told.
     pub messages_lost: u64,
+    /// Latencies, queues, netlink.
+    pub measured: Measured,
     /// The chain and the sets.
     pub act: crate::act::keeper::Health,
     /// By name.
     pub jails: BTreeMap<String, JailTally>,
+    /// Where the first line that does not fit the format stops to fit, and the line.
+    #[serde(skip)]
+    pub misfit: Option<String>,
+    /// The disk refuses, and that was told.
+    #[serde(skip)]
+    pub tee_refused: bool,
+    /// Host names stand where addresses should.
+    #[serde(skip)]
+    pub names: bool,
+    /// Torn lines of this format are known.
+    #[serde(skip)]
+    pub sealed: bool,
 }
 
 /// A state, and where it goes.
@@ -70,4 +90,40 @@ impl StateFile {
             drop(std::fs::remove_file(&beside));
         }
     }
+}
+
+/// The state files of processes that live, by process id. One that cannot be read is not there: it may be going.
+#[must_use]
+pub fn running(paths: &RuntimePaths) -> BTreeMap<u32, Value> {
+    let lock = paths.lock();
+    let entries = lock.parent().and_then(|dir| std::fs::read_dir(dir).ok());
+    let mut states = BTreeMap::new();
+    for entry in entries.into_iter().flatten().flatten() {
+        let path = entry.path();
+        let pid = path
+            .file_stem()
+            .and_then(|stem| Path::new(stem).extension()?.to_str()?.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|pid| paths.state(*pid) == path) else {
+            continue;
+        };
+        let lives = Path::new("/proc").join(pid.to_string()).exists();
+        let state = std::fs::read(&path).ok();
+        if let Some(state) = state.filter(|_| lives)
+            && let Ok(state) = serde_json::from_slice(&state)
+        {
+            states.insert(pid, state);
+        }
+    }
+    states
+}
+
+/// The same but for `pid`, as this program writes them; one that another version wrote may lack something.
+#[must_use]
+pub fn others(paths: &RuntimePaths, pid: u32) -> Vec<State> {
+    let others = running(paths)
+        .into_iter()
+        .filter(|(other, _)| *other != pid);
+    others
+        .filter_map(|(_, state)| serde_json::from_value(state).ok())
+        .collect()
 }

@@ -1,11 +1,10 @@
 //! Everything behind the tee: what judges lines and carries out bans, and what is told of it. A panic in here costs the
 //! counts, never a line.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
@@ -22,14 +21,13 @@ use crate::judge::{Decision, Judge, Outcome, Reader};
 use crate::key::Key;
 use crate::notify;
 use crate::notify::logfile;
-use crate::notify::state::{State, StateFile};
+use crate::notify::measure;
+use crate::notify::state::State;
 use crate::parse::Format;
-use crate::say::{self, Message, send};
+use crate::silence::{self, Board, Silence};
 use crate::tee;
 use crate::watch::{Setting, Watch};
 
-/// After so many lines none of which fit the format something is wrong with the format, not with the lines.
-const NONE_FIT: u64 = 20;
 /// An administrator who has just logged in is safe after this long.
 const FRESH: Duration = Duration::from_secs(2);
 /// Panics after which a judge is not made anew.
@@ -47,26 +45,17 @@ pub(super) struct Engine {
     /// Judges by expressions, on a thread of its own.
     watch: Option<Watch>,
     off: Arc<AtomicBool>,
-    told: Told,
+    silence: Option<Silence>,
     state: State,
-    path: PathBuf,
     panics: u32,
     shed: u64,
     /// Test hook: every batch panics (F2B_PIPE_TEST_PANIC=filter).
     panic_always: bool,
 }
 
-/// What is said once.
-#[derive(Debug, Default)]
-struct Told {
-    doubtful: bool,
-    none_fits: bool,
-    names: bool,
-}
-
 impl Engine {
     /// Reads the configuration and takes up the work; `None`: that cannot be, and why was said.
-    pub(super) fn start(args: &RunArgs) -> Option<Self> {
+    pub(super) fn start(args: &RunArgs, board: &Board, tee: Option<tee::Gauge>) -> Option<Self> {
         let loaded = config::load(&args.place.config);
         for problem in loaded.told() {
             log::warn!("{problem}");
@@ -106,7 +95,6 @@ impl Engine {
         }
         let paths = RuntimePaths::new(&args.place.runtime_dir, &args.place.config);
         let pid = std::process::id();
-        let path = paths.state(pid);
         let keeper = Keeper::start(Arc::clone(&config), paths.clone());
         let keeper = keeper
             .inspect_err(|error| log::error!("cannot start the keeper of the chain: {error}"))
@@ -117,23 +105,6 @@ impl Engine {
             .unwrap_or_default();
         let exempt = Exempt::new(&config);
         keep_fresh(exempt.refresher());
-        let watch = keeper.as_ref().and_then(|keeper| {
-            let setting = Setting {
-                config: Arc::clone(&config),
-                paths: paths.clone(),
-                exempt: exempt.clone(),
-                off: keeper.off(),
-                keeper: keeper.hand(),
-                piped: args.tee.clone(),
-            };
-            let started = Watch::start(setting);
-            started
-                .inspect_err(|error| {
-                    log::error!("cannot start a thread: {error}; no other log is watched")
-                })
-                .ok()
-                .flatten()
-        });
         let state = State {
             pid,
             started: Utc::now().timestamp(),
@@ -143,8 +114,40 @@ impl Engine {
                 args.format.clone()
             },
             tee: args.tee.clone(),
+            sealed: matches!(&reader, Reader::Access(format) if format.is_sealed()),
             ..State::default()
         };
+        let silence = Silence::start(silence::Setting {
+            config: Arc::clone(&config),
+            paths: paths.clone(),
+            board: board.clone(),
+            keeper: keeper.as_ref().map(|keeper| keeper.hand()),
+            tee,
+            state: state.clone(),
+        });
+        let silence = silence
+            .inspect_err(|error| {
+                log::error!("cannot start a thread: {error}; status shows nothing")
+            })
+            .ok();
+        let watch = keeper.as_ref().and_then(|keeper| {
+            let setting = Setting {
+                config: Arc::clone(&config),
+                paths: paths.clone(),
+                exempt: exempt.clone(),
+                off: keeper.off(),
+                keeper: keeper.hand(),
+                piped: args.tee.clone(),
+                silence: silence.as_ref().map(Silence::hand),
+            };
+            let started = Watch::start(setting);
+            started
+                .inspect_err(|error| {
+                    log::error!("cannot start a thread: {error}; no other log is watched")
+                })
+                .ok()
+                .flatten()
+        });
         let mut engine = Self {
             config,
             reader,
@@ -154,9 +157,8 @@ impl Engine {
             keeper,
             watch,
             off,
-            told: Told::default(),
+            silence,
             state,
-            path,
             panics: 0,
             shed: 0,
             panic_always: std::env::var_os("F2B_PIPE_TEST_PANIC").is_some(),
@@ -204,15 +206,18 @@ impl Engine {
         self.judge = judge.inspect_err(said).ok();
         if let Some(judge) = &mut self.judge {
             judge.tell_hits();
+            if self.config.firewall.backend != Backend::DryRun {
+                judge.notice_who_still_comes();
+            }
         }
     }
 
     /// Judges a chunk. Never panics.
-    pub(super) fn judge(&mut self, chunk: &[u8], trust: Trust, now: Arrival) {
+    pub(super) fn judge(&mut self, chunk: &[u8], trust: Trust, arrived: Instant, now: Arrival) {
         if let Some(watch) = &self.watch {
             watch.feed(chunk, trust);
         }
-        let done = guarded(|| self.judge_all(chunk, trust, now));
+        let done = guarded(|| self.judge_all(chunk, trust, arrived, now));
         if done.is_some() {
             return;
         }
@@ -230,61 +235,44 @@ impl Engine {
         }
     }
 
-    fn judge_all(&mut self, chunk: &[u8], trust: Trust, now: Arrival) {
+    fn judge_all(&mut self, chunk: &[u8], trust: Trust, arrived: Instant, now: Arrival) {
         assert!(!self.panic_always, "asked for by F2B_PIPE_TEST_PANIC");
         let Self {
             config,
-            reader,
             framer,
             judge,
             keeper,
             watch,
-            told,
+            silence,
             ..
         } = self;
         let Some(judge) = judge else { return };
-        let sealed = matches!(reader, Reader::Access(format) if format.is_sealed());
         let dry = config.firewall.backend == Backend::DryRun;
         framer.feed(chunk, trust, |lines, trust| {
             judge.lines(lines, trust, now, &mut |decision| {
-                tell(&decision, keeper.as_ref(), watch.as_ref(), dry)
+                if let Outcome::Banned { .. } = decision.outcome {
+                    measure::banned(arrived);
+                }
+                tell(
+                    &decision,
+                    keeper.as_ref(),
+                    watch.as_ref(),
+                    silence.as_ref(),
+                    dry,
+                );
             });
         });
-        let tally = judge.tally();
-        if let (false, Some((misfit, line))) = (told.none_fits, judge.first_misfit())
-            && tally.unparsed >= NONE_FIT
-            && tally.unparsed == tally.lines
-        {
-            told.none_fits = true;
-            log::warn!(
-                "none of {} lines fits --format: at column {} there should be {}: {line} (f2b-pipe explain shows more; \
-                 f2b-pipe check compares with httpd.conf)",
-                tally.lines,
-                misfit.at + 1,
-                misfit.wants
-            );
-        }
-        if judge.has_names() && !told.names {
-            told.names = true;
-            log::error!(
-                "HostnameLookups are on, so %h is the name that a client's own DNS gives him, and that can be anybody's \
-                 address. Nobody is banned by these lines: write %a instead of %h in the LogFormat (and in --format), or \
-                 HostnameLookups Off, and reload httpd"
-            );
-        }
-        if tally.doubtful > 0 && !told.doubtful && !told.names && !sealed {
-            told.doubtful = true;
-            log::warn!(
-                "httpd's pipe was nearly full, so lines may be torn, and a client can choose where: lines are not judged for \
-                 two seconds. The format f2b has no such gap (README, \"The format\")"
-            );
+        for suspect in judge.take_suspects() {
+            if let Some(silence) = silence {
+                silence.suspect(suspect);
+            }
         }
     }
 
     /// Was something counted since the last report?
     pub(super) fn has_news(&self) -> bool {
         self.judge.as_ref().map_or(0, |judge| judge.tally().lines) != self.state.lines
-            || self.shed != self.state.shed
+            || self.shed + self.watch.as_ref().map_or(0, Watch::shed) != self.state.shed
             || self.watch.as_ref().is_some_and(Watch::has_news)
     }
 
@@ -293,45 +281,44 @@ impl Engine {
         self.watch.is_some()
     }
 
-    /// Writes the state file; `last` takes it away.
-    pub(super) fn report(&mut self, tee: tee::Stats, last: bool) {
+    /// Tells what was counted.
+    pub(super) fn report(&mut self) {
+        let mut state = self.state.clone();
         if let Some(judge) = &self.judge {
             let tally = judge.tally();
-            self.state.lines = tally.lines;
-            self.state.unparsed = tally.unparsed;
-            self.state.doubtful = tally.doubtful;
-            self.state.spared = tally.spared;
-            self.state.clients = judge.counter().clients();
-            self.state.evicted = judge.counter().evicted();
+            state.lines = tally.lines;
+            state.unparsed = tally.unparsed;
+            state.doubtful = tally.doubtful;
+            state.spared = tally.spared;
+            state.clients = judge.counter().clients();
+            state.evicted = judge.counter().evicted();
+            state.names = judge.has_names();
+            state.misfit = judge.first_misfit().map(|(misfit, line)| {
+                let (column, wants) = (misfit.at + 1, misfit.wants);
+                format!("at column {column} there should be {wants}: {line}")
+            });
             for (jail, counts) in self.config.jails.iter().zip(&tally.jails) {
-                self.state.jails.insert(jail.name.clone(), *counts);
+                state.jails.insert(jail.name.clone(), *counts);
             }
         }
+        state.shed = self.shed;
         if let Some(watch) = &self.watch {
-            self.state.jails.extend(watch.tallies());
-            self.state.shed = self.shed + watch.shed();
-        } else {
-            self.state.shed = self.shed;
+            state.jails.extend(watch.tallies());
+            state.shed += watch.shed();
         }
-        self.state.tee_dropped = tee.dropped;
-        self.state.tee_waiting = tee.waiting;
-        self.state.messages_lost = say::lost() + logfile::lost();
-        self.state.act = self
-            .keeper
-            .as_ref()
-            .map(|keeper| keeper.health())
-            .unwrap_or_default();
-        let state = (!last).then(|| self.state.clone());
-        send(Message::State(Box::new(StateFile {
-            path: self.path.clone(),
-            state,
-        })));
+        // Else it is said with the next line, or two seconds later.
+        if let Some(silence) = &self.silence
+            && silence.counted(|told| told.clone_from(&state))
+        {
+            self.state = state;
+        }
     }
 
     /// The end of the pipe.
     pub(super) fn finish(mut self) {
         self.native().for_each(logfile::jail_stopped);
         drop(self.watch.take());
+        drop(self.silence.take());
         drop(self.keeper.take());
         // The process ends: to free the windows of fifty thousand clients one by one would take twenty milliseconds.
         std::mem::forget(self.judge.take());
@@ -354,7 +341,13 @@ pub(crate) fn keep_fresh(mut refresher: Refresher) {
 }
 
 /// Tells everybody who should know.
-fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>, watch: Option<&Watch>, dry: bool) {
+fn tell(
+    decision: &Decision<'_>,
+    keeper: Option<&Keeper>,
+    watch: Option<&Watch>,
+    silence: Option<&Silence>,
+    dry: bool,
+) {
     let Decision {
         jail,
         id,
@@ -407,10 +400,12 @@ fn tell(decision: &Decision<'_>, keeper: Option<&Keeper>, watch: Option<&Watch>,
             log::info!("would ban client={shown} jail={name} hits={hits} (mode observe)");
         }
         Outcome::Spared(spared) => log::info!("spared client={shown} jail={name}: {spared}"),
-        Outcome::Proxied(peer) => log::warn!(
-            "jail {name}: {shown} cannot be held here: it comes through {peer}, and a packet filter sees only that; block it at \
-             {peer}, or with Require not ip in httpd"
-        ),
+        Outcome::Proxied(peer) => {
+            log::info!("not banned client={shown} jail={name} hits={hits}: comes through {peer}");
+            if let Some(silence) = silence {
+                silence.proxied(*id, shown.to_string(), *peer);
+            }
+        }
         Outcome::Off => log::info!(
             "not banned client={shown} jail={name}: switched off (f2b-pipe reload switches on)"
         ),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::exchange::{Exchange, Told};
 use super::jail::Jail;
@@ -15,14 +15,17 @@ use crate::act::{Act, Ban as ActBan, Banned};
 use crate::bans::{self, Ban, Decision, History, HistoryBounds, What};
 use crate::config::{Backend, Config, Mode};
 use crate::decide::BanFor;
-use crate::exempt::Exempt;
+use crate::exempt::{Exempt, Target};
 use crate::fail2ban::Action;
 use crate::failregex::Failure;
-use crate::hit::JailId;
+use crate::hit::{Arrival, JailId};
 use crate::key::Key;
 use crate::ledger::{Ledger, Past};
+use crate::notify::measure;
 use crate::notify::{self, logfile};
 use crate::parse::text::Escaped;
+use crate::silence;
+use crate::silence::still::{self, Still};
 
 /// What is shown of a line in a set's comment, bytes.
 const EVIDENCE_BYTES: usize = 100;
@@ -44,6 +47,12 @@ pub(super) struct Desk {
     in_charge: bool,
     /// Something was decided since that was asked.
     decided: bool,
+    /// Who is told what is wrong.
+    silence: Option<silence::Hand>,
+    /// Who is banned, to notice whoever still comes.
+    still: Still,
+    /// When the lines at hand were read.
+    pub(super) arrived: Instant,
 }
 
 impl Desk {
@@ -51,6 +60,7 @@ impl Desk {
         config: Arc<Config>,
         exempt: Exempt,
         keeper: Hand,
+        silence: Option<silence::Hand>,
         off: Arc<AtomicBool>,
         exchange: Exchange,
     ) -> Self {
@@ -66,6 +76,9 @@ impl Desk {
             exchange,
             in_charge: false,
             decided: false,
+            silence,
+            still: Still::new(still::WRITTEN_LATE_MS),
+            arrived: Instant::now(),
         }
     }
 
@@ -143,7 +156,11 @@ impl Desk {
             return;
         }
         if self.pool.is_none() {
-            match Pool::new(&Settings::default()) {
+            let settings = Settings {
+                board: self.silence.as_ref().map(|silence| silence.board().clone()),
+                ..Settings::default()
+            };
+            match Pool::new(&settings) {
                 Ok(pool) => self.pool = Some(pool),
                 Err(error) => log::error!(
                     "cannot start threads for the actions of jails: {error}; none of them run"
@@ -309,6 +326,11 @@ impl Desk {
             logfile::found(jail.name(), &failure.id, Some(when.min(now)));
         }
         let key = key(jail, &failure.id);
+        if let (Some(silence), Key::Client(client)) = (&self.silence, &key)
+            && let Some(suspect) = self.still.seen(*client, Arrival(millis(now)))
+        {
+            silence.suspect(suspect);
+        }
         let lines = failure.matches.join("\n");
         let failed = bans::Failure {
             key: &key,
@@ -530,6 +552,14 @@ impl Desk {
         };
         match done {
             Ok(banned) => {
+                if !prolong {
+                    measure::banned(self.arrived);
+                }
+                if let (Target::Client(client), true) =
+                    (who, self.config.firewall.backend != Backend::DryRun)
+                {
+                    self.still.banned(jail.id, client, Arrival(ms), ban_for);
+                }
                 self.keeper.banned(BanEvent {
                     jail: jail.id,
                     who,

@@ -34,6 +34,8 @@ pub(super) struct Jail {
     /// Bans that actions know of, to tell them of the end.
     pub(super) held: HashMap<Key, command::Ticket>,
     pub(super) tally: JailTally,
+    /// Its expressions have fitted some line.
+    fits: bool,
     /// A name that could not be looked up was spoken of.
     complained: bool,
     /// Test hook: the line that panics (F2B_PIPE_TEST_PANIC).
@@ -82,6 +84,7 @@ impl Jail {
             actions: None,
             held: HashMap::new(),
             tally: JailTally::default(),
+            fits: false,
             complained: false,
             panic_at: std::env::var("F2B_PIPE_TEST_PANIC").ok(),
         }
@@ -152,6 +155,16 @@ impl Jail {
             self.compile_if(|_| true);
             return;
         };
+        self.tally.lines += 1;
+        if !self.fits {
+            match seen {
+                Seen::Missed => self.tally.missed += u64::from(names_an_address(text)),
+                Seen::Dropped => {}
+                Seen::Failed | Seen::Ignored(_) | Seen::Noted(_) => {
+                    (self.fits, self.tally.missed) = (true, 0);
+                }
+            }
+        }
         if seen == Seen::Missed
             && let Some(pattern) = matcher.take_too_hard()
         {
@@ -179,6 +192,43 @@ impl Jail {
     pub(super) fn complain(&mut self, text: &str) {
         if !std::mem::replace(&mut self.complained, true) {
             log::warn!("jail {}: {text}", self.name());
+        }
+    }
+}
+
+/// Does an address stand in the line?
+fn names_an_address(text: &str) -> bool {
+    let part = |c: char| c.is_ascii_hexdigit() || c == '.' || c == ':';
+    text.split(|c| !part(c)).any(|word| {
+        let word = word.trim_matches(['.']).trim_end_matches(':');
+        // Most words need no closer look.
+        let marks = word.bytes().filter(|b| matches!(b, b'.' | b':')).count();
+        marks >= 2 && word.parse::<std::net::IpAddr>().is_ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_an_address;
+
+    #[test]
+    fn an_address_is_seen_and_a_time_or_a_version_is_none() {
+        for line in [
+            "Failed password for root from 192.0.2.7 port 22 ssh2",
+            "client: 2001:db8::7, server",
+            "[client 192.0.2.7:1234]",
+            "rhost=192.0.2.7.",
+            "from ::1:",
+        ] {
+            let port = line.contains(":1234");
+            assert_eq!(names_an_address(line), !port, "{line}");
+        }
+        for line in [
+            "Mar  2 08:00:00 host CRON[7]: pam_unix(cron:session): opened",
+            "version 1.2.3 build 4:5:6 at 08:00:00.123",
+            "",
+        ] {
+            assert!(!names_an_address(line), "{line}");
         }
     }
 }

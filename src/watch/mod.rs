@@ -34,7 +34,9 @@ use crate::judge::JailTally;
 use crate::key::Key;
 use crate::ledger::{Ledger, Limits};
 use crate::notify::logfile;
+use crate::notify::measure;
 use crate::run::guarded;
+use crate::silence;
 
 mod desk; // what becomes of a failure
 mod exchange; // what other processes tell
@@ -85,6 +87,8 @@ pub struct Setting {
     pub off: Arc<AtomicBool>,
     /// The log whose lines come through [`Watch::feed`]: `--tee`.
     pub piped: Option<PathBuf>,
+    /// Who is told what is wrong.
+    pub silence: Option<silence::Hand>,
 }
 
 /// A hold on the thread. Dropping it ends the thread.
@@ -178,7 +182,9 @@ impl Watch {
         if !self.wants_feed {
             return;
         }
+        measure::FEED.put();
         if self.feed.try_send((chunk.to_vec(), trust)).is_err() {
+            measure::FEED.took();
             let lines = memchr::memchr_iter(b'\n', chunk).count();
             self.shared
                 .shed
@@ -214,6 +220,11 @@ impl Watch {
         self.shared.counted.store(false, Ordering::Relaxed);
         let tallies = self.shared.tallies.lock();
         tallies.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What [`tallies`](Self::tallies) gave was not told after all.
+    pub fn untold(&self) {
+        self.shared.counted.store(true, Ordering::Relaxed);
     }
 
     fn wake(&self) {
@@ -329,6 +340,7 @@ struct Room {
     piped: Option<PathBuf>,
     shared: Arc<Shared>,
     shed: u64,
+    begun: Instant,
     next_look: Instant,
     next_note: Instant,
 }
@@ -343,9 +355,10 @@ impl Room {
             keeper,
             off,
             piped,
+            silence,
         } = setting.clone();
         let exchange = Exchange::new(paths.bans());
-        let desk = Desk::new(Arc::clone(&config), exempt, keeper, off, exchange);
+        let desk = Desk::new(Arc::clone(&config), exempt, keeper, silence, off, exchange);
         let jails = Jail::all(&config, back, &|raw| {
             !(beside && raw.origin == Origin::Fail2ban)
         });
@@ -358,6 +371,7 @@ impl Room {
             piped,
             shared,
             shed: 0,
+            begun: Instant::now(),
             next_look: Instant::now() + LOOK,
             next_note: Instant::now() + NOTE,
         };
@@ -377,7 +391,7 @@ impl Room {
         told: &Receiver<News>,
         as_before: &dyn Fn() -> bool,
     ) {
-        let begun = Instant::now();
+        let begun = self.begun;
         let mut next_tick = begun;
         while !self.shared.stop.load(Ordering::Relaxed) {
             if Instant::now() >= next_tick {
@@ -394,7 +408,9 @@ impl Room {
             let left = next_tick.saturating_duration_since(Instant::now());
             let pause = left.min(self.sources.pause());
             self.rest(woken, pause);
+            self.desk.arrived = Instant::now();
             while let Ok((chunk, trust)) = fed.try_recv() {
+                measure::FEED.took();
                 self.piped(&chunk, trust);
             }
             while let Ok(news) = told.try_recv() {
@@ -478,7 +494,9 @@ impl Room {
             self.shed = shed;
             self.framer = Framer::default();
         }
-        let Some(path) = self.piped.clone() else {
+        // Whoever is in charge reads this log as a file: what both judge would count twice.
+        let charged = self.desk.owns() || self.begun.elapsed() < EAGER;
+        let Some(path) = self.piped.clone().filter(|_| charged) else {
             return;
         };
         let owners: Vec<usize> = (0..self.jails.len())

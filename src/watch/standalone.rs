@@ -15,13 +15,13 @@ use crate::cli::WatchArgs;
 use crate::config::{self, Backend, RuntimePaths};
 use crate::exempt::Exempt;
 use crate::notify::logfile;
-use crate::notify::state::{State, StateFile};
+use crate::notify::state::State;
 use crate::run::{keep_fresh, say_panics};
-use crate::say::{self, Message, send};
+use crate::say;
+use crate::silence::{self, Board, Silence};
 
 /// How often signals are looked for and numbers told.
 const LOOK: Duration = Duration::from_millis(200);
-const REPORT: u32 = 10;
 
 /// Watches logs until SIGTERM; SIGHUP reads the configuration anew (counts begin anew then, bans and places stay).
 #[must_use]
@@ -74,7 +74,22 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
     };
     let exempt = Exempt::new(&config);
     keep_fresh(exempt.refresher());
-    let path = paths.state(std::process::id());
+    let silence = Silence::start(silence::Setting {
+        config: Arc::clone(&config),
+        paths: paths.clone(),
+        board: Board::default(),
+        keeper: Some(keeper.hand()),
+        tee: None,
+        state: State {
+            pid: std::process::id(),
+            started: Utc::now().timestamp(),
+            format: "watch".to_owned(),
+            ..State::default()
+        },
+    });
+    let silence = silence
+        .inspect_err(|error| log::error!("cannot start a thread: {error}; status shows nothing"))
+        .ok();
     let setting = Setting {
         config: Arc::clone(&config),
         paths,
@@ -82,6 +97,7 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
         off: keeper.off(),
         keeper: keeper.hand(),
         piped: None,
+        silence: silence.as_ref().map(Silence::hand),
     };
     let watch = match Watch::start(setting) {
         Ok(watch) => watch,
@@ -95,29 +111,19 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
             "no jail judges other logs than httpd's; write one with `filter` and `logpath`, or enable one in fail2ban's folder"
         );
     }
-    let started = Utc::now().timestamp();
-    let mut looks = 0;
     while !end.load(Ordering::Relaxed) && !again.swap(false, Ordering::Relaxed) {
-        if looks % REPORT == 0 {
-            let state = State {
-                pid: std::process::id(),
-                started,
-                format: "watch".to_owned(),
-                messages_lost: say::lost() + logfile::lost(),
-                act: keeper.health(),
-                jails: watch.as_ref().map(Watch::tallies).unwrap_or_default(),
-                ..State::default()
-            };
-            send(Message::State(Box::new(StateFile {
-                path: path.clone(),
-                state: Some(state),
-            })));
+        if let (Some(silence), Some(watch)) = (&silence, &watch)
+            && watch.has_news()
+        {
+            let tallies = watch.tallies();
+            if !silence.counted(|state| state.jails.clone_from(&tallies)) {
+                watch.untold();
+            }
         }
-        looks += 1;
         thread::sleep(LOOK);
     }
-    send(Message::State(Box::new(StateFile { path, state: None })));
     drop(watch);
+    drop(silence);
     logfile::server_ended();
     true
 }

@@ -2,7 +2,6 @@
 //!
 //! The kernel says who is banned, the state files of the running processes say what they counted.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -18,6 +17,7 @@ use crate::act::ipset::Ipset;
 use crate::act::keeper;
 use crate::config::{self, Backend, Config, Jail, Raw, RuntimePaths};
 use crate::failregex::Matcher;
+use crate::notify::state;
 use crate::watch;
 
 /// `status --json`.
@@ -208,28 +208,9 @@ fn jails(config: &Config, processes: &[Value]) -> Vec<JailStatus> {
         .collect()
 }
 
-/// The state files of processes that live, by process id. One that cannot be read is not there: it may be going.
+/// The state files of processes that live, by process id.
 pub(in crate::cli) fn running(paths: &RuntimePaths) -> Vec<Value> {
-    let lock = paths.lock();
-    let entries = lock.parent().and_then(|dir| std::fs::read_dir(dir).ok());
-    let mut states = BTreeMap::new();
-    for entry in entries.into_iter().flatten().flatten() {
-        let path = entry.path();
-        let pid = path
-            .file_stem()
-            .and_then(|stem| Path::new(stem).extension()?.to_str()?.parse::<u32>().ok());
-        let Some(pid) = pid.filter(|pid| paths.state(*pid) == path) else {
-            continue;
-        };
-        let lives = Path::new("/proc").join(pid.to_string()).exists();
-        let state = std::fs::read(&path).ok();
-        if let Some(state) = state.filter(|_| lives)
-            && let Ok(state) = serde_json::from_slice(&state)
-        {
-            states.insert(pid, state);
-        }
-    }
-    states.into_values().collect()
+    state::running(paths).into_values().collect()
 }
 
 /// A number of a state file; one that is not there is 0.
@@ -276,26 +257,16 @@ fn of_processes(processes: &[Value]) -> Vec<String> {
     }
     for process in processes {
         let pid = number(process, "pid");
-        let (lines, unparsed) = (number(process, "lines"), number(process, "unparsed"));
-        if unparsed > 0 && unparsed == lines {
+        // What is over is told of no more, but for what stays: a log with holes.
+        let dropped = number(process, "tee_dropped");
+        if dropped > 0 {
             troubles.push(format!(
-                "process {pid}: none of {lines} lines fits --format; f2b-pipe check compares it with httpd.conf"
+                "process {pid}: {dropped} lines are missing in the log: the disk was full or hung"
             ));
         }
-        for (key, what) in [
-            (
-                "tee_dropped",
-                "lines are missing in the log: the disk was full or hung",
-            ),
-            (
-                "shed",
-                "lines were not judged: too many at once, or an internal error",
-            ),
-        ] {
-            let n = number(process, key);
-            if n > 0 {
-                troubles.push(format!("process {pid}: {n} {what}"));
-            }
+        let own = process.get("troubles").and_then(Value::as_array);
+        for trouble in own.into_iter().flatten().filter_map(Value::as_str) {
+            troubles.push(format!("process {pid}: {trouble}"));
         }
         let act = process.get("act").and_then(|act| act.get("troubles"));
         for trouble in act.and_then(Value::as_array).into_iter().flatten() {

@@ -1,0 +1,387 @@
+//! The thread that asks the rules, and writes the state file. Others only leave word with it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::host::Host;
+use super::own::Own;
+use super::quiet::{FLOOR_SECS, Past};
+use super::still::Suspect;
+use super::{Board, why};
+use crate::act::jail;
+use crate::act::keeper;
+use crate::client::Client;
+use crate::config::{Backend, Config, RuntimePaths};
+use crate::exempt::Target;
+use crate::hit::JailId;
+use crate::notify::measure::Measured;
+use crate::notify::state::{State, StateFile, others};
+use crate::say::{Message, send};
+use crate::tee;
+
+/// How often a process looks at itself.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the process in charge looks at all of them.
+const HOST: Duration = Duration::from_secs(5);
+/// How often it writes down what is known of sources.
+const NOTE: Duration = Duration::from_secs(60);
+/// Between two looks at why somebody still comes; and looking takes at most one part in [`WHY_REST`] of the time, as a set
+/// may hold a million bans.
+const WHY: Duration = Duration::from_secs(5);
+const WHY_REST: u32 = 50;
+/// Suspects that wait; the next ones are as good.
+const SUSPECTS: usize = 16;
+/// When nobody came any more for so long a ban that did not hold is over.
+const HELD: Duration = Duration::from_secs(600);
+
+/// What a watcher works with.
+pub struct Setting {
+    /// All jails.
+    pub config: Arc<Config>,
+    /// Where the state files are.
+    pub paths: RuntimePaths,
+    /// Where troubles are shown.
+    pub board: Board,
+    /// Who keeps sets and chain.
+    pub keeper: Option<keeper::Hand>,
+    /// How the log does.
+    pub tee: Option<tee::Gauge>,
+    /// The process as it begins.
+    pub state: State,
+}
+
+/// A hold on the thread. Dropping it ends the thread and takes the state file away.
+#[derive(Debug)]
+pub struct Silence {
+    hand: Hand,
+    thread: Option<JoinHandle<()>>,
+    file: std::path::PathBuf,
+}
+
+/// Where to leave word. Nothing here waits.
+#[derive(Clone, Debug)]
+pub struct Hand {
+    board: Board,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    stop: bool,
+    state: State,
+    suspects: VecDeque<Suspect>,
+    /// By jail: who could not be held, and the proxy he came through.
+    proxied: BTreeMap<JailId, (String, Client)>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hand {
+    /// Where troubles are shown.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Somebody is banned and still comes.
+    pub fn suspect(&self, suspect: Suspect) {
+        // Whoever looks just now has suspects enough.
+        if let Ok(mut inbox) = self.shared.inbox.try_lock()
+            && inbox.suspects.len() < SUSPECTS
+        {
+            inbox.suspects.push_back(suspect);
+        }
+    }
+
+    /// `who` reached the limit of a jail and comes through `proxy`.
+    pub fn proxied(&self, jail: JailId, who: String, proxy: Client) {
+        if let Ok(mut inbox) = self.shared.inbox.try_lock() {
+            inbox.proxied.insert(jail, (who, proxy));
+        }
+    }
+}
+
+impl std::ops::Deref for Silence {
+    type Target = Hand;
+
+    fn deref(&self) -> &Hand {
+        &self.hand
+    }
+}
+
+impl Silence {
+    /// Starts the thread; the state file is written at once.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(setting: Setting) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            inbox: Mutex::new(Inbox {
+                state: setting.state.clone(),
+                ..Inbox::default()
+            }),
+            wake: Condvar::new(),
+        });
+        let hand = Hand {
+            board: setting.board.clone(),
+            shared: Arc::clone(&shared),
+        };
+        let file = setting.paths.state(setting.state.pid);
+        let path = file.clone();
+        let thread = std::thread::Builder::new()
+            .name("silence".into())
+            .spawn(move || {
+                crate::sys::stand_back();
+                Watcher::new(setting, path).stay(&shared);
+            })?;
+        Ok(Self {
+            hand,
+            thread: Some(thread),
+            file,
+        })
+    }
+
+    /// For others to leave word.
+    #[must_use]
+    pub fn hand(&self) -> Hand {
+        self.hand.clone()
+    }
+
+    /// What was counted so far. `false`: the thread is busy with the last; nothing was changed, say it again.
+    pub fn counted(&self, count: impl FnOnce(&mut State)) -> bool {
+        match self.hand.shared.inbox.try_lock() {
+            Ok(mut inbox) => {
+                count(&mut inbox.state);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        self.hand.shared.lock().stop = true;
+        self.hand.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic was told where it happened.
+            thread.join().ok();
+        }
+        send(Message::State(Box::new(StateFile {
+            path: self.file.clone(),
+            state: None,
+        })));
+    }
+}
+
+/// The thread's side.
+struct Watcher {
+    setting: Setting,
+    file: std::path::PathBuf,
+    began: Instant,
+    own: Own,
+    /// While this process is in charge.
+    host: Option<Host>,
+    floor: f64,
+    next_host: Instant,
+    next_note: Instant,
+    next_why: Instant,
+    /// By what the trouble is about: since when nobody came any more.
+    seen_still: BTreeMap<String, Instant>,
+    written: Option<State>,
+}
+
+impl Watcher {
+    fn new(setting: Setting, file: std::path::PathBuf) -> Self {
+        let now = Instant::now();
+        // Test hook: a silence that is told after so many seconds.
+        let floor = std::env::var("F2B_PIPE_TEST_QUIET_SECS");
+        Self {
+            setting,
+            file,
+            began: now,
+            own: Own::default(),
+            host: None,
+            floor: floor
+                .ok()
+                .and_then(|secs| secs.parse().ok())
+                .unwrap_or(FLOOR_SECS),
+            next_host: now,
+            next_note: now + NOTE,
+            next_why: now,
+            seen_still: BTreeMap::new(),
+            written: None,
+        }
+    }
+
+    fn stay(mut self, shared: &Shared) {
+        loop {
+            let mut inbox = shared.lock();
+            if inbox.stop {
+                break;
+            }
+            let mut state = inbox.state.clone();
+            let suspects = match Instant::now() >= self.next_why {
+                true => std::mem::take(&mut inbox.suspects),
+                false => VecDeque::new(),
+            };
+            let proxied = std::mem::take(&mut inbox.proxied);
+            drop(inbox);
+
+            self.look(&mut state);
+            for (id, (who, proxy)) in proxied {
+                self.proxied(id, &who, proxy);
+            }
+            self.still(suspects);
+            state.troubles = self.setting.board.shown();
+            self.write(state);
+
+            let inbox = shared.lock();
+            let waited = shared
+                .wake
+                .wait_timeout_while(inbox, TICK, |inbox| !inbox.stop);
+            drop(waited);
+        }
+        self.note();
+    }
+
+    /// Asks the rules.
+    fn look(&mut self, state: &mut State) {
+        if let Some(keeper) = &self.setting.keeper {
+            state.act = keeper.health();
+        }
+        if let Some(tee) = &self.setting.tee {
+            let stats = tee.stats();
+            (state.tee_waiting, state.tee_dropped) = (stats.waiting, stats.dropped);
+            state.tee_refused = stats.refused;
+        }
+        state.measured = Measured::now();
+        state.messages_lost = crate::say::lost() + crate::notify::logfile::lost();
+        self.setting
+            .board
+            .obey(self.own.look(state, self.began.elapsed()));
+        let now = Instant::now();
+        if now < self.next_host {
+            return;
+        }
+        self.next_host = now + HOST;
+        let dry = self.setting.config.firewall.backend == Backend::DryRun;
+        if !(state.act.owner || dry) {
+            // Another process tells of the host from now on.
+            self.host = None;
+            return;
+        }
+        let paths = &self.setting.paths;
+        let host = self
+            .host
+            .get_or_insert_with(|| Host::new(pasts(&paths.pasts())));
+        let others = others(paths, state.pid);
+        let says = host.look(state, &others, &self.setting.config, epoch(), self.floor);
+        self.setting.board.obey(says);
+        if now >= self.next_note {
+            self.next_note = now + NOTE;
+            self.note();
+        }
+    }
+
+    /// Writes down what is known of sources. Where that cannot be, it is learnt anew after a restart.
+    fn note(&self) {
+        let Some(host) = &self.host else { return };
+        let path = self.setting.paths.pasts();
+        let beside = path.with_extension("past.new");
+        if let Ok(text) = serde_json::to_vec(host.pasts()) {
+            let written = std::fs::write(&beside, text);
+            written.and_then(|()| std::fs::rename(&beside, &path)).ok();
+        }
+    }
+
+    fn proxied(&mut self, id: JailId, who: &str, proxy: Client) {
+        let Some(jail) = jail(&self.setting.config, id) else {
+            return;
+        };
+        let about = format!("bans of jail {}", jail.name);
+        self.setting.board.tell(
+            &about,
+            format!(
+                "{who} cannot be held here: he comes through {proxy}, and a packet filter sees only that; block him at {proxy}, or with \
+                 Require not ip in httpd"
+            ),
+        );
+        self.seen_still.insert(about, Instant::now());
+    }
+
+    /// Looks why somebody still comes.
+    fn still(&mut self, suspects: VecDeque<Suspect>) {
+        let config = &self.setting.config;
+        let mut looked: Vec<JailId> = Vec::new();
+        for suspect in suspects {
+            let Some(jail) = jail(config, suspect.jail) else {
+                continue;
+            };
+            // One of each jail: the others come the same way.
+            if looked.contains(&suspect.jail) {
+                continue;
+            }
+            let begun = Instant::now();
+            let reason = why::look(config, &suspect);
+            self.next_why = Instant::now() + WHY.max(begun.elapsed().saturating_mul(WHY_REST));
+            if let Ok(Some(reason)) = reason.map(|evidence| why::reason(&evidence)) {
+                looked.push(suspect.jail);
+                let about = format!("bans of jail {}", jail.name);
+                let who = Target::Client(suspect.who).shown(jail.ipv6_prefix);
+                self.setting
+                    .board
+                    .tell(&about, reason.told(jail, &who.to_string()));
+                self.seen_still.insert(about, Instant::now());
+            }
+        }
+        let board = &self.setting.board;
+        self.seen_still.retain(|about, seen| {
+            let held = seen.elapsed() >= HELD;
+            if held {
+                board.over(
+                    about,
+                    "nobody who is banned has come any more for 10 minutes",
+                );
+            }
+            !held
+        });
+    }
+
+    /// Has the state written, if there is anything new.
+    fn write(&mut self, state: State) {
+        if self.written.as_ref() == Some(&state) {
+            return;
+        }
+        self.written = Some(state.clone());
+        send(Message::State(Box::new(StateFile {
+            path: self.file.clone(),
+            state: Some(state),
+        })));
+    }
+}
+
+/// What is known of sources.
+fn pasts(path: &Path) -> BTreeMap<String, Past> {
+    let text = std::fs::read(path).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Seconds since the epoch.
+fn epoch() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+}
