@@ -477,7 +477,20 @@ impl<'a> Keep<'a> {
         let wanted = wanted(self.config, &names);
         let there = |set: &SetRef| names.binary_search(&set.name).is_ok();
         let known = |set: &SetRef| self.sets.contains(set) || self.troubles.has(&set.name);
-        let gone = self.sets.iter().any(|set| !there(set));
+        let gone: Vec<&str> = self
+            .sets
+            .iter()
+            .filter(|set| !there(set))
+            .map(|set| set.name.as_str())
+            .collect();
+        if !gone.is_empty() {
+            self.replaced += 1;
+            log::warn!(
+                "sets were gone, and the bans in them: {}; they are made again",
+                gone.join(", ")
+            );
+        }
+        let gone = !gone.is_empty();
         if !gone && !retry && wanted.iter().all(|set| there(set) && known(set)) {
             return Ok(());
         }

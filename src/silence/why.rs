@@ -2,6 +2,7 @@
 //! what they say, which is pure.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use super::still::Suspect;
 use crate::act::chain::{self, Family, Found, Plan};
@@ -17,6 +18,9 @@ use crate::httpd;
 const LIVES_MS: u64 = 20_000;
 /// A request that was under way has ended by now, in whatever way (httpd's Timeout is 60 s), milliseconds.
 const UNKNOWN_MS: u64 = 120_000;
+/// How long, and how often at first, connections are looked at. Whoever sends three lines in a few seconds comes meanwhile.
+const SAMPLED: Duration = Duration::from_secs(2);
+const SAMPLE: Duration = Duration::from_millis(10);
 /// Peers that are counted when the busiest is sought.
 const PEERS: usize = 10_000;
 
@@ -119,10 +123,11 @@ impl Reason {
             Self::Proxy(proxy) => {
                 let which = match proxy {
                     Some(proxy) => format!(" (perhaps {proxy}, which has most connections)"),
-                    None => String::new(),
+                    None => ", or by a port that the jail does not close (ss -tn shows which)"
+                        .to_owned(),
                 };
                 format!(
-                    "{still}: none of his packets come here, so he comes through a proxy{which}, and a packet filter sees only that. \
+                    "{still}: none of his packets met the set, so he comes through a proxy{which}, and a packet filter sees only that. \
                      Block him at the proxy, or with Require not ip in httpd; log the peer, too (%{{c}}a in the LogFormat: the format \
                      f2b has it), and write proxies = [...], so that f2b-pipe knows"
                 )
@@ -216,7 +221,21 @@ fn chains(config: &Config, ipset: &mut Ipset, kind: Kind) -> Result<Vec<String>,
     Ok(wrong)
 }
 
+/// Looks at connections again and again until one of his is seen: they may last for milliseconds.
 fn sockets(jail: &Jail, who: Client, evidence: &mut Evidence) {
+    let begun = Instant::now();
+    while seen(jail, who, evidence)
+        && evidence.open_ports.is_empty()
+        && !evidence.connected
+        && begun.elapsed() < SAMPLED
+    {
+        // A table with half a million sockets takes a while to look at.
+        std::thread::sleep((begun.elapsed() / 8).max(SAMPLE));
+    }
+}
+
+/// One look; false: there is no use in another.
+fn seen(jail: &Jail, who: Client, evidence: &mut Evidence) -> bool {
     let mut peers: HashMap<Client, u32> = HashMap::new();
     let mut all = 0_u32;
     let looked = kill::connections(|peer, port| {
@@ -233,14 +252,16 @@ fn sockets(jail: &Jail, who: Client, evidence: &mut Evidence) {
     });
     if looked.is_err() {
         // Without the right to look, or the module: what is left says less.
-        return;
+        return false;
     }
     // Of a client of other servers the local port is any: what is meant are ports that somebody listens on.
     evidence.open_ports.retain(|port| *port < FIRST_OWN_PORT);
     evidence.open_ports.sort_unstable();
     evidence.open_ports.dedup();
     let busiest = peers.into_iter().max_by_key(|(_, n)| *n);
-    evidence.busiest = busiest.filter(|(_, n)| *n >= all / 4).map(|(peer, _)| peer);
+    let busiest = busiest.filter(|(_, n)| *n >= all / 4);
+    evidence.busiest = busiest.map(|(peer, _)| peer).or(evidence.busiest);
+    true
 }
 
 /// Local ports of connections that this host began itself (ip_local_port_range begins at 32768).

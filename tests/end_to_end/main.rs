@@ -23,6 +23,7 @@ mod jails; // jails together, over a restart, beside fail2ban, and broken ones
 mod ordinary; // who is not
 mod other_logs; // sshd's log and the journal
 mod signals; // what does not end it, and what does
+mod silences; // what would show in nothing but the absence of bans
 mod tee; // every byte of the log
 mod torn; // lines that a full pipe tears, and lines that clients forge
 mod troubles;
