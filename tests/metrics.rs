@@ -77,6 +77,12 @@ fn a_running_logger_is_seen() {
         r#"f2b_pipe_bans_total{pid="7",jail="door"} 1"#,
         r#"f2b_pipe_unparsed_total{pid="7"} 0"#,
         r#"f2b_pipe_banned{jail="door"} 0"#,
+        r#"f2b_pipe_tee_waiting_bytes{pid="7"} 0"#,
+        r#"f2b_pipe_queue_length{pid="7",queue="feed"} 0"#,
+        r#"f2b_pipe_queue_length{pid="7",queue="keeper"} 0"#,
+        r#"f2b_pipe_netlink_errors_total{pid="7"} 0"#,
+        r#"f2b_pipe_ban_latency_seconds_bucket{pid="7",le="+Inf"} 1"#,
+        r#"f2b_pipe_ban_latency_seconds_count{pid="7"} 1"#,
     ] {
         assert!(page.lines().any(|line| line == sample), "{sample}\n{page}");
     }

@@ -297,7 +297,8 @@ impl Engine {
                 let (column, wants) = (misfit.at + 1, misfit.wants);
                 format!("at column {column} there should be {wants}: {line}")
             });
-            for (jail, counts) in self.config.jails.iter().zip(&tally.jails) {
+            state.jails.clear();
+            for (jail, counts) in self.config.native().iter().zip(&tally.jails) {
                 state.jails.insert(jail.name.clone(), *counts);
             }
         }

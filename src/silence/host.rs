@@ -87,9 +87,9 @@ impl Host {
             for (name, tally) in &state.jails {
                 let before = before.jails.get(name).copied().unwrap_or_default();
                 *self.matched.entry(name.clone()).or_default() += new(tally.hits, before.hits);
-                if tally.lines > 0 {
-                    *came.entry(format!("jail {name}")).or_default() +=
-                        new(tally.lines, before.lines);
+                // Other logs are read by the process in charge only, which names the jails that do not stand back.
+                if state.pid == own.pid && is_fed(config, name) {
+                    came.insert(format!("jail {name}"), new(tally.lines, before.lines));
                 }
             }
             let now = Counted {
@@ -102,13 +102,11 @@ impl Host {
         self.counted = counted;
         let native = config.native().iter();
         let mut says: Vec<Says> = native.filter_map(|jail| self.by_conditions(jail)).collect();
-        let tallies = |jail: &Jail| {
-            let states = others.iter().chain([own]);
-            let tallies = states.filter_map(|state| state.jails.get(&jail.name));
-            tallies.map(|tally| tally.missed).max()
-        };
         let raw = config.jails.iter().filter(|jail| jail.raw.is_some());
-        says.extend(raw.filter_map(|jail| Some(by_expressions(jail, tallies(jail)?))));
+        says.extend(raw.map(|jail| {
+            let tally = own.jails.get(&jail.name).copied();
+            by_expressions(jail, tally.unwrap_or_default().missed)
+        }));
         says.extend(self.quiet(&came, config, now, floor));
         says.push(self.rules(own, now));
         says
@@ -141,8 +139,8 @@ impl Host {
         now: f64,
         floor: f64,
     ) -> Vec<Says> {
-        // One that nobody reads any more is none.
-        self.pasts.retain(|source, _| came.contains_key(source));
+        // One that nobody reads any more is none, some day.
+        self.pasts.retain(|_, past| !past.is_forgotten(now));
         let mut says = Vec::new();
         for (source, lines) in came {
             let past = self.pasts.entry(source.clone()).or_default();
@@ -184,6 +182,13 @@ impl Host {
             }),
         }
     }
+}
+
+/// Does the jail read lines of logs?
+fn is_fed(config: &Config, name: &str) -> bool {
+    let jail = config.jails.iter().find(|jail| jail.name == name);
+    let raw = jail.and_then(|jail| jail.raw.as_ref());
+    raw.is_some_and(|raw| !raw.counts_bans)
 }
 
 /// A jail of other logs: lines with an address that its filter does not fit, before the first that it did.

@@ -63,6 +63,11 @@ impl Troubles {
         }
     }
 
+    /// It is for another process to tell from now on.
+    pub fn forget(&mut self, about: &str) {
+        self.0.remove(about);
+    }
+
     /// Is there one?
     #[must_use]
     pub fn has(&self, about: &str) -> bool {
@@ -100,6 +105,11 @@ impl Board {
     /// See [`Troubles::over`].
     pub fn over(&self, about: &str, words: &str) {
         self.lock().over(about, words);
+    }
+
+    /// See [`Troubles::forget`].
+    pub fn forget(&self, about: &str) {
+        self.lock().forget(about);
     }
 
     /// See [`Troubles::has`].

@@ -12,6 +12,8 @@ const NONE_FIT: u64 = 20;
 const LAG: Duration = Duration::from_secs(5);
 /// What was shed is told for so long after it was shed for the last time: an attack that comes in waves is one.
 const SHED: Duration = Duration::from_secs(60);
+/// The same where the remedy is another configuration, and each busy minute would tell of it anew.
+const AGAIN: Duration = Duration::from_secs(3600);
 
 /// What was seen at earlier looks. `now` is the time since any one moment.
 #[derive(Debug, Default)]
@@ -28,7 +30,7 @@ impl Own {
     pub fn look(&mut self, state: &State, now: Duration) -> Vec<Says> {
         let mut says = vec![format(state), names(state)];
         says.extend(self.lag(state, now));
-        let n = self.not_judged.look(state.shed, now);
+        let n = self.not_judged.look(state.shed, now, SHED);
         says.push(Says {
             about: "judging".into(),
             wrong: n.map(|n| {
@@ -39,7 +41,7 @@ impl Own {
                 )
             }),
         });
-        let n = self.doubtful.look(state.doubtful, now);
+        let n = self.doubtful.look(state.doubtful, now, AGAIN);
         says.push(Says {
             about: "httpd's pipe".into(),
             wrong: n.filter(|_| !state.sealed && !state.names).map(|n| {
@@ -49,7 +51,7 @@ impl Own {
                 )
             }),
         });
-        let n = self.evicted.look(state.evicted, now);
+        let n = self.evicted.look(state.evicted, now, AGAIN);
         says.push(Says {
             about: "counters".into(),
             wrong: n.map(|n| {
@@ -59,7 +61,7 @@ impl Own {
                 )
             }),
         });
-        let n = self.late.look(state.act.dropped, now);
+        let n = self.late.look(state.act.dropped, now, SHED);
         says.push(Says {
             about: "news of bans".into(),
             wrong: n.map(|n| {
@@ -133,8 +135,8 @@ struct Growing {
 }
 
 impl Growing {
-    /// By how much it has grown since it began to, if that was not long ago.
-    fn look(&mut self, count: u64, now: Duration) -> Option<u64> {
+    /// By how much it has grown since it began to, if it last did less than `hold` ago.
+    fn look(&mut self, count: u64, now: Duration, hold: Duration) -> Option<u64> {
         if count < self.last {
             // Begun anew.
             *self = Self::default();
@@ -148,7 +150,7 @@ impl Growing {
         }
         if self
             .grew
-            .is_some_and(|grew| now.saturating_sub(grew) >= SHED)
+            .is_some_and(|grew| now.saturating_sub(grew) >= hold)
         {
             self.grew = None;
         }

@@ -23,6 +23,9 @@ const DAYS: usize = 14;
 /// Nobody looked for this long (the machine slept, the process was away): that is no silence of the source, seconds.
 const AWAY_SECS: f64 = 60.0;
 
+/// A source that nobody looked at for so long is gone, seconds: [`DAYS`].
+const FORGOTTEN_SECS: f64 = 14.0 * 86_400.0;
+
 /// What is known of a source.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -51,6 +54,12 @@ pub struct Quiet {
 }
 
 impl Past {
+    /// Nobody has looked at it for so long that what is known of it is of no use.
+    #[must_use]
+    pub fn is_forgotten(&self, now: f64) -> bool {
+        now - self.looked > FORGOTTEN_SECS
+    }
+
     /// Looks at the source: `lines` came since the last look. Some: it has gone quiet.
     pub fn look(&mut self, lines: u64, now: f64, floor: f64) -> Option<Quiet> {
         if self.first == 0.0 {

@@ -195,6 +195,8 @@ struct Watcher {
     own: Own,
     /// While this process is in charge.
     host: Option<Host>,
+    /// What is wrong with it, while this process is.
+    of_host: Vec<String>,
     floor: f64,
     next_host: Instant,
     next_note: Instant,
@@ -215,6 +217,7 @@ impl Watcher {
             began: now,
             own: Own::default(),
             host: None,
+            of_host: Vec::new(),
             floor: floor
                 .ok()
                 .and_then(|secs| secs.parse().ok())
@@ -282,6 +285,9 @@ impl Watcher {
         if !(state.act.owner || dry) {
             // Another process tells of the host from now on.
             self.host = None;
+            for about in std::mem::take(&mut self.of_host) {
+                self.setting.board.forget(&about);
+            }
             return;
         }
         let paths = &self.setting.paths;
@@ -290,6 +296,8 @@ impl Watcher {
             .get_or_insert_with(|| Host::new(pasts(&paths.pasts())));
         let others = others(paths, state.pid);
         let says = host.look(state, &others, &self.setting.config, epoch(), self.floor);
+        let wrong = says.iter().filter(|says| says.wrong.is_some());
+        self.of_host = wrong.map(|says| says.about.clone()).collect();
         self.setting.board.obey(says);
         if now >= self.next_note {
             self.next_note = now + NOTE;

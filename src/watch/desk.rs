@@ -302,8 +302,9 @@ impl Desk {
             && slow.wants(&failure)
         {
             let ticket = ticket(&failure, when);
-            if !slow.ask(failure, ticket, when) {
-                jail.complain("too many host names or commands wait for an answer; failures that would wait, too, do not count");
+            let lost = !slow.ask(failure, ticket, when);
+            if let Some(silence) = self.silence.as_ref().filter(|_| lost) {
+                jail.not_asked(true, now, silence.board());
             }
             return;
         }
@@ -350,6 +351,9 @@ impl Desk {
         let Some(jail) = jails.get_mut(at) else {
             return;
         };
+        if let Some(silence) = &self.silence {
+            jail.not_asked(false, now, silence.board());
+        }
         let mut decisions = Vec::new();
         jail.warden
             .advance(now, &mut |decision| decisions.push(decision));

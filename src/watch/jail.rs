@@ -15,7 +15,11 @@ use crate::hit::JailId;
 use crate::judge::JailTally;
 use crate::key::Key;
 use crate::run::guarded;
+use crate::silence::Board;
 use crate::source::tail::Encoding;
+
+/// How long it is told that failures did not count, after the last.
+const LOST_SECS: f64 = 60.0;
 
 /// A running jail.
 pub(super) struct Jail {
@@ -36,8 +40,8 @@ pub(super) struct Jail {
     pub(super) tally: JailTally,
     /// Its expressions have fitted some line.
     fits: bool,
-    /// A name that could not be looked up was spoken of.
-    complained: bool,
+    /// When a failure did not count as too many waited for an answer; seconds since the epoch.
+    unasked: Option<f64>,
     /// Test hook: the line that panics (F2B_PIPE_TEST_PANIC).
     panic_at: Option<String>,
 }
@@ -85,7 +89,7 @@ impl Jail {
             held: HashMap::new(),
             tally: JailTally::default(),
             fits: false,
-            complained: false,
+            unasked: None,
             panic_at: std::env::var("F2B_PIPE_TEST_PANIC").ok(),
         }
     }
@@ -188,10 +192,21 @@ impl Jail {
         self.matcher.as_mut()?.time_of(line, now)
     }
 
-    /// Says once that something cannot be looked up.
-    pub(super) fn complain(&mut self, text: &str) {
-        if !std::mem::replace(&mut self.complained, true) {
-            log::warn!("jail {}: {text}", self.name());
+    /// A failure did not count, as too many names and commands are waited for. It is told until none was lost for a minute.
+    pub(super) fn not_asked(&mut self, lost: bool, now: f64, board: &Board) {
+        let about = format!("jail {}: usedns, ignorecommand", self.name());
+        if lost {
+            self.unasked = Some(now);
+            board.set(
+                &about,
+                &Err::<(), _>(
+                    "too many host names or commands wait for an answer, and failures that would wait, too, do not count: usedns = \
+                     no if names are not needed, an ignorecommand that answers sooner",
+                ),
+            );
+        } else if self.unasked.is_some_and(|at| now - at > LOST_SECS) {
+            self.unasked = None;
+            board.over(&about, "well again");
         }
     }
 }
