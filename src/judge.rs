@@ -1,5 +1,5 @@
-//! From a framed line to a decision: parse, filter, exempt, count, decide, act, in this order and for everybody. `run`
-//! gives it httpd's lines and its own clock, `replay` an old log and the log's clock.
+//! From hits to a decision: exempt, count, decide, act, in this order and for everybody. `run` and `watch` give it hits of
+//! httpd's lines and their own clock, `replay` those of an old log and the log's clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,73 +12,23 @@ use crate::config::{Config, Jail, Mode};
 use crate::count::{Bounds, Counter, Place};
 use crate::decide::{BanFor, Verdict, decide};
 use crate::exempt::{Exempt, Spared, Target};
-use crate::filter::Filter;
-use crate::frame::{Framed, Trust};
-use crate::hit::{Arrival, Hit, JailId};
+use crate::hit::{Arrival, Batch, Hit, JailId, Party};
 use crate::notify::logfile;
 use crate::parse::text::Escaped;
-use crate::parse::{Access, Format, Misfit, error_log};
 use crate::silence::still::{self, Still, Suspect};
 
-/// How lines are read.
-#[derive(Clone, Debug)]
-pub enum Reader {
-    /// Access lines.
-    Access(Format),
-    /// httpd's error log.
-    ErrorLog,
-}
-
-/// A doubtful line longer than this may be a piece of two, even with equal tokens at its ends (PIPE_BUF, pipe(7)).
-const ATOMIC_BYTES: usize = 4096;
-
-impl Reader {
-    /// Reads a line into an `access` that is empty, as far as it can be believed; `Ok(false)`: not at all.
-    ///
-    /// # Errors
-    /// The line is not of the format.
-    #[inline]
-    pub fn read<'a>(
-        &self,
-        framed: Framed<'a>,
-        trust: Trust,
-        access: &mut Access<'a>,
-    ) -> Result<bool, Misfit> {
-        match (self, framed, trust) {
-            (Self::Access(format), Framed::Line(line), Trust::Whole) => format.read(line, access),
-            // With its newline; what is not longer than PIPE_BUF was written in one piece.
-            (Self::Access(format), Framed::Line(line), Trust::Doubtful)
-                if format.is_sealed() && line.len() < ATOMIC_BYTES =>
-            {
-                format.read(line, access)
-            }
-            (_, _, Trust::Doubtful) => return Ok(false),
-            (Self::Access(format), Framed::Head(head), Trust::Whole) => {
-                format.read_head(head, access)
-            }
-            (Self::ErrorLog, Framed::Line(line) | Framed::Head(line), Trust::Whole) => {
-                error_log::read(line, access)
-            }
-        }
-        .map(|()| true)
-    }
-}
-
-/// The rooms between frame and notify.
+/// The rooms between [`Batch`] and notify.
 #[derive(Debug)]
 pub struct Judge {
     config: Arc<Config>,
-    reader: Reader,
-    filter: Filter,
     exempt: Exempt,
     counter: Counter,
     act: Act,
     off: Arc<AtomicBool>,
     /// Limits that the client at hand reached: by which hit, the count.
     reached: Vec<(Hit, u32, Verdict)>,
-    misfit: Option<(Misfit, String)>,
-    /// Host names stand where addresses should: nothing is judged any more.
-    names: bool,
+    /// Whose windows the batch at hand needs.
+    stays: Vec<Stay>,
     /// Each hit is told to fail2ban's log.
     tells_hits: bool,
     /// Who is banned, to notice whoever still comes; `None`: nobody asks.
@@ -87,45 +37,23 @@ pub struct Judge {
     tally: Tally,
 }
 
-/// Hits on their way to the count, in their order.
-#[derive(Debug, Default)]
-struct Batch<'l> {
-    hits: Vec<Hit>,
-    /// Whose they are: the first `hits` are the first one's, and so on.
-    parties: Vec<Party<'l>>,
-}
-
-/// Whom some hits of a line count for, and what is told of the line if one of them is the one too many.
+/// The hits of a line that share a window's owner; mostly that is all of them.
 #[derive(Clone, Copy, Debug)]
-struct Party<'l> {
-    /// Cut to the jail's prefix.
+struct Stay {
+    /// Cut to the jails' prefix.
     client: Client,
-    /// Where its windows are; known when the batch is counted.
-    place: Option<Place>,
+    place: Place,
     hits: usize,
-    /// Who is at the other end of the connection, if that is another.
-    proxy: Option<Client>,
-    evidence: &'l [u8],
-    status: u16,
+    /// Which of the batch's parties.
+    party: usize,
 }
 
-/// Hits that are counted together, so that their clients can be fetched from memory side by side and not one after the
-/// other: that wait is the largest part of a line's way (with 50,000 clients: a third).
-const BATCH: usize = 64;
 /// So few clients there is nothing beside which to fetch.
 const ALONE: usize = 2;
-/// What of a line that does not fit is shown, bytes.
-const MISFIT_BYTES: usize = 200;
 
 /// What was counted.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Lines.
-    pub lines: u64,
-    /// Of these, lines that do not fit the format.
-    pub unparsed: u64,
-    /// Lines not judged because the pipe may have been full.
-    pub doubtful: u64,
     /// Limits reached by clients that are never banned.
     pub spared: u64,
     /// By jail.
@@ -188,18 +116,9 @@ pub enum Outcome<'a> {
 }
 
 impl Judge {
-    /// Compiles the jails of `config` for lines that `reader` reads.
-    ///
-    /// # Errors
-    /// The patterns of all jails together are too large.
-    pub fn new(
-        config: Arc<Config>,
-        reader: Reader,
-        exempt: Exempt,
-        act: Act,
-        off: Arc<AtomicBool>,
-    ) -> Result<Self, regex::Error> {
-        let filter = Filter::compile(config.native())?;
+    /// With empty windows.
+    #[must_use]
+    pub fn new(config: Arc<Config>, exempt: Exempt, act: Act, off: Arc<AtomicBool>) -> Self {
         let findtimes = config
             .jails
             .iter()
@@ -209,22 +128,19 @@ impl Judge {
             jails: vec![JailTally::default(); config.jails.len()],
             ..Tally::default()
         };
-        Ok(Self {
+        Self {
             config,
-            reader,
-            filter,
             exempt,
             counter,
             act,
             off,
             reached: Vec::new(),
-            misfit: None,
-            names: false,
+            stays: Vec::new(),
             tells_hits: false,
             still: None,
             suspects: Vec::new(),
             tally,
-        })
+        }
     }
 
     /// Hits are told to fail2ban's log, if one is written.
@@ -259,139 +175,56 @@ impl Judge {
         &mut self.act
     }
 
-    /// Judges lines that arrived at `now`, and tells `each` of the limits they reach.
-    pub fn lines<'l>(
+    /// Counts hits of lines that arrived at `now`, in their order, and tells `each` of the limits they reach. Nothing is
+    /// left in the batch.
+    pub fn judge(
         &mut self,
-        lines: impl Iterator<Item = Framed<'l>>,
-        trust: Trust,
+        batch: &mut Batch<'_>,
         now: Arrival,
         each: &mut dyn FnMut(Decision<'_>),
     ) {
-        let mut batch = Batch::default();
-        for framed in lines {
-            if let (Err(misfit), true) =
-                (self.read(framed, trust, &mut batch), self.misfit.is_none())
-            {
-                let line = Escaped {
-                    bytes: framed.bytes(),
-                    max: MISFIT_BYTES,
-                };
-                self.misfit = Some((misfit, line.to_string()));
-            }
-            if batch.hits.len() >= BATCH {
-                self.count(&mut batch, now, each);
-            }
-        }
-        self.count(&mut batch, now, each);
-    }
-
-    /// Judges one line.
-    ///
-    /// # Errors
-    /// The line does not fit the format (it is counted, too).
-    pub fn line(
-        &mut self,
-        framed: Framed<'_>,
-        trust: Trust,
-        now: Arrival,
-        each: &mut dyn FnMut(Decision<'_>),
-    ) -> Result<(), Misfit> {
-        let mut batch = Batch::default();
-        self.read(framed, trust, &mut batch)?;
-        self.count(&mut batch, now, each);
-        Ok(())
-    }
-
-    /// The first line that did not fit the format, escaped, and where.
-    #[must_use]
-    pub fn first_misfit(&self) -> Option<&(Misfit, String)> {
-        self.misfit.as_ref()
-    }
-
-    /// Do host names stand where addresses should (HostnameLookups)? Then nothing is judged.
-    #[must_use]
-    pub fn has_names(&self) -> bool {
-        self.names
-    }
-
-    /// Parse and filter.
-    fn read<'l>(
-        &mut self,
-        framed: Framed<'l>,
-        trust: Trust,
-        batch: &mut Batch<'l>,
-    ) -> Result<(), Misfit> {
-        self.tally.lines += 1;
-        let mut access = Access::default();
-        match self.reader.read(framed, trust, &mut access) {
-            Ok(true) => {}
-            Ok(false) => {
-                self.tally.doubtful += 1;
-                return Ok(());
-            }
-            Err(misfit) => {
-                self.tally.unparsed += 1;
-                if let (Reader::Access(format), false) = (&self.reader, self.names) {
-                    self.names = trust == Trust::Whole && format.has_name(framed.bytes(), misfit);
-                }
-                return Err(misfit);
-            }
-        }
-        if self.names {
-            self.tally.doubtful += 1;
-            return Ok(());
-        }
-        let known = batch.hits.len();
-        self.filter.hits(&access, &mut batch.hits);
-        let mut last: Option<&mut Party<'_>> = None;
-        for hit in batch.hits.iter().skip(known) {
-            let jail = self.config.jails.get(usize::from(hit.jail));
-            let client = jail.map_or(hit.client, |jail| hit.client.counted(jail.ipv6_prefix));
-            // A line's hits are mostly one client's.
-            match &mut last {
-                Some(party) if party.client == client => party.hits += 1,
-                _ => {
-                    batch.parties.push(Party {
-                        client,
-                        place: None,
-                        hits: 1,
-                        proxy: access.peer.filter(|peer| *peer != hit.client),
-                        evidence: if access.is_error {
-                            access.message
-                        } else {
-                            access.request
-                        },
-                        status: access.status,
-                    });
-                    last = batch.parties.last_mut();
+        let mut stays = std::mem::take(&mut self.stays);
+        let mut left = batch.hits.as_slice();
+        for (at, party) in batch.parties.iter().enumerate() {
+            let Some((hits, after)) = left.split_at_checked(party.hits) else {
+                break;
+            };
+            left = after;
+            let mut last: Option<&mut Stay> = None;
+            for hit in hits {
+                let jail = self.config.jails.get(usize::from(hit.jail));
+                let client =
+                    jail.map_or(party.client, |jail| party.client.counted(jail.ipv6_prefix));
+                match &mut last {
+                    Some(stay) if stay.client == client => stay.hits += 1,
+                    _ => {
+                        stays.push(Stay {
+                            client,
+                            place: self.counter.place(client, now),
+                            hits: 1,
+                            party: at,
+                        });
+                        last = stays.last_mut();
+                    }
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Counts hits, in their order.
-    fn count(&mut self, batch: &mut Batch<'_>, now: Arrival, each: &mut dyn FnMut(Decision<'_>)) {
-        let Batch { hits, parties } = batch;
-        for party in parties.iter_mut() {
-            party.place = Some(self.counter.place(party.client, now));
+        if stays.len() > ALONE {
+            self.counter.fetch(stays.iter().map(|stay| stay.place));
         }
-        if parties.len() > ALONE {
-            self.counter
-                .fetch(parties.iter().filter_map(|party| party.place));
-        }
-        let mut left = hits.as_slice();
-        for party in parties.iter() {
-            let (Some((hits, after)), Some(place)) =
-                (left.split_at_checked(party.hits), party.place)
-            else {
+        let mut left = batch.hits.as_slice();
+        for stay in &stays {
+            let (Some((hits, after)), Some(party)) = (
+                left.split_at_checked(stay.hits),
+                batch.parties.get(stay.party),
+            ) else {
                 break;
             };
             left = after;
             if let Some(still) = &mut self.still {
-                self.suspects.extend(still.seen(party.client, now));
+                self.suspects.extend(still.seen(stay.client, now));
             }
-            let mut visit = self.counter.visit(place);
+            let mut visit = self.counter.visit(stay.place);
             for hit in hits {
                 let id = usize::from(hit.jail);
                 let (Some(jail), Some(counts)) =
@@ -401,11 +234,11 @@ impl Judge {
                 };
                 counts.hits += 1;
                 if self.tells_hits && jail.mode == Mode::Ban {
-                    let who = Target::Client(party.client);
+                    let who = Target::Client(stay.client);
                     match self.exempt.check(who, Some(hit.jail)) {
-                        Ok(_) => logfile::found(&jail.name, &hit.client, None),
+                        Ok(_) => logfile::found(&jail.name, &party.client, None),
                         Err(spared) => {
-                            logfile::ignored(&jail.name, &hit.client, logfile::by(&spared));
+                            logfile::ignored(&jail.name, &party.client, logfile::by(&spared));
                         }
                     }
                 }
@@ -419,13 +252,15 @@ impl Judge {
                 }
             }
             if !self.reached.is_empty() {
+                let who = Target::Client(stay.client);
                 for (hit, count, verdict) in std::mem::take(&mut self.reached) {
-                    self.reached(hit, party, count, verdict, now, each);
+                    self.reached(hit, (who, party), count, verdict, now, each);
                 }
             }
         }
-        hits.clear();
-        parties.clear();
+        stays.clear();
+        self.stays = stays;
+        batch.clear();
         self.counter.settle();
     }
 
@@ -433,7 +268,7 @@ impl Judge {
     fn reached(
         &mut self,
         hit: Hit,
-        party: &Party<'_>,
+        (who, party): (Target, &Party<'_>),
         count: u32,
         verdict: Verdict,
         now: Arrival,
@@ -451,7 +286,6 @@ impl Judge {
             return;
         };
 
-        let who = Target::Client(party.client);
         // Only now: whom nobody would ban needs no protection, and most lines end above.
         let mut tell = |outcome| {
             each(Decision {

@@ -16,7 +16,8 @@
 //! httpd's pipe                                             length  commands
 //! ```
 //!
-//! `Hit` is the narrow waist: before it all is about text that strangers wrote, after it all is about clients.
+//! `Hit` is the narrow waist: before it all is about text that strangers wrote ([`sift`]), after it all is about clients
+//! ([`judge`]).
 //! `replay` and `explain` walk the same rooms with another source, another clock and `act::dry`.
 
 #![cfg_attr(
@@ -46,11 +47,13 @@ pub mod date; // the date in a line, and what is left when it is cut out
 pub mod failregex; // lines to failures
 pub mod pattern; // Python's regular expressions, with fail2ban's tags
 
-pub mod judge; // from a line to a decision: the rooms above and below, joined
+pub mod sift; // from a line to hits: parse and filter, joined
 
 pub mod client; // whom a hit belongs to
 pub mod hit; // the waist
 pub mod key; // whom a failure belongs to, which may be more than an address
+
+pub mod judge; // from hits to a decision: the rooms below, joined
 
 pub mod act; // the kernel's sets, the chain, open connections
 pub mod bans; // the same two by logged times, and when a ban ends: fail2ban's jails

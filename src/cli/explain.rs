@@ -18,10 +18,10 @@ use crate::exempt::{Exempt, Target};
 use crate::filter::Filter;
 use crate::frame::{Framed, Trust};
 use crate::hit::{Hit, JailId};
-use crate::judge::Reader;
 use crate::parse::format::NICKNAMES;
 use crate::parse::text::{Escaped, percent_decode, unescape};
 use crate::parse::{Access, Format, Misfit, error_log};
+use crate::sift::Reader;
 
 /// How many bytes of a line are shown on each side of the one it is about.
 const AROUND_BYTES: usize = 60;

@@ -17,9 +17,10 @@ use crate::config::{Backend, Config, Mode};
 use crate::failregex::Stamp;
 use crate::frame::Framed;
 use crate::hit::JailId;
-use crate::judge::{JailTally, Tally};
+use crate::judge::{self, JailTally};
 use crate::key::Key;
 use crate::parse::Format;
+use crate::sift;
 
 mod expressions; // jails that judge by expressions
 pub(super) mod log; // what is read
@@ -234,7 +235,7 @@ impl Replay<'_> {
 
     /// What it all came to.
     fn end(self) -> Done {
-        let tally = self.native.as_ref().map(|native| native.judge.tally());
+        let tally = self.native.as_ref().map(|native| native.sifter.tally());
         let none_fits = tally.is_none_or(|tally| tally.unparsed == tally.lines) && self.lines > 0;
         let none_fits = none_fits && !self.by_path && self.wards.hits() == 0;
         if self.json {
@@ -276,9 +277,10 @@ impl Replay<'_> {
     fn summary(self) -> io::Result<()> {
         let left_out = self.left_out();
         let out = self.out;
-        let nothing = Tally::default();
+        let nothing = judge::Tally::default();
         let native = self.native.as_ref();
         let tally = native.map_or(&nothing, |native| native.judge.tally());
+        let read = native.map_or(sift::Tally::default(), |native| native.sifter.tally());
         let standing = native.map_or(0, |native| native.ends.len()) + self.wards.standing();
         if standing > 0 || self.caught.iter().any(|caught| !caught.is_empty()) {
             writeln!(out)?;
@@ -287,9 +289,9 @@ impl Replay<'_> {
         if let Some((first, last)) = self.times {
             write!(out, ", {} to {}", day_and_time(first), day_and_time(last))?;
         }
-        match (tally.unparsed, self.judged) {
+        match (read.unparsed, self.judged) {
             (0, _) => {}
-            (n, false) if n == tally.lines => write!(out, "; none of them fits the format")?,
+            (n, false) if n == read.lines => write!(out, "; none of them fits the format")?,
             (n, false) => write!(out, "; {n} do not fit the format and count for nobody")?,
             (n, true) => write!(
                 out,

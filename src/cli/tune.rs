@@ -20,8 +20,8 @@ use crate::exempt::{Exempt, Target};
 use crate::filter::{self, Filter};
 use crate::frame::{Framed, Trust};
 use crate::hit::{Arrival, Hit};
-use crate::judge::Reader;
 use crate::parse::{Access, Format};
+use crate::sift::Reader;
 
 mod advice; // counts to advice
 mod clients; // who was there, and of what kind
@@ -266,7 +266,7 @@ impl Reading {
             *hits += 1;
             let place = self
                 .counter
-                .place(hit.client.counted(jail.ipv6_prefix), Arrival(now));
+                .place(client.counted(jail.ipv6_prefix), Arrival(now));
             let mut visit = self.counter.visit(place);
             let count = visit.add(hit.jail, hit.weight, hit.distinct, *ceiling);
             self.clients.count(number, hit.jail, count);

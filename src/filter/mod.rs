@@ -17,7 +17,6 @@ use aho_corasick::AhoCorasick;
 use alarm::Alarm;
 use search::Search;
 
-use crate::client::Client;
 use crate::config::{Conditions, Distinct, Field, Jail, Mode};
 use crate::hit::{Hit, JailId};
 use crate::parse::scan::find;
@@ -174,7 +173,9 @@ impl Filter {
 
     /// Appends to `hits` one for each jail whose rule the line fits. A line without a client hits nothing.
     pub fn hits(&mut self, access: &Access<'_>, hits: &mut Vec<Hit>) {
-        let Some(client) = access.client else { return };
+        if access.client.is_none() {
+            return;
+        }
         let Self {
             by_status,
             alarm,
@@ -184,7 +185,7 @@ impl Filter {
         rules.scratch.line += 1;
         if access.is_error {
             for jail in of_errors {
-                rules.ask(*jail, access, client, hits);
+                rules.ask(*jail, access, hits);
             }
             return;
         }
@@ -193,7 +194,7 @@ impl Filter {
         };
         if all.len() > quiet.len() && alarm.as_ref().is_none_or(|alarm| alarm.rings(access)) {
             for jail in all {
-                rules.ask(*jail, access, client, hits);
+                rules.ask(*jail, access, hits);
             }
             return;
         }
@@ -205,14 +206,13 @@ impl Filter {
                     *wanted == *is_static.get_or_insert_with(|| rules.is_static(access))
                 }
                 Needs::Rule => {
-                    rules.ask(*jail, access, client, hits);
+                    rules.ask(*jail, access, hits);
                     false
                 }
             };
             if counts {
                 hits.push(Hit {
                     jail: *jail,
-                    client,
                     weight: 1,
                     distinct: None,
                 });
@@ -272,7 +272,7 @@ impl Filter {
 
 impl Rules {
     /// Appends a hit if the line fits the rule.
-    fn ask(&mut self, jail: JailId, access: &Access<'_>, client: Client, hits: &mut Vec<Hit>) {
+    fn ask(&mut self, jail: JailId, access: &Access<'_>, hits: &mut Vec<Hit>) {
         let Some(rule) = self.rules.get(usize::from(jail)) else {
             return;
         };
@@ -301,7 +301,6 @@ impl Rules {
         });
         hits.push(Hit {
             jail,
-            client,
             weight: rule.weight,
             distinct,
         });

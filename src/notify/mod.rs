@@ -8,6 +8,7 @@ pub mod logfile;
 pub mod measure;
 pub mod state;
 pub mod syslog;
+pub(crate) mod told; // all of them, of a decision
 
 /// Tells syslog `NOTICE [apache-dos] Ban 192.0.2.7`. Never blocks, cannot fail; what cannot be delivered is counted.
 pub fn ban(jail: &str, who: &dyn fmt::Display) {

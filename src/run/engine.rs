@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 
 use super::guarded;
-use crate::act::keeper::{BanEvent, Keeper};
-use crate::act::{Act, Banned};
+use crate::act::Act;
+use crate::act::keeper::Keeper;
 use crate::cli::RunArgs;
 use crate::config::{self, Backend, Config, Jail, Mode, RuntimePaths};
-use crate::exempt::{Exempt, Refresher, Target};
+use crate::exempt::{Exempt, Refresher};
 use crate::filter;
 use crate::frame::{Framer, Trust};
 use crate::hit::Arrival;
-use crate::judge::{Decision, Judge, Outcome, Reader};
-use crate::key::Key;
-use crate::notify;
+use crate::judge::{Judge, Outcome};
 use crate::notify::logfile;
 use crate::notify::measure;
 use crate::notify::state::State;
+use crate::notify::told::Told;
 use crate::parse::Format;
+use crate::sift::{Reader, Sifter};
 use crate::silence::{self, Board, Silence};
 use crate::tee;
 use crate::watch::{Setting, Watch};
@@ -40,7 +40,7 @@ pub(super) struct Engine {
     exempt: Exempt,
     framer: Framer,
     /// `None` after too many panics.
-    judge: Option<Judge>,
+    rooms: Option<Rooms>,
     keeper: Option<Keeper>,
     /// Judges by expressions, on a thread of its own.
     watch: Option<Watch>,
@@ -51,6 +51,13 @@ pub(super) struct Engine {
     shed: u64,
     /// Test hook: every batch panics (F2B_PIPE_TEST_PANIC=filter).
     panic_always: bool,
+}
+
+/// From lines to decisions.
+struct Rooms {
+    sifter: Sifter,
+    judge: Judge,
+    told: Told,
 }
 
 impl Engine {
@@ -153,7 +160,7 @@ impl Engine {
             reader,
             exempt,
             framer: Framer::default(),
-            judge: None,
+            rooms: None,
             keeper,
             watch,
             off,
@@ -163,7 +170,7 @@ impl Engine {
             shed: 0,
             panic_always: std::env::var_os("F2B_PIPE_TEST_PANIC").is_some(),
         };
-        engine.make_judge();
+        engine.make_rooms();
         let names: Vec<&str> = engine
             .config
             .jails
@@ -187,29 +194,34 @@ impl Engine {
         native.map(|jail| jail.name.as_str())
     }
 
-    fn make_judge(&mut self) {
-        let (config, reader, exempt) = (
-            Arc::clone(&self.config),
-            self.reader.clone(),
-            self.exempt.clone(),
-        );
-        let judge = Judge::new(
-            config,
-            reader,
-            exempt,
-            Act::new(&self.config),
-            Arc::clone(&self.off),
-        );
+    fn make_rooms(&mut self) {
+        let sifter = Sifter::new(&self.config, self.reader.clone());
         let said = |error: &regex::Error| {
             log::error!("the patterns of all jails together: {error}; nobody is banned")
         };
-        self.judge = judge.inspect_err(said).ok();
-        if let Some(judge) = &mut self.judge {
-            judge.tell_hits();
-            if self.config.firewall.backend != Backend::DryRun {
-                judge.notice_who_still_comes();
-            }
+        let Ok(sifter) = sifter.inspect_err(said) else {
+            return;
+        };
+        let mut judge = Judge::new(
+            Arc::clone(&self.config),
+            self.exempt.clone(),
+            Act::new(&self.config),
+            Arc::clone(&self.off),
+        );
+        judge.tell_hits();
+        if self.config.firewall.backend != Backend::DryRun {
+            judge.notice_who_still_comes();
         }
+        self.rooms = Some(Rooms {
+            sifter,
+            judge,
+            told: Told {
+                keeper: self.keeper.as_ref().map(|keeper| keeper.hand()),
+                watch: self.watch.as_ref().and_then(Watch::teller),
+                silence: self.silence.as_ref().map(Silence::hand),
+                dry: self.config.firewall.backend == Backend::DryRun,
+            },
+        });
     }
 
     /// Judges a chunk. Never panics.
@@ -225,9 +237,9 @@ impl Engine {
         self.shed += u64::try_from(memchr::memchr_iter(b'\n', chunk).count()).unwrap_or(0);
         self.panics += 1;
         self.framer = Framer::after(chunk);
-        self.judge = None;
+        self.rooms = None;
         if self.panics < PANICS_MAX {
-            guarded(|| self.make_judge());
+            guarded(|| self.make_rooms());
         } else if self.panics == PANICS_MAX {
             log::error!(
                 "{PANICS_MAX} internal errors: judging stops, lines only go on to the log until the next restart of httpd"
@@ -238,28 +250,27 @@ impl Engine {
     fn judge_all(&mut self, chunk: &[u8], trust: Trust, arrived: Instant, now: Arrival) {
         assert!(!self.panic_always, "asked for by F2B_PIPE_TEST_PANIC");
         let Self {
-            config,
             framer,
-            judge,
-            keeper,
-            watch,
+            rooms,
             silence,
             ..
         } = self;
-        let Some(judge) = judge else { return };
-        let dry = config.firewall.backend == Backend::DryRun;
+        let Some(Rooms {
+            sifter,
+            judge,
+            told,
+        }) = rooms
+        else {
+            return;
+        };
         framer.feed(chunk, trust, |lines, trust| {
-            judge.lines(lines, trust, now, &mut |decision| {
-                if let Outcome::Banned { .. } = decision.outcome {
-                    measure::banned(arrived);
-                }
-                tell(
-                    &decision,
-                    keeper.as_ref(),
-                    watch.as_ref(),
-                    silence.as_ref(),
-                    dry,
-                );
+            sifter.lines(lines, trust, &mut |batch| {
+                judge.judge(batch, now, &mut |decision| {
+                    if let Outcome::Banned { .. } = decision.outcome {
+                        measure::banned(arrived);
+                    }
+                    told.tell(&decision);
+                });
             });
         });
         for suspect in judge.take_suspects() {
@@ -271,7 +282,10 @@ impl Engine {
 
     /// Was something counted since the last report?
     pub(super) fn has_news(&self) -> bool {
-        self.judge.as_ref().map_or(0, |judge| judge.tally().lines) != self.state.lines
+        self.rooms
+            .as_ref()
+            .map_or(0, |rooms| rooms.sifter.tally().lines)
+            != self.state.lines
             || self.shed + self.watch.as_ref().map_or(0, Watch::shed) != self.state.shed
             || self.watch.as_ref().is_some_and(Watch::has_news)
     }
@@ -284,16 +298,16 @@ impl Engine {
     /// Tells what was counted.
     pub(super) fn report(&mut self) {
         let mut state = self.state.clone();
-        if let Some(judge) = &self.judge {
-            let tally = judge.tally();
-            state.lines = tally.lines;
-            state.unparsed = tally.unparsed;
-            state.doubtful = tally.doubtful;
+        if let Some(Rooms { sifter, judge, .. }) = &self.rooms {
+            let (read, tally) = (sifter.tally(), judge.tally());
+            state.lines = read.lines;
+            state.unparsed = read.unparsed;
+            state.doubtful = read.doubtful;
             state.spared = tally.spared;
             state.clients = judge.counter().clients();
             state.evicted = judge.counter().evicted();
-            state.names = judge.has_names();
-            state.misfit = judge.first_misfit().map(|(misfit, line)| {
+            state.names = sifter.has_names();
+            state.misfit = sifter.first_misfit().map(|(misfit, line)| {
                 let (column, wants) = (misfit.at + 1, misfit.wants);
                 format!("at column {column} there should be {wants}: {line}")
             });
@@ -322,7 +336,7 @@ impl Engine {
         drop(self.silence.take());
         drop(self.keeper.take());
         // The process ends: to free the windows of fifty thousand clients one by one would take twenty milliseconds.
-        std::mem::forget(self.judge.take());
+        std::mem::forget(self.rooms.take());
     }
 }
 
@@ -338,82 +352,5 @@ pub(crate) fn keep_fresh(mut refresher: Refresher) {
     let started = thread::Builder::new().name("exempt".into()).spawn(refresh);
     if let Err(error) = started {
         log::error!("cannot start a thread: {error}; host names in ignoreip are unknown");
-    }
-}
-
-/// Tells everybody who should know.
-fn tell(
-    decision: &Decision<'_>,
-    keeper: Option<&Keeper>,
-    watch: Option<&Watch>,
-    silence: Option<&Silence>,
-    dry: bool,
-) {
-    let Decision {
-        jail,
-        id,
-        who,
-        hits,
-        outcome,
-    } = decision;
-    let shown = who.shown(jail.ipv6_prefix);
-    let name = &jail.name;
-    match outcome {
-        Outcome::Banned { ban_for, new_set } => {
-            if dry {
-                log::info!(
-                    "would ban client={shown} jail={name} hits={hits} for={ban_for} (dry run)"
-                );
-                return;
-            }
-            notify::ban(name, &shown);
-            if let (Some(watch), Target::Client(client)) = (watch, who) {
-                watch.banned(*id, Key::Client(*client));
-            }
-            log::info!("ban client={shown} jail={name} hits={hits} for={ban_for}");
-            if let Some(keeper) = keeper {
-                let banned = if *new_set {
-                    Banned::NewSet
-                } else {
-                    Banned::New
-                };
-                keeper.banned(BanEvent {
-                    jail: *id,
-                    who: *who,
-                    ban_for: *ban_for,
-                    banned,
-                });
-            }
-        }
-        // Connections that are still open end, and the end of the ban is known.
-        Outcome::Prolonged(ban_for) => {
-            if let Some(keeper) = keeper {
-                keeper.banned(BanEvent {
-                    jail: *id,
-                    who: *who,
-                    ban_for: *ban_for,
-                    banned: Banned::Already,
-                });
-            }
-        }
-        Outcome::Observed => {
-            notify::observed(name, &shown);
-            log::info!("would ban client={shown} jail={name} hits={hits} (mode observe)");
-        }
-        Outcome::Spared(spared) => log::info!("spared client={shown} jail={name}: {spared}"),
-        Outcome::Proxied(peer) => {
-            log::info!("not banned client={shown} jail={name} hits={hits}: comes through {peer}");
-            if let Some(silence) = silence {
-                silence.proxied(*id, shown.to_string(), *peer);
-            }
-        }
-        Outcome::Off => log::info!(
-            "not banned client={shown} jail={name}: switched off (f2b-pipe reload switches on)"
-        ),
-        Outcome::Failed(error) => {
-            if let Some(keeper) = keeper {
-                keeper.failed(error);
-            }
-        }
     }
 }

@@ -103,6 +103,23 @@ pub struct Watch {
     wants_feed: bool,
 }
 
+/// Tells the thread of bans by jails of httpd's lines: recidive counts them.
+#[derive(Debug)]
+pub struct Teller {
+    news: SyncSender<News>,
+    wake: UnixStream,
+}
+
+impl Teller {
+    /// Never waits.
+    pub fn banned(&self, jail: JailId, key: Key) {
+        // One that is lost while ten thousand wait is missed by recidive only.
+        if self.news.try_send(News::Banned(jail, key)).is_ok() {
+            wake(&self.wake);
+        }
+    }
+}
+
 /// What the thread tells.
 #[derive(Debug, Default)]
 struct Shared {
@@ -194,12 +211,13 @@ impl Watch {
         self.wake();
     }
 
-    /// Tells of a ban by another jail. Never waits.
-    pub fn banned(&self, jail: JailId, key: Key) {
-        // One that is lost while ten thousand wait is missed by recidive only.
-        if self.news.try_send(News::Banned(jail, key)).is_ok() {
-            self.wake();
-        }
+    /// For who bans on another thread; `None`: the system has no file descriptor left.
+    #[must_use]
+    pub fn teller(&self) -> Option<Teller> {
+        Some(Teller {
+            news: self.news.clone(),
+            wake: self.wake.try_clone().ok()?,
+        })
     }
 
     /// Lines of httpd's pipe that found no room.

@@ -11,14 +11,16 @@ use crate::decide::BanFor;
 use crate::exempt::{Exempt, Target};
 use crate::filter;
 use crate::frame::{Framed, Trust};
-use crate::hit::{Arrival, JailId};
-use crate::judge::{Decision, Judge, Outcome, Reader};
+use crate::hit::{Arrival, Batch, JailId};
+use crate::judge::{Decision, Judge, Outcome};
 use crate::key::Key;
 use crate::parse::{Format, Misfit};
+use crate::sift::{Reader, Sifter};
 
 /// They and their bans.
 pub(super) struct Native {
     format: Format,
+    pub(super) sifter: Sifter,
     pub(super) judge: Judge,
     /// When the bans that stand end, seconds since the epoch; `None`: never.
     pub(super) ends: HashMap<(JailId, Target), Option<f64>>,
@@ -44,16 +46,18 @@ pub(in crate::cli) fn adapt(config: &mut Config, format: &Format) {
 
 impl Native {
     pub(super) fn new(config: &Arc<Config>, format: Format) -> Result<Self, Failure> {
+        let sifter = Sifter::new(config, Reader::Access(format.clone())).map_err(|error| {
+            Failure::Usage(format!("the patterns of all jails together: {error}"))
+        })?;
         let judge = Judge::new(
             Arc::clone(config),
-            Reader::Access(format.clone()),
             Exempt::of_config_only(config),
             Act::new(config),
             Arc::default(),
-        )
-        .map_err(|error| Failure::Usage(format!("the patterns of all jails together: {error}")))?;
+        );
         Ok(Self {
             format,
+            sifter,
             judge,
             ends: HashMap::new(),
             misfit: None,
@@ -82,7 +86,9 @@ impl Native {
             let what = what(decision.outcome, clock);
             decisions.push((decision.id, decision.who, decision.hits, what));
         };
-        let result = self.judge.line(framed, Trust::Whole, now, &mut sink);
+        let mut batch = Batch::default();
+        let result = self.sifter.line(framed, Trust::Whole, &mut batch);
+        self.judge.judge(&mut batch, now, &mut sink);
         match (result, place) {
             (Ok(()), _) if !dated => self.undated += 1,
             (Err(misfit), Some((name, number))) if self.misfit.is_none() => {
