@@ -126,6 +126,9 @@ fn twice_then_away() {
         there /etc/f2b-pipe/filter.d/sshd.conf /usr/lib/systemd/system/f2b-pipe.service
         [ "$(stat -c %a /var/lib/f2b-pipe)" = 700 ] || no "what names clients is for root only"
         holds /tmp/out 'systemd does not run here'
+        there /usr/share/man/man1/f2b-pipe.1 /usr/share/man/man1/f2b-pipe-banned.1
+        there /usr/share/bash-completion/completions/f2b-pipe /usr/share/zsh/vendor-completions/_f2b-pipe
+        there /usr/share/fish/vendor_completions.d/f2b-pipe.fish
         holds /etc/f2b-pipe/conf.d/10-admin.toml '"127.0.0.0/8", "::1", "203.0.113.9"'
         holds /tmp/out "every server's lines reach f2b-pipe"
         holds /tmp/out 'ok    /etc/f2b-pipe/f2b-pipe.toml'
@@ -140,6 +143,7 @@ fn twice_then_away() {
         gone /usr/bin/f2b-pipe /etc/f2b-pipe/f2b-pipe.toml /usr/share/f2b-pipe /usr/lib/tmpfiles.d/f2b-pipe.conf
         gone /etc/apache2/conf-available/f2b-pipe.conf /etc/apache2/conf-enabled/f2b-pipe.conf /run/f2b-pipe
         gone /etc/f2b-pipe/filter.d /usr/lib/systemd/system/f2b-pipe.service /var/lib/f2b-pipe
+        [ -z "$(find /usr/share -name '*f2b-pipe*')" ] || no "man pages and completions are gone"
         there /etc/f2b-pipe/conf.d/10-admin.toml
         apache2ctl configtest
         installs --uninstall

@@ -23,10 +23,7 @@ use crate::decide::BanFor;
 use crate::fail2ban::Broken;
 use crate::httpd;
 
-/// `f2b-pipe check`. `--json`: `{"jails": [{"name": "sshd", "origin": "fail2ban", "filter": "sshd", "failregex": 27,
-/// "logpath": ["/var/log/auth.log"], "maxretry": 5, "findtime": 600, "bantime": 600, "port": ["ssh"]}], "broken": [{"jail":
-/// "x", "problem": "/etc/fail2ban/jail.local:3: ..."}], "files": ["/etc/fail2ban/jail.conf"], "findings": [{"level": "ok",
-/// "area": "jails", "where": "sshd", "text": "...", "write": null}]}`; see [`Jail`].
+/// `f2b-pipe check`. The shape of `--json`: `conf/man/check.roff`; see [`Jail`], too.
 ///
 /// # Errors
 /// The configuration cannot be used, or the output cannot be written.

@@ -17,6 +17,7 @@ pub mod bans;
 pub mod check;
 pub mod demo;
 pub mod explain;
+pub mod generate;
 mod logs; // which logs a jail reads here
 pub mod metrics;
 pub mod replay;
@@ -111,6 +112,9 @@ pub enum Command {
     /// What `demo` starts inside its namespaces
     #[command(hide = true)]
     DemoStage(DemoArgs),
+    /// Write man pages and completions of bash, zsh and fish below a folder (/usr/share); for installers and packages
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 /// Which configuration is meant.
@@ -421,6 +425,13 @@ pub struct DemoArgs {
     pub quick: bool,
 }
 
+/// `generate`.
+#[derive(Args, Clone, Debug)]
+pub struct GenerateArgs {
+    /// The folder; it is made if it is not there
+    pub dir: PathBuf,
+}
+
 /// How a command ended that did what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -479,6 +490,7 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::Test(args) => test::test(args, out),
         Command::Demo(args) => demo::demo(args, out),
         Command::DemoStage(args) => demo::stage(args, out),
+        Command::Generate(args) => generate::generate(args, out),
     }
 }
 

@@ -32,23 +32,7 @@ use log::{Log, unreadable};
 use native::Native;
 use told::{Told, WOULD_BAN, What, day_and_time};
 
-/// `f2b-pipe replay LOG...`. `--json`: one object for each decision, in the order of their times: `{"time": 1480000000.0,
-/// "jail": "apache-dos", "ip": "192.0.2.7", "action": "ban", "until": 1480000600.0, "hits": 100}`.
-///
-/// - `time`: the clock; of an `unban` the end of the ban. Seconds since the epoch.
-/// - `ip`: an IPv6 client as its set lists him, the first address of his prefix: `2001:db8:1:2::`. What a filter names that
-///   is no address (`<F-ID>`): its text.
-/// - `action`: `ban` (as long as `bantime.increment` makes it at once); `prolong`: a ban that stands gets a later end;
-///   `unban`: once the clock is past the end. Ends that the last line has not passed are not told.
-/// - `until`: the end of the ban; of an `unban` its `time`; `null`: for ever.
-/// - `hits`: what was counted; of jails of httpd's lines at most maxretry; of an `unban` 0.
-///
-/// Limits that ban nobody (mode observe, ignoreip, a proxy) are told to people only.
-///
-/// A LOG is judged by the jails whose `logpath` it is, or was before it was rotated, and by those of httpd's lines as far
-/// as its lines fit `--format`. If no LOG is the logpath of any jail (they were copied), all jails judge all of them;
-/// stdin (`-`) is judged by all. A jail of recidive's kind counts the bans of the others. Host names and `ignorecommand`
-/// are not asked: failures of names count for nobody.
+/// `f2b-pipe replay LOG...`. The shape of `--json`, and which jails judge which log: `conf/man/replay.roff`.
 ///
 /// # Errors
 /// The configuration, the format or a log cannot be used, or the output cannot be written.

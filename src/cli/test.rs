@@ -21,17 +21,7 @@ use report::Report;
 /// How many addresses of one name count.
 const ADDRESSES_MAX: usize = 16;
 
-/// `f2b-pipe test LOG FILTER`. `--json`: one object for each input line, `{"match": true, "host": "192.0.2.7", "id":
-/// "192.0.2.7", "time": 1124013599.0, "regex": 3, "groups": {"user": "root"}, "more": []}`, or `{"match": false}`.
-///
-/// - `host`: the address or name as the line has it; `id`: its normal form, or what else is counted.
-/// - `time`: the line's own time, seconds since the epoch; of a line without one the last known if it is younger than 60 s
-///   by `--now`, else `null`.
-/// - `regex`: the failregex that was found, counted from 1 as in the report for people.
-/// - `groups`: named groups that took part, over all lines of a connection, and `users` as a sorted list.
-/// - `more`: further addresses of a host name, each as `{"host": ..., "id": ...}`.
-///
-/// Exit code 1: no line matched.
+/// `f2b-pipe test LOG FILTER`. The shape of `--json`: `conf/man/test.roff`.
 ///
 /// # Errors
 /// The filter, an option or the log cannot be used, or the output cannot be written.

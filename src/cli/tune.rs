@@ -38,23 +38,7 @@ const STAMPS: usize = 8_000_000;
 /// How often the progress is looked at, lines.
 const PROGRESS_LINES: u64 = 4096;
 
-/// `f2b-pipe tune LOG...`. `--json`: one object, times in seconds since the epoch.
-///
-/// - `lines`, `unparsed` (do not fit `--format`), `undated`; `from`, `to`: the first and the latest time, or `null`.
-/// - `clients`, and `kinds`, how many of them are `ordinary`, `search_engines`, `authenticated`, `attackers`: the rules
-///   stand at the head of `clients.rs` and under the table for people.
-/// - `left_out`: lines of clients for whom there was no room (more than 300,000); `forgotten`: clients whose counts
-///   began anew for want of room.
-/// - `remarks`: what limits the answer, as sentences.
-/// - `jails`: one object for each jail of httpd's lines: `name`, `maxretry` (the present one), `findtime` (seconds),
-///   `distinct` (values count, not lines), `mode` (`ban`, `observe`), `hits`; `spared`: clients that are never banned
-///   (ignoreip, a proxy), who appear in nothing that follows; `ceiling`: higher counts are given as this;
-///   - `kinds`: by kind `clients` (that came into the count), `p50`, `p90`, `p99`, `p99.9`, `max` (of the highest count
-///     of each per findtime), and `busiest`, who came to `max`, or `null`;
-///   - `histogram`: `from`, `to`, and `clients` by kind whose highest count lies there;
-///   - `candidates`: `maxretry`, `banned`, `by_kind`, and `people`, how many of the banned look like real people;
-///   - `recommended`: a maxretry, or `null` where the log cannot say; `paste`: lines for the configuration, or `null`
-///     where nothing is to be changed; `why`: one sentence.
+/// `f2b-pipe tune LOG...`. The shape of `--json`: `conf/man/tune.roff`.
 ///
 /// # Errors
 /// The configuration, the format, a log or the page cannot be used, or the output cannot be written.
@@ -134,7 +118,7 @@ pub fn tune(args: &TuneArgs, out: &mut dyn Write) -> Done {
     })
 }
 
-/// The answer; its shape is told at [`tune`].
+/// The answer; its shape is told in `conf/man/tune.roff`.
 #[derive(Debug, Serialize)]
 struct Told {
     lines: u64,
