@@ -20,6 +20,7 @@ use crate::client::Client;
 use crate::config::{Config, Ports};
 use crate::exempt::Target;
 use crate::hit::JailId;
+use crate::silence::board;
 
 /// How long bans are gathered before the sockets are looked at.
 const GATHER: Duration = Duration::from_millis(20);
@@ -62,8 +63,9 @@ pub fn start(config: Arc<Config>) -> std::io::Result<SyncSender<(JailId, Target)
 }
 
 fn run(config: &Config, from: &Receiver<(JailId, Target)>) {
+    /// What it is about.
+    const ABOUT: &str = "open connections of the banned";
     let mut socket = None;
-    let mut said = None;
     let mut rest = Duration::ZERO;
     while let Ok(first) = from.recv() {
         let mut victims = Victims::default();
@@ -73,22 +75,17 @@ fn run(config: &Config, from: &Receiver<(JailId, Target)>) {
         from.try_iter().for_each(|more| victims.add(config, more));
         let begun = Instant::now();
         match kill(&mut socket, &victims) {
-            Ok(_) => said = None,
+            Ok(_) => board().over(ABOUT, "are reset again"),
             Err(WireError::Refused(Refusal::Os(Errno::EOPNOTSUPP))) => {
-                log::warn!(
-                    "this kernel cannot reset connections (no CONFIG_INET_DIAG_DESTROY): those that a banned client has open \
-                     last until they time out; firewall.kill_connections = false says that this is known"
-                );
+                let text = "this kernel cannot reset them (no CONFIG_INET_DIAG_DESTROY), so they last until they time out; \
+                            firewall.kill_connections = false says that this is known";
+                board().set(ABOUT, &Err::<(), _>(text));
                 return;
             }
             Err(error) => {
                 socket = None;
-                if said != Some(error) {
-                    log::warn!(
-                        "the banned keep their open connections until they time out: SOCK_DESTROY: {error}"
-                    );
-                    said = Some(error);
-                }
+                let text = format!("last until they time out: SOCK_DESTROY: {error}");
+                board().tell(ABOUT, text);
             }
         }
         rest = begun.elapsed().saturating_mul(REST);

@@ -156,11 +156,7 @@ impl Desk {
             return;
         }
         if self.pool.is_none() {
-            let settings = Settings {
-                board: self.silence.as_ref().map(|silence| silence.board().clone()),
-                ..Settings::default()
-            };
-            match Pool::new(&settings) {
+            match Pool::new(&Settings::default()) {
                 Ok(pool) => self.pool = Some(pool),
                 Err(error) => log::error!(
                     "cannot start threads for the actions of jails: {error}; none of them run"
@@ -302,9 +298,8 @@ impl Desk {
             && slow.wants(&failure)
         {
             let ticket = ticket(&failure, when);
-            let lost = !slow.ask(failure, ticket, when);
-            if let Some(silence) = self.silence.as_ref().filter(|_| lost) {
-                jail.not_asked(true, now, silence.board());
+            if !slow.ask(failure, ticket, when) {
+                jail.not_asked(true, now);
             }
             return;
         }
@@ -351,9 +346,7 @@ impl Desk {
         let Some(jail) = jails.get_mut(at) else {
             return;
         };
-        if let Some(silence) = &self.silence {
-            jail.not_asked(false, now, silence.board());
-        }
+        jail.not_asked(false, now);
         let mut decisions = Vec::new();
         jail.warden
             .advance(now, &mut |decision| decisions.push(decision));

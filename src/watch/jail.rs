@@ -15,7 +15,7 @@ use crate::hit::JailId;
 use crate::judge::JailTally;
 use crate::key::Key;
 use crate::run::guarded;
-use crate::silence::Board;
+use crate::silence::board;
 use crate::source::tail::Encoding;
 
 /// How long it is told that failures did not count, after the last.
@@ -193,11 +193,11 @@ impl Jail {
     }
 
     /// A failure did not count, as too many names and commands are waited for. It is told until none was lost for a minute.
-    pub(super) fn not_asked(&mut self, lost: bool, now: f64, board: &Board) {
+    pub(super) fn not_asked(&mut self, lost: bool, now: f64) {
         let about = format!("jail {}: usedns, ignorecommand", self.name());
         if lost {
             self.unasked = Some(now);
-            board.set(
+            board().set(
                 &about,
                 &Err::<(), _>(
                     "too many host names or commands wait for an answer, and failures that would wait, too, do not count: usedns = \
@@ -206,7 +206,7 @@ impl Jail {
             );
         } else if self.unasked.is_some_and(|at| now - at > LOST_SECS) {
             self.unasked = None;
-            board.over(&about, "well again");
+            board().over(&about, "well again");
         }
     }
 }

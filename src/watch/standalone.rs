@@ -18,7 +18,7 @@ use crate::notify::logfile;
 use crate::notify::state::State;
 use crate::run::{keep_fresh, say_panics};
 use crate::say;
-use crate::silence::{self, Board, Silence};
+use crate::silence::{self, Silence};
 
 /// How often signals are looked for and numbers told.
 const LOOK: Duration = Duration::from_millis(200);
@@ -77,7 +77,6 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
     let silence = Silence::start(silence::Setting {
         config: Arc::clone(&config),
         paths: paths.clone(),
-        board: Board::default(),
         keeper: Some(keeper.hand()),
         tee: None,
         state: State {

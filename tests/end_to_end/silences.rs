@@ -14,7 +14,7 @@ use crate::actions::note;
 use crate::bans::private_dev_log;
 use crate::other_logs::{fail2ban_with, guessed};
 use crate::support::{
-    Connection, Host, Httpd, PROGRAM, Request, Setup, World, bytes_of, must, secs, text_of,
+    Connection, Host, Httpd, PROGRAM, Request, Setup, World, bytes_of, must, secs, signal, text_of,
     wait_until,
 };
 
@@ -324,6 +324,53 @@ fn a_log_goes_quiet_and_one_with_quiet_nights_does_not() {
     write(&busy);
     ears.over(&["logs of jail busy: well again"], &words);
     assert_eq!(ears.said(&["jail calm"]), 0);
+}
+
+/// `watch` is in charge, and httpd's lines come to another process.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn watch_tells_of_httpd_s_lines_and_status_of_a_process_that_is_stopped() {
+    let world = World::new();
+    world.write("app.log", "");
+    world.write(
+        "filter.d/app.conf",
+        "[Definition]\nfailregex = ^ bad <HOST>$\n",
+    );
+    let log = world.path("app.log").display().to_string();
+    world.config(&format!(
+        "[jail.app]\nfilter = 'app'\nlogpath = ['{log}']\n{MISSING}"
+    ));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("now");
+    let (now, tee) = (
+        now.as_secs(),
+        world.path("access.log").display().to_string(),
+    );
+    let (first, today) = (now - 9 * 86_400, now / 86_400);
+    world.write(
+        "run/f2b-pipe.past",
+        format!(
+            r#"{{"httpd's lines (--tee {tee})":{{"first":{first},"last":{now},"looked":{now},"lines":700000,"days":[[{today},1]]}}}}"#
+        ),
+    );
+    let host = Host::new(&world);
+    let watch = host.watch_with(&[("F2B_PIPE_TEST_QUIET_SECS", "5")]);
+    let httpd = Setup::new(&world).start();
+    assert_eq!(world.curl(READER, "/page"), Some(200));
+    wait_until("a word about it", MINUTE, || {
+        host.said("watch").contains("httpd's lines (--tee ")
+    });
+    assert!(!httpd.said().contains("no line for"), "{}", httpd.said());
+    let shown = || host.ask(&["status"]);
+    assert!(shown().contains("no line for"), "{}", shown());
+    signal(httpd.logger(), Signal::SIGSTOP);
+    let still = format!("process {}: is stopped", httpd.logger());
+    wait_until("status to see it", secs(5), || shown().contains(&still));
+    signal(httpd.logger(), Signal::SIGCONT);
+    assert_eq!(world.curl(READER, "/page"), Some(200));
+    wait_until("its end", MINUTE, || {
+        host.said("watch").contains("well again") && shown().starts_with("All is well.")
+    });
+    host.end(watch, Signal::SIGTERM);
 }
 
 #[test]
