@@ -580,6 +580,47 @@ fn banned_and_comes_since_another_program_fights_for_the_rules() {
     }
 }
 
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn banned_and_comes_to_an_sshd_on_another_port() {
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[sshd]\nenabled = true\nmaxretry = 1\nbantime = 600\n",
+    );
+    let host = Host::new(&world);
+    guessed(&host, "192.0.2.99");
+    let watch = host.watch();
+    guessed(&host, ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+    // Lines that a syslog daemon was late with say nothing.
+    for _ in 0..9 {
+        guessed(&host, ATTACKER);
+    }
+    let words = [
+        "bans of jail sshd: 203.0.113.66 is banned and still comes",
+        "a port that the jail does not close (ss -ltnp)",
+        "port = [\"ssh\"] in [sshd] of fail2ban's jail.local",
+    ];
+    let said = |words: &[&str]| {
+        let said = host.said("watch");
+        said.lines().filter(|line| has(line, words)).count()
+    };
+    std::thread::sleep(secs(3));
+    assert_eq!(said(&["still comes"]), 0);
+    wait_until("a word about him", MINUTE, || {
+        guessed(&host, ATTACKER);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        said(&words) > 0
+    });
+    assert_eq!(said(&words), 1);
+    wait_until("the same in status", secs(5), || {
+        let shown = host.ask(&["status"]);
+        shown.starts_with("Not well:\n! ") && shown.lines().any(|line| has(line, &words))
+    });
+    host.end(watch, Signal::SIGTERM);
+}
+
 /// A hundred requests at once are on their way when the ban comes; and he tries on for a while.
 #[test]
 #[ignore = "needs root and network namespaces"]
