@@ -661,6 +661,47 @@ fn work_that_is_shed() {
     assert!(!ears.shown().contains("judging"), "{}", ears.shown());
 }
 
+/// Expressions of a jail that reads httpd's lines are slower than the lines.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn lines_that_come_faster_than_expressions_can_follow() {
+    let world = World::new();
+    let log = world.path("access.log").display().to_string();
+    world.write(
+        "filter.d/slow.conf",
+        "[Definition]\nfailregex = ^<HOST> (?:(\\S+) ?)+\\1\\1!$\n",
+    );
+    world.config(&format!(
+        "[jail.slow]\nfilter = 'slow'\nlogpath = ['{log}']\n[firewall]\nbackend = 'dry-run'\n"
+    ));
+    fs::create_dir(world.path("run")).expect("mkdir");
+    let mut piped = world.pipe(
+        1 << 20,
+        &["--format", "common", "--single-writer", "--tee", &log],
+    );
+    let line = format!("198.51.100.7 {}!\n", "ab cd ".repeat(20));
+    let many = line.repeat(16_000_000 / line.len());
+    let mut writer = piped.another_writer();
+    writer.write_all(many.as_bytes()).expect("the pipe");
+    let words = [
+        "judging:",
+        "went to the log and were not judged",
+        "failregex",
+    ];
+    wait_until("a word about it", MINUTE, || {
+        piped.said().lines().any(|line| has(line, &words))
+    });
+    let status = world.ask(&["status"]).stdout;
+    let status = String::from_utf8_lossy(&status).into_owned();
+    assert!(status.lines().any(|line| has(line, &words)), "{status}");
+    // Not one of them is missing there.
+    wait_until("the log", secs(20), || {
+        bytes_of(log.as_ref()).len() == many.len()
+    });
+    drop(writer);
+    piped.close(secs(20));
+}
+
 #[test]
 #[ignore = "needs root and network namespaces"]
 fn an_action_that_fails_is_in_status_until_it_succeeds() {
