@@ -17,7 +17,7 @@ use nix::sys::socket::SockProtocol;
 use super::netlink::{DUMP, Refusal, Socket, WireError};
 use super::{Kind, jail, place_of};
 use crate::client::Client;
-use crate::config::{Config, Ports};
+use crate::config::{Config, Current, Ports};
 use crate::exempt::Target;
 use crate::hit::JailId;
 use crate::silence::board;
@@ -51,7 +51,7 @@ const SOCKID_BYTES: usize = 48;
 ///
 /// # Errors
 /// No thread could be started.
-pub fn start(config: Arc<Config>) -> std::io::Result<SyncSender<(JailId, Target)>> {
+pub fn start(config: Arc<Current>) -> std::io::Result<SyncSender<(JailId, Target)>> {
     let (to, from) = sync_channel(WAITING_MAX);
     std::thread::Builder::new()
         .name("kill".into())
@@ -62,17 +62,18 @@ pub fn start(config: Arc<Config>) -> std::io::Result<SyncSender<(JailId, Target)
     Ok(to)
 }
 
-fn run(config: &Config, from: &Receiver<(JailId, Target)>) {
+fn run(current: &Current, from: &Receiver<(JailId, Target)>) {
     /// What it is about.
     const ABOUT: &str = "open connections of the banned";
     let mut socket = None;
     let mut rest = Duration::ZERO;
     while let Ok(first) = from.recv() {
         let mut victims = Victims::default();
-        victims.add(config, first);
         // Asleep, so that nobody who bans has to wake us.
         std::thread::sleep(GATHER.max(rest));
-        from.try_iter().for_each(|more| victims.add(config, more));
+        let config = current.get();
+        let all = std::iter::once(first).chain(from.try_iter());
+        all.for_each(|one| victims.add(&config, one));
         let begun = Instant::now();
         match kill(&mut socket, &victims) {
             Ok(_) => board().over(ABOUT, "are reset again"),

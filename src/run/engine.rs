@@ -152,7 +152,6 @@ impl Engine {
                     log::error!("cannot start a thread: {error}; no other log is watched")
                 })
                 .ok()
-                .flatten()
         });
         let mut engine = Self {
             config,

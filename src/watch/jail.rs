@@ -75,7 +75,7 @@ impl Jail {
             command::IgnoreCommand::new(name, command, cache, &command::Settings::default().path)
         });
         let names = matches!(raw.rules.usedns, UseDns::Yes | UseDns::Warn);
-        let slow = (names || ignore.is_some()).then(|| Slow::new(id, name, ignore, back));
+        let slow = (names || ignore.is_some()).then(|| Slow::new(name, ignore, back));
         Self {
             id,
             config: Arc::clone(config),
@@ -92,6 +92,27 @@ impl Jail {
             unasked: None,
             panic_at: std::env::var("F2B_PIPE_TEST_PANIC").ok(),
         }
+    }
+
+    /// Goes on where `old`, a jail of the same name, was: with its counts and bans, and with its expressions if they are
+    /// the same.
+    pub(super) fn take_over(&mut self, old: Self) {
+        let same = match (self.raw(), old.raw()) {
+            (Some(new), Some(old)) => new.rules == old.rules,
+            (Some(_) | None, _) => false,
+        };
+        if same {
+            self.matcher = old.matcher;
+            self.fits = old.fits;
+        }
+        let terms = self.warden.terms().clone();
+        self.warden = old.warden;
+        self.warden.set_jail(self.id);
+        self.warden.set_terms(terms);
+        self.actions = old.actions;
+        self.held = old.held;
+        self.tally = old.tally;
+        self.unasked = old.unasked;
     }
 
     /// As it is configured.

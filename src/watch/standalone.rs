@@ -105,13 +105,13 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
             return false;
         }
     };
-    if watch.is_none() {
+    if config.jails.iter().all(|jail| jail.raw.is_none()) {
         log::info!(
             "no jail judges other logs than httpd's; write one with `filter` and `logpath`, or enable one in fail2ban's folder"
         );
     }
     while !end.load(Ordering::Relaxed) && !again.swap(false, Ordering::Relaxed) {
-        if let (Some(silence), Some(watch)) = (&silence, &watch)
+        if let Some(silence) = &silence
             && watch.has_news()
         {
             let tallies = watch.tallies();
