@@ -30,6 +30,44 @@ pub struct Options<'o> {
     pub overalljails: bool,
 }
 
+/// `bantime.*` of a jail as it is configured or was changed, for who asks for it. Nothing: nowhere written.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Written {
+    /// `bantime.increment`.
+    pub on: Option<bool>,
+    /// `bantime.factor`.
+    pub factor: Option<String>,
+    /// `bantime.formula`.
+    pub formula: Option<String>,
+    /// `bantime.multipliers`.
+    pub multipliers: Option<String>,
+    /// `bantime.maxtime`, seconds.
+    pub maxtime: Option<f64>,
+    /// `bantime.rndtime`, seconds.
+    pub rndtime: Option<f64>,
+    /// `bantime.overalljails`.
+    pub overalljails: Option<bool>,
+}
+
+impl Written {
+    /// What it means for `jail`; `None`: bans do not grow.
+    ///
+    /// # Errors
+    /// As [`Increment::new`], also when it is not on.
+    pub fn increment(&self, jail: &str) -> Result<Option<Increment>, IncrementError> {
+        let options = Options {
+            factor: self.factor.as_deref(),
+            formula: self.formula.as_deref(),
+            multipliers: self.multipliers.as_deref(),
+            maxtime: self.maxtime,
+            rndtime: self.rndtime,
+            overalljails: self.overalljails == Some(true),
+        };
+        let increment = Increment::new(jail, &options)?;
+        Ok((self.on == Some(true)).then_some(increment))
+    }
+}
+
 /// `bantime.increment` of a jail.
 #[derive(Clone, Debug)]
 pub struct Increment {

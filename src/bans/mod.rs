@@ -20,7 +20,7 @@ use std::hash::{BuildHasher, RandomState};
 
 pub use formula::{EvalError, Formula, FormulaError};
 pub use history::{Bad, Bounds as HistoryBounds, History};
-pub use increment::{Increment, IncrementError, Options as IncrementOptions};
+pub use increment::{Increment, IncrementError, Options as IncrementOptions, Written};
 pub use standing::Standing;
 
 use crate::count::keyed::{self, Counted, Keyed, Rule};
@@ -188,11 +188,6 @@ impl Warden {
         self.counters.set_rule(terms.rule);
         self.terms = terms;
         self.complained = false;
-    }
-
-    /// The jail has another number from now on.
-    pub fn set_jail(&mut self, jail: JailId) {
-        self.jail = jail;
     }
 
     /// The terms.

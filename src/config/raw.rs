@@ -11,7 +11,7 @@ use super::problem::{Place, Problems, Severity};
 use super::text::{Node, Value};
 use super::value;
 use super::{Blocktype, Config, Firewall, Jail, Mode, Ports, Problem, Rule};
-use crate::bans::{Increment, IncrementOptions, Terms};
+use crate::bans::{Terms, Written};
 use crate::count::keyed;
 use crate::decide::BanFor;
 use crate::fail2ban::{
@@ -97,13 +97,15 @@ pub struct Raw {
     pub journal: journal::Place,
     /// How failures are counted and how long bans last.
     pub terms: Terms,
+    /// How bans grow, as written.
+    pub increment: Written,
     /// `port` as written.
     pub ports: Vec<String>,
     /// `ignorecommand`.
     pub ignorecommand: Option<String>,
     /// `ignorecache`.
     pub ignorecache: Option<IgnoreCache>,
-    /// What is done about a ban beside our sets.
+    /// What its configuration says is to be done about a ban. Those that our sets replace are not run.
     pub actions: Vec<Action>,
     /// Bans go into the kernel's sets. Not if the jail's actions have nothing to do with a packet filter.
     pub in_kernel: bool,
@@ -128,6 +130,11 @@ impl Raw {
                 || pattern.is_ok_and(|pattern| pattern.matches_path_with(path, GLOBBING))
         };
         self.backend != Backend::Journal && !self.counts_bans && self.logs.iter().any(names)
+    }
+
+    /// What is done about a ban beside our sets.
+    pub fn run(&self) -> impl Iterator<Item = &Action> {
+        self.actions.iter().filter(|action| action.block.is_none())
     }
 
     /// The encoding of its lines; UTF-8 if nobody knows the name, which is said.
@@ -359,16 +366,17 @@ impl Check<'_> {
             self.problems.error(at, section, refused.to_string());
             return false;
         }
-        let options = IncrementOptions {
-            factor: keys.factor.as_deref(),
-            formula: keys.formula.as_deref(),
-            multipliers: keys.multipliers.as_deref(),
+        let written = Written {
+            on: keys.increment.then_some(true),
+            factor: keys.factor,
+            formula: keys.formula,
+            multipliers: keys.multipliers,
             maxtime: keys.maxtime,
             rndtime: keys.rndtime,
-            overalljails: keys.overalljails,
+            overalljails: keys.overalljails.then_some(true),
         };
-        let increment = match Increment::new(&jail.name, &options) {
-            Ok(increment) => keys.increment.then_some(increment),
+        let increment = match written.increment(&jail.name) {
+            Ok(increment) => increment,
             Err(error) => {
                 self.problems.error(at, section, error.to_string());
                 return false;
@@ -408,6 +416,7 @@ impl Check<'_> {
                 },
                 increment,
             },
+            increment: written,
             ports: jail
                 .ports
                 .written()
@@ -590,24 +599,21 @@ fn imported(
         BanTime::Seconds(secs) => BanFor::of_secs(secs)
             .ok_or_else(|| format!("bantime: {secs} is no ban; write 10m, or -1 for ever"))?,
     };
-    let increment = &found.increment;
-    let multipliers: Vec<String> = increment
-        .multipliers
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let multipliers = multipliers.join(" ");
-    let factor = increment.factor.to_string();
-    let options = IncrementOptions {
-        factor: Some(&factor),
-        formula: increment.formula.as_deref(),
-        multipliers: Some(multipliers.as_str()).filter(|text| !text.is_empty()),
-        maxtime: increment.maxtime,
-        rndtime: increment.rndtime,
-        overalljails: increment.overalljails,
+    let grow = &found.increment;
+    let multipliers: Vec<String> = grow.multipliers.iter().map(ToString::to_string).collect();
+    let written = Written {
+        on: grow.on.then_some(true),
+        factor: (grow.factor != 1.0).then(|| grow.factor.to_string()),
+        formula: grow.formula.clone(),
+        multipliers: Some(multipliers.join(" ")).filter(|text| !text.is_empty()),
+        maxtime: grow.maxtime,
+        rndtime: grow.rndtime,
+        overalljails: grow.overalljails.then_some(true),
     };
-    let increment = match increment.on {
-        true => Some(Increment::new(&found.name, &options).map_err(|error| error.to_string())?),
+    let increment = match grow.on {
+        true => written
+            .increment(&found.name)
+            .map_err(|error| error.to_string())?,
         false => None,
     };
     // fail2ban's recidive reads the log in which fail2ban tells of its bans. There is none here: bans themselves count.
@@ -640,6 +646,7 @@ fn imported(
             },
             increment,
         },
+        increment: written,
         // What its actions are told counts, where that is not the jail's `port`.
         ports: match block.as_ref().and_then(|block| block.ports.clone()) {
             Some(ports)
@@ -653,12 +660,7 @@ fn imported(
         },
         ignorecommand: found.ignorecommand.clone(),
         ignorecache: found.ignorecache.clone(),
-        actions: found
-            .actions
-            .iter()
-            .filter(|action| action.block.is_none())
-            .cloned()
-            .collect(),
+        actions: found.actions.clone(),
         in_kernel: block.is_some(),
         counts_bans,
     };

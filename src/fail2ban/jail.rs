@@ -565,7 +565,11 @@ fn text<'a>(options: &'a Vars, name: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-fn ignorecache(text: &str) -> Result<IgnoreCache, String> {
+/// Reads `ignorecache`.
+///
+/// # Errors
+/// What is wrong; what to write.
+pub(crate) fn ignorecache(text: &str) -> Result<IgnoreCache, String> {
     let options: BTreeMap<_, _> = words::call(&format!("cache[{text}]"))?
         .options
         .into_iter()

@@ -27,6 +27,8 @@ mod tags; // <name>
 mod words; // name[option=value], lists of words
 
 pub use action::{Action, Block, Family};
+pub(crate) use jail::ignorecache;
+pub(crate) use seconds::{seconds, whole};
 
 /// What `%(fail2ban_version)s` is: the version whose ways these are.
 const VERSION: &str = "1.0.2";

@@ -23,7 +23,7 @@ const UNITS: &[(&[&str], f64)] = &[
 ///
 /// # Errors
 /// What is wrong; what to write.
-pub(super) fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let mut reader = Reader {
         rest: text,
         depth: 0,
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
 ///
 /// # Errors
 /// What is wrong; what to write.
-pub(super) fn whole(text: &str) -> Result<i64, String> {
+pub(crate) fn whole(text: &str) -> Result<i64, String> {
     let text = text.trim_matches(blank);
     let bare = text.trim_start_matches(['+', '-']);
     let tidy =

@@ -98,10 +98,8 @@ fn one(config: &Config, jail: &Jail, raw: &Raw, report: &mut Report) -> bool {
             closes(jail, raw, &config.firewall.set_prefix)
         ),
     ];
-    let (python, commands): (Vec<_>, Vec<_>) = raw
-        .actions
-        .iter()
-        .partition(|action| action.python.is_some());
+    let (python, commands): (Vec<_>, Vec<_>) =
+        raw.run().partition(|action| action.python.is_some());
     let names = |actions: &[&crate::fail2ban::Action]| {
         let names: Vec<&str> = actions.iter().map(|action| action.name.as_str()).collect();
         names.join(", ")
