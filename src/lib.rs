@@ -66,6 +66,8 @@ pub mod notify; // who is told of bans: syslog, the status file
 pub mod say; // all output to people
 pub mod silence; // what is wrong and would show in nothing but silence
 
+pub mod control; // who asks and changes while it runs
+
 pub mod cli; // the commands
 pub mod config; // f2b-pipe.toml to Config
 pub mod fail2ban; // the host's /etc/fail2ban to jails

@@ -373,6 +373,14 @@ impl Detector {
             .map(|place| (place.template.name.as_str(), place.hits))
     }
 
+    /// Where few templates were asked for, the first: its pattern, if it has codes, and its name. `None`: there are many.
+    pub fn first(&self) -> Option<(Option<&str>, &str)> {
+        match self.places.as_slice() {
+            [first] | [first, _] => Some((first.template.pattern(), first.template.name.as_str())),
+            _ => None,
+        }
+    }
+
     /// Finds the date of a line that has no line end. `now` is the clock, in seconds since the epoch: it completes dates
     /// without year or day.
     pub fn find(&mut self, line: &str, now: f64) -> Find {

@@ -53,6 +53,11 @@ enum Begin {
 }
 
 impl Template {
+    /// The text before its codes were replaced.
+    pub(super) fn pattern(&self) -> Option<&str> {
+        self.pattern.as_deref()
+    }
+
     /// Compiled when it is first looked for: of 31 default patterns a log needs two or three.
     pub(super) fn matcher(&self) -> Option<&Matcher> {
         if let Some(matcher) = self.matcher.get() {

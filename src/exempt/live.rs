@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::{Range, Ranges, Spared, bits, host};
-use crate::silence::board;
 
 /// How long the addresses of a host name are trusted.
 const NAMES_EVERY: Duration = Duration::from_secs(300);
@@ -98,6 +97,8 @@ pub struct Refresher {
 struct Name {
     addrs: Vec<IpAddr>,
     resolved: Option<Instant>,
+    /// The last attempt failed, and that has been said.
+    failing: bool,
 }
 
 impl Refresher {
@@ -137,22 +138,28 @@ impl Refresher {
             }
             match resolve(name) {
                 Ok(addrs) => {
-                    board().over(&about(name), "can be resolved again");
+                    if known.failing {
+                        log::info!("ignoreip: {name} can be resolved again");
+                    }
                     changed = true;
                     *known = Name {
                         addrs,
                         resolved: Some(now),
+                        failing: false,
                     };
                 }
-                Err(error) => {
+                Err(error) if !known.failing => {
+                    known.failing = true;
                     let then = if known.addrs.is_empty() {
                         "it is not spared yet"
                     } else {
                         "its last addresses are kept"
                     };
-                    let text = format!("cannot be resolved: {error}; {then}, trying again");
-                    board().tell(&about(name), text);
+                    log::warn!(
+                        "ignoreip: {name} cannot be resolved: {error}; {then}, trying again"
+                    );
                 }
+                Err(_) => {}
             }
         }
         if changed {
@@ -175,11 +182,6 @@ impl Refresher {
 fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
     let addrs = (name, 0).to_socket_addrs()?;
     Ok(addrs.map(|addr| addr.ip().to_canonical()).collect())
-}
-
-/// What troubles with a name are about.
-fn about(name: &str) -> String {
-    format!("ignoreip: {name}")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::host::Host;
 use super::own::Own;
 use super::quiet::{FLOOR_SECS, Past};
 use super::still::Suspect;
-use super::{board, why};
+use super::{Board, why};
 use crate::act::jail;
 use crate::act::keeper;
 use crate::client::Client;
@@ -43,6 +43,8 @@ pub struct Setting {
     pub config: Arc<Config>,
     /// Where the state files are.
     pub paths: RuntimePaths,
+    /// Where troubles are shown.
+    pub board: Board,
     /// Who keeps sets and chain.
     pub keeper: Option<keeper::Hand>,
     /// How the log does.
@@ -62,6 +64,7 @@ pub struct Silence {
 /// Where to leave word. Nothing here waits.
 #[derive(Clone, Debug)]
 pub struct Hand {
+    board: Board,
     shared: Arc<Shared>,
 }
 
@@ -87,6 +90,12 @@ impl Shared {
 }
 
 impl Hand {
+    /// Where troubles are shown.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
     /// Somebody is banned and still comes.
     pub fn suspect(&self, suspect: Suspect) {
         // Whoever looks just now has suspects enough.
@@ -127,6 +136,7 @@ impl Silence {
             wake: Condvar::new(),
         });
         let hand = Hand {
+            board: setting.board.clone(),
             shared: Arc::clone(&shared),
         };
         let file = setting.paths.state(setting.state.pid);
@@ -194,9 +204,6 @@ struct Watcher {
     /// By what the trouble is about: since when nobody came any more.
     seen_still: BTreeMap<String, Instant>,
     written: Option<State>,
-    /// Messages that were lost, and when the last one was.
-    lost: u64,
-    lost_at: Option<Instant>,
 }
 
 impl Watcher {
@@ -220,8 +227,6 @@ impl Watcher {
             next_why: now,
             seen_still: BTreeMap::new(),
             written: None,
-            lost: 0,
-            lost_at: None,
         }
     }
 
@@ -244,7 +249,7 @@ impl Watcher {
                 self.proxied(id, &who, proxy);
             }
             self.still(suspects);
-            state.troubles = board().shown();
+            state.troubles = self.setting.board.shown();
             self.write(state);
 
             let inbox = shared.lock();
@@ -268,21 +273,10 @@ impl Watcher {
         }
         state.measured = Measured::now();
         state.messages_lost = crate::say::lost() + crate::notify::logfile::lost();
-        board().obey(self.own.look(state, self.began.elapsed()));
+        self.setting
+            .board
+            .obey(self.own.look(state, self.began.elapsed()));
         let now = Instant::now();
-        if state.messages_lost > self.lost {
-            self.lost = state.messages_lost;
-            self.lost_at = Some(now);
-            // It was said where it can be: on stderr.
-            let text = format!(
-                "{} of them to syslog, stderr or fail2ban's log were lost: nobody reads /dev/log, or a disk is full",
-                self.lost
-            );
-            board().show("messages", text);
-        } else if self.lost_at.is_some_and(|at| at.elapsed() >= HELD) {
-            self.lost_at = None;
-            board().forget("messages");
-        }
         if now < self.next_host {
             return;
         }
@@ -292,7 +286,7 @@ impl Watcher {
             // Another process tells of the host from now on.
             self.host = None;
             for about in std::mem::take(&mut self.of_host) {
-                board().forget(&about);
+                self.setting.board.forget(&about);
             }
             return;
         }
@@ -304,7 +298,7 @@ impl Watcher {
         let says = host.look(state, &others, &self.setting.config, epoch(), self.floor);
         let wrong = says.iter().filter(|says| says.wrong.is_some());
         self.of_host = wrong.map(|says| says.about.clone()).collect();
-        board().obey(says);
+        self.setting.board.obey(says);
         if now >= self.next_note {
             self.next_note = now + NOTE;
             self.note();
@@ -327,7 +321,7 @@ impl Watcher {
             return;
         };
         let about = format!("bans of jail {}", jail.name);
-        board().tell(
+        self.setting.board.tell(
             &about,
             format!(
                 "{who} cannot be held here: he comes through {proxy}, and a packet filter sees only that; block him at {proxy}, or with \
@@ -356,14 +350,17 @@ impl Watcher {
                 looked.push(suspect.jail);
                 let about = format!("bans of jail {}", jail.name);
                 let who = Target::Client(suspect.who).shown(jail.ipv6_prefix);
-                board().tell(&about, reason.told(jail, &who.to_string()));
+                self.setting
+                    .board
+                    .tell(&about, reason.told(jail, &who.to_string()));
                 self.seen_still.insert(about, Instant::now());
             }
         }
+        let board = &self.setting.board;
         self.seen_still.retain(|about, seen| {
             let held = seen.elapsed() >= HELD;
             if held {
-                board().over(
+                board.over(
                     about,
                     "nobody who is banned has come any more for 10 minutes",
                 );

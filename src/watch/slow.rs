@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::News;
 use crate::act::command::{IgnoreCommand, Ticket};
 use crate::failregex::Failure;
+use crate::hit::JailId;
 use crate::notify::logfile;
 
 /// Failures of one jail that may wait.
@@ -39,8 +40,7 @@ pub(super) struct Back {
 /// A failure that counts.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// By name: numbers may have changed meanwhile.
-    pub(super) jail: Arc<str>,
+    pub(super) jail: JailId,
     pub(super) failure: Failure,
     /// Seconds since the epoch.
     pub(super) when: f64,
@@ -63,11 +63,17 @@ struct Waiting {
 }
 
 impl Slow {
-    pub(super) fn new(name: &str, ignore: Option<IgnoreCommand>, back: &Arc<Back>) -> Self {
+    pub(super) fn new(
+        jail: JailId,
+        name: &str,
+        ignore: Option<IgnoreCommand>,
+        back: &Arc<Back>,
+    ) -> Self {
         Self {
             asks_command: ignore.is_some(),
             asker: Some(Asker {
-                name: name.into(),
+                jail,
+                name: name.to_owned(),
                 ignore,
                 back: Arc::clone(back),
                 names: HashMap::new(),
@@ -99,7 +105,8 @@ impl Slow {
 
 #[derive(Debug)]
 struct Asker {
-    name: Arc<str>,
+    jail: JailId,
+    name: String,
     ignore: Option<IgnoreCommand>,
     back: Arc<Back>,
     names: HashMap<String, (Instant, Vec<IpAddr>)>,
@@ -148,7 +155,7 @@ impl Asker {
                     ..failure.clone()
                 };
                 let ready = Ready {
-                    jail: Arc::clone(&self.name),
+                    jail: self.jail,
                     failure,
                     when,
                 };
