@@ -304,6 +304,28 @@ fn a_live_httpd_gets_it_and_loses_it_without_a_stop() {
 }
 
 #[test]
+#[ignore = "needs root"]
+fn without_httpd_all_but_its_line_is_installed_and_that_is_said() {
+    in_a_copy(
+        "alone",
+        r#"
+        rm -rf /etc/apache2 /etc/httpd /usr/sbin/apache2ctl /usr/sbin/apachectl
+        mkdir /etc/apache2 # for the words above
+        installs
+        holds /tmp/out 'no httpd here'
+        holds /tmp/out 'only other logs are watched'
+        there /usr/bin/f2b-pipe /etc/f2b-pipe/f2b-pipe.toml /usr/lib/systemd/system/f2b-pipe.service /etc/logrotate.d/f2b-pipe /var/log/f2b-pipe
+        [ -z "$(ls /etc/apache2)" ] || no "nothing is written for httpd"
+        once=$(state)
+        installs
+        [ "$(state)" = "$once" ] || no "a second time changes nothing"
+        installs --uninstall
+        gone /usr/bin/f2b-pipe /etc/f2b-pipe /usr/lib/systemd/system/f2b-pipe.service /etc/logrotate.d/f2b-pipe /var/log/f2b-pipe
+        "#,
+    );
+}
+
+#[test]
 #[ignore = "needs root and apache2"]
 fn red_hats_places_are_used_there() {
     in_a_copy(
