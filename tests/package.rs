@@ -178,6 +178,18 @@ fn on_debian(name: &str, packages: &Path, script: &str) {
 #[test]
 #[ignore = "needs root and a Debian mirror"]
 fn the_debian_package_installs_bans_upgrades_and_leaves_nothing_behind() {
+    let list = done(
+        Command::new("dpkg-deb")
+            .arg("--contents")
+            .arg(DEB.join("1.deb")),
+    );
+    for file in [
+        "man1/f2b-pipe.1.gz",
+        "man1/f2b-pipe-status.1.gz",
+        "doc/f2b-pipe/README.md",
+    ] {
+        assert!(list.contains(file), "{file}: {list}");
+    }
     on_debian(
         "deb",
         &DEB,
@@ -189,6 +201,7 @@ fn the_debian_package_installs_bans_upgrades_and_leaves_nothing_behind() {
         does dpkg -i /packages/1.deb
         there /etc/apache2/conf-enabled/f2b-pipe.conf /run/f2b-pipe /var/lib/f2b-pipe /etc/f2b-pipe/filter.d/sshd.conf
         there /etc/systemd/system/multi-user.target.wants/f2b-pipe.service /etc/logrotate.d/f2b-pipe
+        there /usr/share/bash-completion/completions/f2b-pipe /usr/share/zsh/vendor-completions/_f2b-pipe
         [ "$(stat -c %a /run/f2b-pipe)" = 700 ] || no "what names clients is for root only"
         does logrotate -d /etc/logrotate.d/f2b-pipe
 
@@ -293,6 +306,11 @@ fn the_rpm_is_what_it_says_and_its_scripts_do_the_same() {
         "/etc/logrotate.d/f2b-pipe",
         "/usr/lib/systemd/system/f2b-pipe.service",
         "/usr/lib/tmpfiles.d/f2b-pipe.conf",
+        "/usr/share/man/man1/f2b-pipe.1.gz",
+        "/usr/share/man/man1/f2b-pipe-status.1.gz",
+        "/usr/share/bash-completion/completions/f2b-pipe",
+        "/usr/share/zsh/site-functions/_f2b-pipe",
+        "/usr/share/fish/vendor_completions.d/f2b-pipe.fish",
     ] {
         assert!(list.lines().any(|line| line == file), "{file}: {list}");
     }
