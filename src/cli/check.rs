@@ -10,7 +10,7 @@ pub(super) mod processes;
 mod report;
 mod weblogs;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> Done {
         let text = serde_json::to_string(&shown).map_err(std::io::Error::from)?;
         writeln!(out, "{text}")?;
     } else {
-        report.show(out, std::io::stdout().is_terminal())?;
+        report.show(out, super::colour())?;
     }
     if !usable {
         let text = format!(

@@ -5,7 +5,7 @@
 //! with f2b-pipe as its piped log, lets the actors come from a second network namespace, and looks into the kernel's sets
 //! every half millisecond. Where namespaces are forbidden, a stand-in server writes the lines and bans are only told.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -305,9 +305,8 @@ fn show(
     over: &dyn Fn() -> bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let terminal =
-        std::io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|t| t != "dumb");
-    let live = terminal && !quick && std::env::var_os("NO_COLOR").is_none();
+    // What is redrawn is coloured, too: where that is not wanted, events are told line by line.
+    let live = !quick && super::colour();
     let mut view = View::new(live, title.to_owned());
     let began = lock(play.board).began;
     let mut shown = Ok(());

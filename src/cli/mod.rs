@@ -3,7 +3,7 @@
 //! A command gets its flags and a place to write to, and returns whether the thing asked about is so.
 
 use std::fmt;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -492,6 +492,14 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::DemoStage(args) => demo::stage(args, out),
         Command::Generate(args) => generate::generate(args, out),
     }
+}
+
+/// May output be coloured? Only what goes to a terminal that can, and not against its owner's wish (no-color.org).
+fn colour() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    io::stdout().is_terminal()
+        && is_set("NO_COLOR").is_none()
+        && is_set("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// The configuration, for commands whose answer would be wrong if a part of it were left out.
