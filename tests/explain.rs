@@ -178,6 +178,110 @@ fn error_lines_are_read_and_recognized() {
     assert_says(&text, &["--error-log would fit"]);
 }
 
+/// A folder with a jail of fail2ban's, and a configuration that names it; gone when dropped.
+struct Fail2ban(std::path::PathBuf);
+
+impl Fail2ban {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("f2b-explain-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(dir.join("filter.d")).unwrap();
+        let write = |file: &str, text: &str| std::fs::write(dir.join(file), text).unwrap();
+        write(
+            "jail.conf",
+            "[DEFAULT]\nmaxretry = 3\nfindtime = 1h\nbantime = 1d\nignoreip = 192.0.2.99\naction =\nusedns = no\n\
+            [gate]\nenabled = true\nfilter = gate\nlogpath = /nowhere/gate.log\n",
+        );
+        write(
+            "filter.d/gate.conf",
+            "[Definition]\nprefregex = ^\\s*gate\\[\\d+\\]: <F-CONTENT>.+</F-CONTENT>$\n\
+            failregex = ^denied <HOST> for \\d+ reasons$\n\
+            ignoreregex = for 7 reasons\ndatepattern = ^%%Y-%%m-%%d %%H:%%M:%%S\n",
+        );
+        write(
+            "f2b-pipe.toml",
+            &format!("[fail2ban]\nconfig = '{}'\n", dir.display()),
+        );
+        Self(dir)
+    }
+
+    fn explain(&self, line: &str) -> (Option<i32>, Value, String) {
+        let run = |json: &[&str]| {
+            let out = Command::new(env!("CARGO_BIN_EXE_f2b-pipe"))
+                .args(["explain", line, "--config"])
+                .arg(self.0.join("f2b-pipe.toml"))
+                .args(json)
+                .env("TZ", "UTC")
+                .output()
+                .unwrap();
+            assert!(out.stderr.is_empty(), "{out:?}");
+            (out.status.code(), String::from_utf8(out.stdout).unwrap())
+        };
+        let (code, text) = run(&[]);
+        let (same, json) = run(&["--json"]);
+        assert_eq!(code, same);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        (code, json["others"][0].clone(), text)
+    }
+}
+
+impl Drop for Fail2ban {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+#[test]
+fn a_jail_of_fail2bans_says_whom_it_counts_or_where_its_filter_stops() {
+    let fail2ban = Fail2ban::new("verdict");
+    let (code, told, text) =
+        fail2ban.explain("2020-03-02 08:00:00 gate[7]: denied 203.0.113.9 for 4 reasons");
+    // No line of httpd's, but it counts.
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(
+        told,
+        serde_json::json!({
+            "name": "gate", "mode": "ban", "counts": true, "id": "203.0.113.9", "host": "203.0.113.9",
+            "time": 1_583_136_000.0, "regex": 1, "why_not": null, "stops": null, "spared": null,
+            "maxretry": 3, "findtime": 3600.0, "bantime": 86400
+        })
+    );
+    assert_says(
+        &text,
+        &["gate counts 1 for 203.0.113.9 by failregex 1; 3 within 3600s are a ban for 86400s"],
+    );
+    let (_, told, _) =
+        fail2ban.explain("2020-03-02 08:00:00 gate[7]: denied 192.0.2.99 for 4 reasons");
+    assert_eq!(told["spared"], "ignoreip has 192.0.2.99/32");
+
+    let (code, told, text) =
+        fail2ban.explain("2020-03-02 08:00:00 gate[7]: denied 203.0.113.9 for four reasons");
+    assert_eq!(code, Some(1), "{text}");
+    let at = "denied 203.0.113.9 for ".len();
+    assert_eq!(
+        told["stops"],
+        serde_json::json!({
+            "expression": "failregex 1", "column": at + 1, "wants": "\\d+",
+            "text": "denied 203.0.113.9 for four reasons"
+        })
+    );
+    // The caret stands under what stands there.
+    let lines: Vec<&str> = text.lines().collect();
+    let is_caret = |line: &&str| line.trim() == "^" && line.len() > 20;
+    let caret = lines.iter().rposition(is_caret).unwrap();
+    let column = lines[caret].find('^').unwrap();
+    assert!(lines[caret - 1][column..].starts_with("four"), "{text}");
+
+    let why = |line: &str| fail2ban.explain(line).1["why_not"].clone();
+    assert_eq!(
+        why("2020-03-02 08:00:00 door[7]: denied"),
+        r"prefregex gets to column 2 and there wants gate\["
+    );
+    assert_eq!(
+        why("2020-03-02 08:00:00 gate[7]: denied 203.0.113.9 for 7 reasons"),
+        "ignoreregex 1 fits: no failure"
+    );
+}
+
 #[test]
 fn what_cannot_be_used_is_refused() {
     for (args, want) in [

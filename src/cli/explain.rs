@@ -1,7 +1,7 @@
 //! `explain`: each room's view of one line.
 //!
-//! The line goes through the rooms of `run`; what each of them says is collected in [`Explained`], which is printed for
-//! people or as JSON. Nothing is counted and nobody is banned.
+//! The line goes through the rooms of `run` and, as text, to the expressions of all other jails; what each of them says is
+//! collected in [`Explained`], which is printed for people or as JSON. Nothing is counted and nobody is banned.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -21,12 +21,14 @@ use crate::hit::{Hit, JailId};
 use crate::parse::format::NICKNAMES;
 use crate::parse::text::{Escaped, percent_decode, unescape};
 use crate::parse::{Access, Format, Misfit, error_log};
+
+mod expressions; // jails that judge by expressions
+
 use crate::sift::Reader;
+use expressions::{Expressions, OtherShown};
 
 /// How many bytes of a line are shown on each side of the one it is about.
 const AROUND_BYTES: usize = 60;
-/// Jails of other logs that are named.
-const OTHERS_SHOWN: usize = 5;
 /// How much of a reason is shown to people: a jail's expressions can fill a screen.
 const REASON_CHARS: usize = 140;
 /// Text fields in the order in which people read a line.
@@ -42,22 +44,7 @@ const TEXTS: [Field; 9] = [
     Field::Message,
 ];
 
-/// `f2b-pipe explain LINE`. `--json`: one object for each line:
-///
-/// ```json
-/// {"line": "192.0.2.7 - - [...", "fits": true, "format": {"name": "combined", "text": "%h %l ...", "sealed": false},
-///  "misfit": null, "fields": [{"name": "path", "text": "/a%2e", "decoded": "/a."}], "client": "192.0.2.7",
-///  "jails": [{"name": "apache-scan", "mode": "ban", "counts": true, "weight": 1, "distinct": {"of": "path", "value": "/a."},
-///             "why_not": null, "spared": null, "maxretry": 15, "findtime": 300.0, "bantime": 600}]}
-/// ```
-///
-/// - Texts are escaped as `\xhh` where they are not printable ASCII. `format.name` is null for a string of one's own, and
-///   `format` for an error log; `decoded` is null where nothing was encoded.
-/// - `misfit`: `{"column": 1, "wants": "an IP address", "would_fit": "--format vhost_combined"}`, columns from 1.
-/// - `distinct`: what different values are counted of, and the line's; null where every line counts, value null where `any`
-///   of several fields is meant.
-/// - `client`: who is counted, an IPv6 one as written; null if the line does not fit. `spared`: why he is never banned.
-/// - `findtime` and `bantime` are seconds, bantime -1 is for ever.
+/// `f2b-pipe explain LINE`. The shape of `--json`: `conf/man/explain.roff`.
 ///
 /// # Errors
 /// The configuration or the format cannot be used, or the output cannot be written.
@@ -73,7 +60,7 @@ pub fn explain(args: &ExplainArgs, out: &mut dyn Write) -> Done {
     let mut all_fit = true;
     let take = |framed: Framed<'_>| {
         let explained = rooms.explain(framed);
-        all_fit &= explained.fits;
+        all_fit &= explained.fits || explained.others.iter().any(|other| other.counts);
         if args.json {
             let text = serde_json::to_string(&explained).map_err(io::Error::from)?;
             Ok(writeln!(out, "{text}")?)
@@ -101,6 +88,7 @@ struct Rooms {
     config: Config,
     reader: Reader,
     filter: Filter,
+    expressions: Expressions,
     exempt: Exempt,
 }
 
@@ -114,9 +102,7 @@ struct Explained {
     fields: Vec<FieldShown>,
     client: Option<String>,
     jails: Vec<JailShown>,
-    /// Jails that judge other logs by expressions: for people.
-    #[serde(skip)]
-    others: Vec<String>,
+    others: Vec<OtherShown>,
 }
 
 #[derive(Serialize)]
@@ -179,6 +165,7 @@ impl Rooms {
             exempt.refresher().refresh();
         }
         Ok(Self {
+            expressions: Expressions::new(&config),
             config,
             reader,
             filter,
@@ -200,13 +187,7 @@ impl Rooms {
             fields: Vec::new(),
             client: None,
             jails: Vec::new(),
-            others: self
-                .config
-                .jails
-                .iter()
-                .filter(|jail| jail.raw.as_ref().is_some_and(|raw| !raw.counts_bans))
-                .map(|jail| jail.name.clone())
-                .collect(),
+            others: self.expressions.explain(line, &self.config, &self.exempt),
         };
         let mut access = Access::default();
         if let Err(misfit) = self.reader.read(framed, Trust::Whole, &mut access) {
@@ -342,6 +323,21 @@ fn escaped(bytes: &[u8]) -> String {
     Escaped { bytes, max }.to_string()
 }
 
+fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Ban => "ban",
+        Mode::Observe => "observe",
+    }
+}
+
+/// -1: for ever.
+fn seconds(bantime: BanFor) -> i64 {
+    match bantime {
+        BanFor::Timed(secs) => i64::from(secs.get()),
+        BanFor::Forever => -1,
+    }
+}
+
 impl JailShown {
     fn of(
         jail: &Jail,
@@ -362,10 +358,7 @@ impl JailShown {
         });
         Self {
             name: jail.name.clone(),
-            mode: match jail.mode {
-                Mode::Ban => "ban",
-                Mode::Observe => "observe",
-            },
+            mode: mode_word(jail.mode),
             counts: hit.is_some(),
             weight: hit.map_or(0, |hit| hit.weight),
             distinct,
@@ -373,10 +366,7 @@ impl JailShown {
             spared,
             maxretry: jail.maxretry,
             findtime: jail.findtime.as_secs_f64(),
-            bantime: match jail.bantime {
-                BanFor::Timed(secs) => i64::from(secs.get()),
-                BanFor::Forever => -1,
-            },
+            bantime: seconds(jail.bantime),
         }
     }
 }
@@ -397,7 +387,7 @@ impl Explained {
         }
         if let Some(misfit) = &self.misfit {
             misfit.show(out)?;
-            return self.show_others(out);
+            return expressions::show(&self.others, out);
         }
         writeln!(out, "parse    fits")?;
         for field in &self.fields {
@@ -411,10 +401,11 @@ impl Explained {
             }
         }
         let Some(client) = &self.client else {
-            return writeln!(
+            writeln!(
                 out,
                 "exempt   the line names no client, so it counts for nobody"
-            );
+            )?;
+            return expressions::show(&self.others, out);
         };
         self.show_exempt(client, out)?;
         let peer = self.fields.iter().find(|field| field.name == "peer");
@@ -428,23 +419,7 @@ impl Explained {
         }
         writeln!(out, "jails")?;
         self.jails.iter().try_for_each(|jail| jail.show(out))?;
-        self.show_others(out)
-    }
-
-    /// Another command asks jails that judge lines of other logs.
-    fn show_others(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Some(first) = self.others.first() else {
-            return Ok(());
-        };
-        let others = match self.others.len() {
-            n if n > OTHERS_SHOWN => format!("{n} jails judge"),
-            1 => format!("{first} judges"),
-            _ => format!("{} judge", self.others.join(", ")),
-        };
-        writeln!(
-            out,
-            "others   {others} lines by expressions; ask with: f2b-pipe test LINE {first}"
-        )
+        expressions::show(&self.others, out)
     }
 
     fn show_exempt(&self, client: &str, out: &mut dyn Write) -> io::Result<()> {
@@ -473,7 +448,7 @@ impl MisfitShown {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
-            "parse    does not fit, so the line counts for nobody: at column {} there should be {}",
+            "parse    does not fit, so the line counts for no jail of httpd's lines: at column {} there should be {}",
             self.column, self.wants
         )?;
         writeln!(out, "         {}", self.cited.text)?;

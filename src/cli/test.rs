@@ -15,6 +15,7 @@ use crate::source::tail::Encoding;
 
 mod report; // for people
 mod sought; // what is looked for: a filter, a jail, or an expression
+pub(super) mod stop; // where the best expression stopped
 
 use report::Report;
 

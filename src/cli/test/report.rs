@@ -8,9 +8,10 @@ use chrono::{DateTime, Local};
 
 use super::Match;
 use super::sought::Sought;
+use super::stop::{Stop, shown};
 use crate::cli::TestArgs;
 use crate::failregex::{Matcher, Seen};
-use crate::pattern::{Pattern, Reach};
+use crate::pattern::Pattern;
 
 /// Lines of a kind that are printed unless all are wanted.
 const LINES_MAX: usize = 20;
@@ -119,7 +120,7 @@ impl<'a> Report<'a> {
             Seen::Missed | Seen::Dropped | Seen::Failed => {
                 self.missed.add(
                     line,
-                    || stopped(matcher),
+                    || Stop::of(matcher).map(|stop| stop.to_string()),
                     !args.print_no_missed,
                     args.print_all_missed,
                 );
@@ -224,59 +225,6 @@ impl<'a> Report<'a> {
     }
 }
 
-/// How far the best expression got in the line that was missed: which, and a caret under where it stopped.
-fn stopped(matcher: &Matcher) -> Option<String> {
-    let text = matcher.text().trim_end_matches('\n');
-    let told = |name: &str, n: Option<usize>, pattern: &Pattern, reach: Reach, text: &str| {
-        let which = n.map_or_else(|| name.to_owned(), |n| format!("{name} {}", n + 1));
-        let column = text.get(..reach.at).map_or(0, |head| head.chars().count());
-        let wants = match pattern.source().get(reach.piece) {
-            // The commonest mistake of all.
-            Some(piece) if column == 0 && text.starts_with(' ') && !piece.is_empty() => format!(
-                "wants {}; a blank is left where the date was cut out: begin with ^\\s*",
-                shown(piece.trim_end())
-            ),
-            Some(piece) if !piece.is_empty() => format!("wants {}", shown(piece.trim_end())),
-            _ => "is not at the place where it may begin or end".to_owned(),
-        };
-        // Around the place, so that the caret stands under it on any terminal.
-        let from = column.saturating_sub(50);
-        let part: String = text.chars().skip(from).take(76).collect();
-        format!(
-            "{which} gets to column {} and there {wants}\n{}\n{}^",
-            column + 1,
-            shown(&part),
-            " ".repeat(column - from)
-        )
-    };
-    if let Some(pre) = matcher.prefregex()
-        && !matcher.passes()
-    {
-        return Some(told(
-            "prefregex",
-            None,
-            pre,
-            pre.reach(matcher.text()),
-            text,
-        ));
-    }
-    let searched = matcher.searched();
-    let reached = matcher
-        .failregexes()
-        .iter()
-        .map(|pattern| (pattern, pattern.reach(&searched)));
-    let (n, (pattern, reach)) = reached
-        .enumerate()
-        .max_by_key(|(n, (_, reach))| (reach.at, std::cmp::Reverse(*n)))?;
-    Some(told(
-        "failregex",
-        Some(n),
-        pattern,
-        reach,
-        searched.trim_end_matches('\n'),
-    ))
-}
-
 /// `--out`.
 pub(super) fn write_out(what: &str, found: &[Match], out: &mut dyn Write) -> io::Result<()> {
     for found in found {
@@ -358,15 +306,4 @@ fn at(time: Option<f64>) -> String {
                 .to_string()
         },
     )
-}
-
-/// What strangers wrote, safe for a terminal.
-fn shown(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let safe = !c.is_control();
-            let escaped = (!safe).then(|| c.escape_default()).into_iter().flatten();
-            safe.then_some(c).into_iter().chain(escaped)
-        })
-        .collect()
 }
