@@ -119,11 +119,7 @@ impl Judge {
     /// With empty windows.
     #[must_use]
     pub fn new(config: Arc<Config>, exempt: Exempt, act: Act, off: Arc<AtomicBool>) -> Self {
-        let findtimes = config
-            .jails
-            .iter()
-            .map(|jail| u32::try_from(jail.findtime.as_millis()).unwrap_or(u32::MAX));
-        let counter = Counter::new(findtimes.collect(), Bounds::default());
+        let counter = Counter::new(findtimes(&config), Bounds::default());
         let tally = Tally {
             jails: vec![JailTally::default(); config.jails.len()],
             ..Tally::default()
@@ -141,6 +137,20 @@ impl Judge {
             suspects: Vec::new(),
             tally,
         }
+    }
+
+    /// Another configuration from now on. What was counted stays, by the names of jails.
+    pub fn renew(&mut self, config: Arc<Config>, exempt: Exempt, act: Act) {
+        let to = renumbered(&self.config, &config);
+        self.counter.renew(&to, findtimes(&config));
+        let mut jails = vec![JailTally::default(); config.jails.len()];
+        for (tally, new) in self.tally.jails.iter().zip(&to) {
+            if let Some(place) = new.and_then(|new| jails.get_mut(usize::from(new))) {
+                *place = *tally;
+            }
+        }
+        self.tally.jails = jails;
+        (self.config, self.exempt, self.act) = (config, exempt, act);
     }
 
     /// Hits are told to fail2ban's log, if one is written.
@@ -348,6 +358,25 @@ impl Judge {
             }
         }
     }
+}
+
+/// By jail, milliseconds.
+fn findtimes(config: &Config) -> Vec<u32> {
+    let millis = |jail: &Jail| u32::try_from(jail.findtime.as_millis()).unwrap_or(u32::MAX);
+    config.jails.iter().map(millis).collect()
+}
+
+/// The new number of each jail of `old` in `new`, by name; `None`: it is gone.
+pub fn renumbered(old: &Config, new: &Config) -> Vec<Option<JailId>> {
+    let numbers: std::collections::HashMap<&str, JailId> = new
+        .jails
+        .iter()
+        .zip(0..)
+        .map(|(jail, number)| (jail.name.as_str(), number))
+        .collect();
+    let old = old.jails.iter();
+    old.map(|jail| numbers.get(jail.name.as_str()).copied())
+        .collect()
 }
 
 /// What of the client's text stands in the reason, bytes; the kernel keeps 255 in all.

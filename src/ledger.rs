@@ -30,6 +30,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, params};
 
 use crate::bans::{Bad, Ban, Decision, Remembered, Standing, What};
 use crate::key::Key;
+use crate::silence::board;
 
 /// "f2bp": `file` and `sqlite3` can tell whose it is.
 const APPLICATION_ID: i32 = 0x6632_6270;
@@ -310,6 +311,7 @@ impl Store {
             Ok((open, past)) => {
                 self.open = Some(open);
                 self.tried = None;
+                board().over(&self.path.display().to_string(), "written again");
                 Some(past)
             }
             Err(error) => {
@@ -344,12 +346,12 @@ impl Store {
     fn give_up(&mut self, error: &rusqlite::Error) {
         self.open = None;
         self.tried = Some(Instant::now());
-        log::error!(
-            "{}: {error}; bans are made all the same, but a restart will not know of them; make the file and its directory \
+        let text = format!(
+            "{error}; bans are made all the same, but a restart will not know of them; make the file and its directory \
              writable, and room on the disk; trying again every {} s",
-            self.path.display(),
             RETRY_PAUSE.as_secs()
         );
+        board().set(&self.path.display().to_string(), &Err::<(), _>(text));
     }
 
     fn set_aside(&self, error: &rusqlite::Error, now: f64) -> bool {

@@ -20,7 +20,6 @@ use crate::cli::RunArgs;
 use crate::hit::Arrival;
 use crate::notify::logfile;
 use crate::say;
-use crate::silence::Board;
 use crate::source::stdin::{CHUNK_BYTES, Chunk, Stdin, Woken};
 use crate::tee::Tee;
 
@@ -141,12 +140,11 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
              CustomLog \"|/usr/bin/f2b-pipe ...\" line, see f2b-pipe --help"
         );
     }
-    let board = Board::default();
     let tee = args.tee.as_ref();
-    let tee = tee.map(|path| Tee::start(path, true, &board));
+    let tee = tee.map(|path| Tee::start(path, true));
     let engine = match trouble {
         Some(_) => None,
-        None => guarded(|| Engine::start(args, &board, tee.as_ref().map(Tee::gauge))).flatten(),
+        None => guarded(|| Engine::start(args, tee.as_ref().map(Tee::gauge))).flatten(),
     };
     let mut hot = Hot {
         stdin,

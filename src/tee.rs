@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::silence::Board;
+use crate::silence::board;
 
 /// How long a chunk may take before the pipe is read on without it. The pipe takes thousands of lines meanwhile; less, and
 /// a machine that is merely busy would give up what a SIGKILL must not lose.
@@ -100,12 +100,11 @@ pub struct Stats {
 impl Tee {
     /// Starts the writer for `path`, which is opened (and created, 0640) with the first chunk. `resumed`: the first chunk
     /// may have been written in part by a process that died on this pipe. Where no thread can be had the caller's writes.
-    /// What is wrong is told on the `board`.
     #[must_use]
-    pub fn start(path: &Path, resumed: bool, board: &Board) -> Self {
+    pub fn start(path: &Path, resumed: bool) -> Self {
         let shared = Arc::new(Shared::default());
         let writer = {
-            let log = Log::new(path, resumed, board.clone());
+            let log = Log::new(path, resumed);
             let shared = Arc::clone(&shared);
             thread::Builder::new()
                 .name("tee".into())
@@ -113,7 +112,7 @@ impl Tee {
         };
         let own = writer.as_ref().err().map(|error| {
             log::error!("tee: no thread to be had ({error}); a hanging disk would hold up httpd");
-            Log::new(path, resumed, board.clone())
+            Log::new(path, resumed)
         });
         Self {
             shared,
@@ -316,12 +315,11 @@ struct Log {
     resumed: bool,
     looked: Option<Instant>,
     missing_since: Option<Instant>,
-    board: Board,
     dropped_said: u64,
 }
 
 impl Log {
-    fn new(path: &Path, resumed: bool, board: Board) -> Self {
+    fn new(path: &Path, resumed: bool) -> Self {
         Self {
             path: path.to_owned(),
             file: None,
@@ -331,7 +329,6 @@ impl Log {
             resumed,
             looked: None,
             missing_since: None,
-            board,
             dropped_said: 0,
         }
     }
@@ -459,7 +456,7 @@ impl Log {
             _ => "see that it can be written",
         };
         let text = format!("{error}; {what}. Lines wait in memory (16 MiB at most), bans go on");
-        self.board.set(&self.about(), &Err::<(), _>(text));
+        board().set(&self.about(), &Err::<(), _>(text));
     }
 
     fn well(&mut self, caught_up: bool, dropped: u64) {
@@ -469,10 +466,10 @@ impl Log {
         let (about, lost) = (self.about(), dropped - self.dropped_said);
         self.dropped_said = dropped;
         let words = format!("writes again; {lost} lines were lost");
-        if lost > 0 && !self.board.has(&about) {
+        if lost > 0 && !board().has(&about) {
             log::warn!("{about}: {words}");
         }
-        self.board.over(&about, &words);
+        board().over(&about, &words);
     }
 }
 
@@ -574,7 +571,7 @@ mod tests {
             ("x\na\na", "a\na\na\nz\n", "x\na\na\na\na\nz\n"),
         ] {
             std::fs::write(&path, before).unwrap();
-            let mut log = Log::new(&path, true, Board::default());
+            let mut log = Log::new(&path, true);
             log.append(chunk.as_bytes()).unwrap();
             assert_eq!(text(&path), after, "{before:?} + {chunk:?}");
         }
@@ -584,7 +581,7 @@ mod tests {
     fn a_cut_left_by_another_process_is_not_glued_either() {
         let dir = Dir::new("other");
         let path = dir.0.join("log");
-        let mut log = Log::new(&path, false, Board::default());
+        let mut log = Log::new(&path, false);
         log.append(b"a\n").unwrap();
         OpenOptions::new()
             .append(true)
@@ -606,7 +603,7 @@ mod tests {
                 scope.spawn(move || {
                     // Begun anew now and then, as at each graceful restart, and each time after a death, for all it knows.
                     for start in 0..30 {
-                        let mut log = Log::new(path, true, Board::default());
+                        let mut log = Log::new(path, true);
                         for batch in 0..10 {
                             let line = format!(
                                 "192.0.2.{writer} start {start} batch {batch} {}\n",
@@ -629,7 +626,7 @@ mod tests {
     fn a_renamed_file_is_followed_when_the_new_one_is_there() {
         let dir = Dir::new("rename");
         let (path, old) = (dir.0.join("log"), dir.0.join("log.1"));
-        let mut log = Log::new(&path, false, Board::default());
+        let mut log = Log::new(&path, false);
         log.append(b"1\n").unwrap();
         std::fs::rename(&path, &old).unwrap();
         log.looked = None;
@@ -654,7 +651,7 @@ mod tests {
     fn what_a_missing_directory_refuses_is_written_when_it_is_there() {
         let dir = Dir::new("missing");
         let path = dir.0.join("sub/log");
-        let mut tee = Tee::start(&path, false, &Board::default());
+        let mut tee = Tee::start(&path, false);
         tee.push(Arc::new(Box::new(*b"1\n")), 2);
         tee.settle();
         assert_eq!(tee.stats().waiting, 2);
@@ -671,7 +668,7 @@ mod tests {
     #[test]
     fn beyond_the_buffer_lines_are_dropped_and_counted() {
         let dir = Dir::new("beyond");
-        let mut tee = Tee::start(&dir.0.join("none/log"), false, &Board::default());
+        let mut tee = Tee::start(&dir.0.join("none/log"), false);
         let chunk = Arc::new(vec![b'\n'; 1 << 20].into_boxed_slice());
         for _ in 0..17 {
             tee.push(Arc::clone(&chunk), 1 << 20);

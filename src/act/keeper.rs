@@ -21,7 +21,7 @@ use super::ipset::{self, Add, Ensured, Ipset, Member};
 use super::lock::{Lock, try_lock};
 use super::netlink::{self, Socket, WireError};
 use super::{ActError, Banned, SetRef, jail, jails, kill, place_of};
-use crate::config::{Backend, Config, RuntimePaths};
+use crate::config::{Backend, Config, Current, RuntimePaths};
 use crate::decide::BanFor;
 use crate::exempt::Target;
 use crate::hit::JailId;
@@ -91,8 +91,9 @@ pub struct Health {
     pub troubles: Vec<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    config: Arc<Current>,
     off: Arc<AtomicBool>,
     stop: AtomicBool,
     dropped: AtomicU64,
@@ -104,6 +105,8 @@ enum Event {
     Failed(String),
     /// Rules or tables were deleted or inserted.
     Rules,
+    /// There is another configuration.
+    Renewed,
     Stop,
 }
 
@@ -145,12 +148,19 @@ impl Keeper {
     pub fn start(config: Arc<Config>, paths: RuntimePaths) -> std::io::Result<Self> {
         let (to, from) = sync_channel(WAITING_MAX);
         let (ended, done) = sync_channel::<()>(0);
-        let shared = Arc::new(Shared::default());
+        let current = Arc::new(Current::new(Arc::clone(&config)));
+        let shared = Arc::new(Shared {
+            config: Arc::clone(&current),
+            off: Arc::default(),
+            stop: AtomicBool::default(),
+            dropped: AtomicU64::default(),
+            health: Mutex::default(),
+        });
         // Before the first ban, not a tick later.
         shared.off.store(is_off(&paths), Ordering::Relaxed);
         let kill = if config.firewall.kill_connections && config.firewall.backend == Backend::Ipset
         {
-            Some(kill::start(Arc::clone(&config))?)
+            Some(kill::start(current)?)
         } else {
             None
         };
@@ -161,10 +171,23 @@ impl Keeper {
                 crate::sys::stand_back();
                 let _ended = ended;
                 let (to, shared) = own;
+                let (mut lock, mut troubles, mut replaced) = (None, Troubles::default(), 0);
                 loop {
+                    let config = shared.config.get();
                     let mut keep = Keep::new(&config, &paths, &shared, &to);
-                    if catch_unwind(AssertUnwindSafe(|| keep.run(&from))).is_ok() {
-                        return;
+                    (keep.troubles, keep.replaced) = (std::mem::take(&mut troubles), replaced);
+                    if let Some(lock) = lock.take() {
+                        keep.take_up(lock, Instant::now());
+                    }
+                    match catch_unwind(AssertUnwindSafe(|| keep.run(&from))) {
+                        Ok(End::Stopped) => return,
+                        Ok(End::Renewed) => {
+                            lock = keep.lock.take();
+                            (troubles, replaced) =
+                                (std::mem::take(&mut keep.troubles), keep.replaced);
+                            continue;
+                        }
+                        Err(_) => {}
                     }
                     log::error!(
                         "the keeper of the chain stumbled (a bug); it starts again in 30 s"
@@ -194,6 +217,14 @@ impl Hand {
     /// Tells of a ban that failed: it is said once, and once more when bans go well again. Never blocks.
     pub fn failed(&self, error: &ActError) {
         self.send(Event::Failed(error.to_string()));
+    }
+
+    /// Another configuration from now on.
+    pub fn renew(&self, config: &Arc<Config>) {
+        self.shared.config.set(Arc::clone(config));
+        if self.to.try_send(Event::Renewed).is_err() {
+            // It is busy, and sees the configuration within a second.
+        }
     }
 
     fn send(&self, event: Event) {
@@ -263,6 +294,12 @@ pub fn scratch(set_prefix: &str) -> String {
 /// A running ban.
 type Key = (JailId, Target);
 
+/// Why the keeper's thread left its work.
+enum End {
+    Stopped,
+    Renewed,
+}
+
 /// The keeper's thread.
 struct Keep<'a> {
     config: &'a Arc<Config>,
@@ -326,11 +363,14 @@ impl<'a> Keep<'a> {
         }
     }
 
-    fn run(&mut self, from: &Receiver<Event>) {
+    fn run(&mut self, from: &Receiver<Event>) -> End {
         let mut next_tick = Instant::now();
         while !self.shared.stop.load(Ordering::Relaxed) {
             let now = Instant::now();
             if now >= next_tick {
+                if !Arc::ptr_eq(self.config, &self.shared.config.get()) {
+                    return End::Renewed;
+                }
                 next_tick = now + TICK;
                 self.tick(now);
             } else if self.lock.is_some() && now >= self.look_at && !self.is_off() {
@@ -351,10 +391,12 @@ impl<'a> Keep<'a> {
                 Ok(Event::Banned(event)) => self.banned(event),
                 Ok(Event::Failed(error)) => self.troubles.set("bans", &Err::<(), _>(error)),
                 Ok(Event::Rules) => self.rules_changed(),
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Event::Renewed) => return End::Renewed,
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return End::Stopped,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
+        End::Stopped
     }
 
     fn is_off(&self) -> bool {
@@ -427,7 +469,8 @@ impl<'a> Keep<'a> {
         true
     }
 
-    fn won(&mut self, lock: Lock, now: Instant) {
+    /// Keeps the chain from now on.
+    fn take_up(&mut self, lock: Lock, now: Instant) -> Vec<Plan> {
         self.lock = Some(lock);
         self.sets.clear();
         self.ends.clear();
@@ -442,6 +485,11 @@ impl<'a> Keep<'a> {
                 log::debug!("{}: {error}", family.name());
             }
         }
+        plans
+    }
+
+    fn won(&mut self, lock: Lock, now: Instant) {
+        let plans = self.take_up(lock, now);
         let (shared, to) = (Arc::clone(self.shared), self.to.clone());
         let tables: Vec<&str> = plans.iter().map(|plan| plan.place.table).collect();
         let watching = std::thread::Builder::new()

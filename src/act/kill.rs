@@ -17,9 +17,10 @@ use nix::sys::socket::SockProtocol;
 use super::netlink::{DUMP, Refusal, Socket, WireError};
 use super::{Kind, jail, place_of};
 use crate::client::Client;
-use crate::config::{Config, Ports};
+use crate::config::{Config, Current, Ports};
 use crate::exempt::Target;
 use crate::hit::JailId;
+use crate::silence::board;
 
 /// How long bans are gathered before the sockets are looked at.
 const GATHER: Duration = Duration::from_millis(20);
@@ -50,7 +51,7 @@ const SOCKID_BYTES: usize = 48;
 ///
 /// # Errors
 /// No thread could be started.
-pub fn start(config: Arc<Config>) -> std::io::Result<SyncSender<(JailId, Target)>> {
+pub fn start(config: Arc<Current>) -> std::io::Result<SyncSender<(JailId, Target)>> {
     let (to, from) = sync_channel(WAITING_MAX);
     std::thread::Builder::new()
         .name("kill".into())
@@ -61,34 +62,31 @@ pub fn start(config: Arc<Config>) -> std::io::Result<SyncSender<(JailId, Target)
     Ok(to)
 }
 
-fn run(config: &Config, from: &Receiver<(JailId, Target)>) {
+fn run(current: &Current, from: &Receiver<(JailId, Target)>) {
+    /// What it is about.
+    const ABOUT: &str = "open connections of the banned";
     let mut socket = None;
-    let mut said = None;
     let mut rest = Duration::ZERO;
     while let Ok(first) = from.recv() {
         let mut victims = Victims::default();
-        victims.add(config, first);
         // Asleep, so that nobody who bans has to wake us.
         std::thread::sleep(GATHER.max(rest));
-        from.try_iter().for_each(|more| victims.add(config, more));
+        let config = current.get();
+        let all = std::iter::once(first).chain(from.try_iter());
+        all.for_each(|one| victims.add(&config, one));
         let begun = Instant::now();
         match kill(&mut socket, &victims) {
-            Ok(_) => said = None,
+            Ok(_) => board().over(ABOUT, "are reset again"),
             Err(WireError::Refused(Refusal::Os(Errno::EOPNOTSUPP))) => {
-                log::warn!(
-                    "this kernel cannot reset connections (no CONFIG_INET_DIAG_DESTROY): those that a banned client has open \
-                     last until they time out; firewall.kill_connections = false says that this is known"
-                );
+                let text = "this kernel cannot reset them (no CONFIG_INET_DIAG_DESTROY), so they last until they time out; \
+                            firewall.kill_connections = false says that this is known";
+                board().set(ABOUT, &Err::<(), _>(text));
                 return;
             }
             Err(error) => {
                 socket = None;
-                if said != Some(error) {
-                    log::warn!(
-                        "the banned keep their open connections until they time out: SOCK_DESTROY: {error}"
-                    );
-                    said = Some(error);
-                }
+                let text = format!("last until they time out: SOCK_DESTROY: {error}");
+                board().tell(ABOUT, text);
             }
         }
         rest = begun.elapsed().saturating_mul(REST);

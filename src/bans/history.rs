@@ -97,6 +97,26 @@ impl History {
         }
     }
 
+    /// Jails have other numbers from now on: `to` by the old ones; what is known by one that is gone is forgotten.
+    pub fn renumber(&mut self, to: &[Option<JailId>]) {
+        let mut gone = Vec::new();
+        for (key, known) in &mut self.keys {
+            known.retain_mut(|(jail, _)| match to.get(usize::from(*jail)) {
+                Some(Some(new)) => {
+                    *jail = *new;
+                    true
+                }
+                Some(None) | None => false,
+            });
+            if known.is_empty() {
+                gone.push(key.clone());
+            }
+        }
+        for key in gone {
+            self.keys.pop(&key);
+        }
+    }
+
     /// Keys.
     #[must_use]
     pub fn len(&self) -> usize {

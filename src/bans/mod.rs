@@ -190,6 +190,11 @@ impl Warden {
         self.complained = false;
     }
 
+    /// The jail has another number from now on.
+    pub fn set_jail(&mut self, jail: JailId) {
+        self.jail = jail;
+    }
+
     /// The terms.
     #[must_use]
     pub fn terms(&self) -> &Terms {

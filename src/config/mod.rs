@@ -17,6 +17,7 @@ use crate::fail2ban::Broken;
 use ipnet::IpNet;
 
 mod check; // entries to Config
+mod current; // the one that holds
 pub(crate) mod place; // addresses, ports, protocols
 mod problem; // where, which key, what is wrong, what to write
 mod raw; // jails that judge by expressions
@@ -24,6 +25,7 @@ pub(crate) mod suggest; // the key that was meant
 mod text; // text to entries with their lines
 mod value; // durations, statuses, expressions
 
+pub use current::Current;
 use problem::Problems;
 pub use problem::{Place, Problem, Severity};
 pub use raw::{Backend as LineSource, Origin, Raw};

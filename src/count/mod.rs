@@ -261,6 +261,18 @@ impl Counter {
         }
     }
 
+    /// Other jails from now on: `to` has each jail's new number, `None` for one that is gone; `findtimes` by new number. What
+    /// was counted stays. To be called between batches.
+    pub fn renew(&mut self, to: &[Option<JailId>], findtimes: Vec<u32>) {
+        self.findtimes = findtimes;
+        for slots in &mut self.windows {
+            let before: usize = slots.all().map(Slot::room).sum();
+            slots.renew(to);
+            let after: usize = slots.all().map(Slot::room).sum();
+            self.stamps = (self.stamps + after).saturating_sub(before);
+        }
+    }
+
     /// The end of a batch: no place is kept.
     pub fn settle(&mut self) {
         while let Some(place) = self.freed.pop() {
@@ -419,6 +431,25 @@ impl Slots {
                 });
                 &mut more[place]
             }
+        }
+    }
+
+    fn renew(&mut self, to: &[Option<JailId>]) {
+        let renew = |slot: &mut Slot| {
+            let new = slot.jail().and_then(|old| *to.get(usize::from(old))?);
+            match (new, &mut *slot) {
+                (
+                    Some(new),
+                    Slot::Few { jail, .. } | Slot::Many { jail, .. } | Slot::Distinct { jail, .. },
+                ) => *jail = new,
+                (None, _) | (_, Slot::Empty) => *slot = Slot::Empty,
+            }
+        };
+        self.here.iter_mut().for_each(renew);
+        if let Some(more) = &mut self.more {
+            more.iter_mut().for_each(renew);
+            more.retain(|slot| slot.jail().is_some());
+            more.sort_unstable_by_key(Slot::jail);
         }
     }
 
@@ -671,6 +702,30 @@ mod tests {
         counter.settle();
         let place = counter.place(client, Arrival(at));
         counter.visit(place).add(jail, 1, value, max)
+    }
+
+    #[test]
+    fn jails_with_new_numbers_keep_what_they_counted() {
+        let mut counter = Counter::new(vec![60_000; 6], Bounds::default());
+        let hit = |counter: &mut Counter, jail: JailId, value: Option<u64>| {
+            let client = Client::parse(b"192.0.2.7").unwrap();
+            let place = counter.place(client, Arrival(1));
+            counter.visit(place).add(jail, 1, value, 100)
+        };
+        for jail in 0..5 {
+            for _ in 0..=u32::from(jail) * 4 {
+                hit(&mut counter, jail, None);
+            }
+        }
+        hit(&mut counter, 5, Some(7));
+        // The first is gone, the others are turned round, and one comes between.
+        let to = [None, Some(5), Some(4), Some(3), Some(2), Some(0)];
+        counter.renew(&to, vec![60_000; 6]);
+        assert_eq!(hit(&mut counter, 0, Some(8)), 2);
+        assert_eq!(hit(&mut counter, 1, None), 1);
+        for (jail, before) in [(5, 5), (4, 9), (3, 13), (2, 17)] {
+            assert_eq!(hit(&mut counter, jail, None), before + 1);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::{Range, Ranges, Spared, bits, host};
+use crate::silence::board;
 
 /// How long the addresses of a host name are trusted.
 const NAMES_EVERY: Duration = Duration::from_secs(300);
@@ -97,8 +98,6 @@ pub struct Refresher {
 struct Name {
     addrs: Vec<IpAddr>,
     resolved: Option<Instant>,
-    /// The last attempt failed, and that has been said.
-    failing: bool,
 }
 
 impl Refresher {
@@ -138,28 +137,22 @@ impl Refresher {
             }
             match resolve(name) {
                 Ok(addrs) => {
-                    if known.failing {
-                        log::info!("ignoreip: {name} can be resolved again");
-                    }
+                    board().over(&about(name), "can be resolved again");
                     changed = true;
                     *known = Name {
                         addrs,
                         resolved: Some(now),
-                        failing: false,
                     };
                 }
-                Err(error) if !known.failing => {
-                    known.failing = true;
+                Err(error) => {
                     let then = if known.addrs.is_empty() {
                         "it is not spared yet"
                     } else {
                         "its last addresses are kept"
                     };
-                    log::warn!(
-                        "ignoreip: {name} cannot be resolved: {error}; {then}, trying again"
-                    );
+                    let text = format!("cannot be resolved: {error}; {then}, trying again");
+                    board().tell(&about(name), text);
                 }
-                Err(_) => {}
             }
         }
         if changed {
@@ -182,6 +175,11 @@ impl Refresher {
 fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
     let addrs = (name, 0).to_socket_addrs()?;
     Ok(addrs.map(|addr| addr.ip().to_canonical()).collect())
+}
+
+/// What troubles with a name are about.
+fn about(name: &str) -> String {
+    format!("ignoreip: {name}")
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::notify::state::State;
 use crate::notify::told::Told;
 use crate::parse::Format;
 use crate::sift::{Reader, Sifter};
-use crate::silence::{self, Board, Silence};
+use crate::silence::{self, Silence};
 use crate::tee;
 use crate::watch::{Setting, Watch};
 
@@ -62,7 +62,7 @@ struct Rooms {
 
 impl Engine {
     /// Reads the configuration and takes up the work; `None`: that cannot be, and why was said.
-    pub(super) fn start(args: &RunArgs, board: &Board, tee: Option<tee::Gauge>) -> Option<Self> {
+    pub(super) fn start(args: &RunArgs, tee: Option<tee::Gauge>) -> Option<Self> {
         let loaded = config::load(&args.place.config);
         for problem in loaded.told() {
             log::warn!("{problem}");
@@ -127,7 +127,6 @@ impl Engine {
         let silence = Silence::start(silence::Setting {
             config: Arc::clone(&config),
             paths: paths.clone(),
-            board: board.clone(),
             keeper: keeper.as_ref().map(|keeper| keeper.hand()),
             tee,
             state: state.clone(),
@@ -153,7 +152,6 @@ impl Engine {
                     log::error!("cannot start a thread: {error}; no other log is watched")
                 })
                 .ok()
-                .flatten()
         });
         let mut engine = Self {
             config,

@@ -19,7 +19,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub mod host; // jails, sources and rules, over all processes
 pub mod own; // one process
@@ -63,7 +63,12 @@ impl Troubles {
         }
     }
 
-    /// It is for another process to tell from now on.
+    /// It is shown; said it was elsewhere, or cannot be.
+    pub fn show(&mut self, about: &str, text: String) {
+        self.0.insert(about.to_owned(), text);
+    }
+
+    /// It is shown no more, and nothing is said of that: it is for another process to tell, say.
     pub fn forget(&mut self, about: &str) {
         self.0.remove(about);
     }
@@ -83,9 +88,15 @@ impl Troubles {
     }
 }
 
-/// The troubles of a process, for all its threads.
-#[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<Troubles>>);
+/// The troubles of this process, of which there is one board, as there is one voice.
+pub fn board() -> &'static Board {
+    static BOARD: OnceLock<Board> = OnceLock::new();
+    BOARD.get_or_init(Board::default)
+}
+
+/// Troubles, for all threads.
+#[derive(Debug, Default)]
+pub struct Board(Mutex<Troubles>);
 
 impl Board {
     fn lock(&self) -> MutexGuard<'_, Troubles> {
@@ -105,6 +116,11 @@ impl Board {
     /// See [`Troubles::over`].
     pub fn over(&self, about: &str, words: &str) {
         self.lock().over(about, words);
+    }
+
+    /// See [`Troubles::show`].
+    pub fn show(&self, about: &str, text: String) {
+        self.lock().show(about, text);
     }
 
     /// See [`Troubles::forget`].

@@ -10,7 +10,7 @@ use super::host::Host;
 use super::own::Own;
 use super::quiet::{FLOOR_SECS, Past};
 use super::still::Suspect;
-use super::{Board, why};
+use super::{board, why};
 use crate::act::jail;
 use crate::act::keeper;
 use crate::client::Client;
@@ -43,8 +43,6 @@ pub struct Setting {
     pub config: Arc<Config>,
     /// Where the state files are.
     pub paths: RuntimePaths,
-    /// Where troubles are shown.
-    pub board: Board,
     /// Who keeps sets and chain.
     pub keeper: Option<keeper::Hand>,
     /// How the log does.
@@ -64,7 +62,6 @@ pub struct Silence {
 /// Where to leave word. Nothing here waits.
 #[derive(Clone, Debug)]
 pub struct Hand {
-    board: Board,
     shared: Arc<Shared>,
 }
 
@@ -90,12 +87,6 @@ impl Shared {
 }
 
 impl Hand {
-    /// Where troubles are shown.
-    #[must_use]
-    pub fn board(&self) -> &Board {
-        &self.board
-    }
-
     /// Somebody is banned and still comes.
     pub fn suspect(&self, suspect: Suspect) {
         // Whoever looks just now has suspects enough.
@@ -136,7 +127,6 @@ impl Silence {
             wake: Condvar::new(),
         });
         let hand = Hand {
-            board: setting.board.clone(),
             shared: Arc::clone(&shared),
         };
         let file = setting.paths.state(setting.state.pid);
@@ -204,6 +194,9 @@ struct Watcher {
     /// By what the trouble is about: since when nobody came any more.
     seen_still: BTreeMap<String, Instant>,
     written: Option<State>,
+    /// Messages that were lost, and when the last one was.
+    lost: u64,
+    lost_at: Option<Instant>,
 }
 
 impl Watcher {
@@ -227,6 +220,8 @@ impl Watcher {
             next_why: now,
             seen_still: BTreeMap::new(),
             written: None,
+            lost: 0,
+            lost_at: None,
         }
     }
 
@@ -249,7 +244,7 @@ impl Watcher {
                 self.proxied(id, &who, proxy);
             }
             self.still(suspects);
-            state.troubles = self.setting.board.shown();
+            state.troubles = board().shown();
             self.write(state);
 
             let inbox = shared.lock();
@@ -273,10 +268,21 @@ impl Watcher {
         }
         state.measured = Measured::now();
         state.messages_lost = crate::say::lost() + crate::notify::logfile::lost();
-        self.setting
-            .board
-            .obey(self.own.look(state, self.began.elapsed()));
+        board().obey(self.own.look(state, self.began.elapsed()));
         let now = Instant::now();
+        if state.messages_lost > self.lost {
+            self.lost = state.messages_lost;
+            self.lost_at = Some(now);
+            // It was said where it can be: on stderr.
+            let text = format!(
+                "{} of them to syslog, stderr or fail2ban's log were lost: nobody reads /dev/log, or a disk is full",
+                self.lost
+            );
+            board().show("messages", text);
+        } else if self.lost_at.is_some_and(|at| at.elapsed() >= HELD) {
+            self.lost_at = None;
+            board().forget("messages");
+        }
         if now < self.next_host {
             return;
         }
@@ -286,7 +292,7 @@ impl Watcher {
             // Another process tells of the host from now on.
             self.host = None;
             for about in std::mem::take(&mut self.of_host) {
-                self.setting.board.forget(&about);
+                board().forget(&about);
             }
             return;
         }
@@ -298,7 +304,7 @@ impl Watcher {
         let says = host.look(state, &others, &self.setting.config, epoch(), self.floor);
         let wrong = says.iter().filter(|says| says.wrong.is_some());
         self.of_host = wrong.map(|says| says.about.clone()).collect();
-        self.setting.board.obey(says);
+        board().obey(says);
         if now >= self.next_note {
             self.next_note = now + NOTE;
             self.note();
@@ -321,7 +327,7 @@ impl Watcher {
             return;
         };
         let about = format!("bans of jail {}", jail.name);
-        self.setting.board.tell(
+        board().tell(
             &about,
             format!(
                 "{who} cannot be held here: he comes through {proxy}, and a packet filter sees only that; block him at {proxy}, or with \
@@ -350,17 +356,14 @@ impl Watcher {
                 looked.push(suspect.jail);
                 let about = format!("bans of jail {}", jail.name);
                 let who = Target::Client(suspect.who).shown(jail.ipv6_prefix);
-                self.setting
-                    .board
-                    .tell(&about, reason.told(jail, &who.to_string()));
+                board().tell(&about, reason.told(jail, &who.to_string()));
                 self.seen_still.insert(about, Instant::now());
             }
         }
-        let board = &self.setting.board;
         self.seen_still.retain(|about, seen| {
             let held = seen.elapsed() >= HELD;
             if held {
-                board.over(
+                board().over(
                     about,
                     "nobody who is banned has come any more for 10 minutes",
                 );

@@ -120,6 +120,12 @@ impl Reason {
                     section(jail)
                 )
             }
+            Self::Proxy(_) if jail.raw.is_some() => format!(
+                "{still}: none of his packets met the set. Does the program listen on a port that the jail does not close (ss -ltnp)? \
+                 Then write it behind {} in {}. Or he comes through a proxy or relay: block him there",
+                with_ports(jail, &[]),
+                section(jail)
+            ),
             Self::Proxy(proxy) => {
                 let which = match proxy {
                     Some(proxy) => format!(" (perhaps {proxy}, which has most connections)"),

@@ -12,13 +12,14 @@ use super::slow::Ready;
 use crate::act::command::{Pool, Settings, Spec, Ticket};
 use crate::act::keeper::{BanEvent, Hand};
 use crate::act::{Act, Ban as ActBan, Banned};
-use crate::bans::{self, Ban, Decision, History, HistoryBounds, What};
+use crate::bans::{self, Ban, Decision, History, HistoryBounds, Terms, What};
 use crate::config::{Backend, Config, Mode};
 use crate::decide::BanFor;
 use crate::exempt::{Exempt, Target};
 use crate::fail2ban::Action;
 use crate::failregex::Failure;
 use crate::hit::{Arrival, JailId};
+use crate::judge::renumbered;
 use crate::key::Key;
 use crate::ledger::{Ledger, Past};
 use crate::notify::measure;
@@ -79,6 +80,40 @@ impl Desk {
             silence,
             still: Still::new(still::WRITTEN_LATE_MS),
             arrived: Instant::now(),
+        }
+    }
+
+    /// Another configuration from now on; jails that are gone, or are to ban nobody any more, let everybody go.
+    pub(super) fn renew(&mut self, config: &Arc<Config>, exempt: Exempt) {
+        self.history.renumber(&renumbered(&self.config, config));
+        self.act = Act::new(config);
+        (self.config, self.exempt) = (Arc::clone(config), exempt);
+    }
+
+    /// A jail ends: everybody is let go, and its actions end.
+    pub(super) fn close(&mut self, jail: Jail, now: f64) {
+        let name = jail.name().to_owned();
+        logfile::jail_stopped(&name);
+        let mut jails = [jail];
+        self.lift(&mut jails, None, None, now);
+        let [jail] = jails;
+        if let Some(actions) = jail.actions {
+            actions.stop(Vec::new());
+        }
+    }
+
+    /// The actions of a jail that was configured anew.
+    pub(super) fn renew_actions(&mut self, jail: &mut Jail) {
+        let specs = specs(jail);
+        match &mut jail.actions {
+            Some(actions) => {
+                let held = jail.held.values().cloned().collect();
+                for error in actions.reload(specs, held) {
+                    log::error!("{error}");
+                }
+            }
+            None if self.in_charge => self.start_actions(jail),
+            None => {}
         }
     }
 
@@ -143,12 +178,7 @@ impl Desk {
     }
 
     fn start_actions(&mut self, jail: &mut Jail) {
-        let actions: Vec<Spec> = jail
-            .raw()
-            .into_iter()
-            .flat_map(|raw| raw.run())
-            .map(|action| spec(jail.name(), action))
-            .collect();
+        let actions = specs(jail);
         if actions.is_empty()
             || jail.actions.is_some()
             || self.config.firewall.backend == Backend::DryRun
@@ -156,11 +186,7 @@ impl Desk {
             return;
         }
         if self.pool.is_none() {
-            let settings = Settings {
-                board: self.silence.as_ref().map(|silence| silence.board().clone()),
-                ..Settings::default()
-            };
-            match Pool::new(&settings) {
+            match Pool::new(&Settings::default()) {
                 Ok(pool) => self.pool = Some(pool),
                 Err(error) => log::error!(
                     "cannot start threads for the actions of jails: {error}; none of them run"
@@ -195,11 +221,11 @@ impl Desk {
     /// A failure that had to wait.
     pub(super) fn ready(&mut self, jails: &mut [Jail], ready: Ready, now: f64) {
         let Ready {
-            jail: id,
+            jail: name,
             failure,
             when,
         } = ready;
-        let at = jails.iter().position(|jail| jail.id == id);
+        let at = jails.iter().position(|jail| jail.name() == &*name);
         if let Some((at, jail)) = at.and_then(|at| Some((at, jails.get(at)?)))
             && self.spared(jail, &failure).is_none()
         {
@@ -220,13 +246,88 @@ impl Desk {
         for told in self.exchange.read() {
             match told {
                 Told::Ban { jail, key } => self.count_here(jails, &jail, &key, now),
-                Told::Unban { jail, key } => self.lift(jails, jail.as_deref(), key.as_ref(), now),
+                Told::Unban { jail, key } => {
+                    self.lift(jails, jail.as_deref(), key.as_ref(), now);
+                }
             }
         }
     }
 
-    /// Ends bans: in all jails, of all, where nothing else is said.
-    fn lift(&mut self, jails: &mut [Jail], only: Option<&str>, key: Option<&Key>, now: f64) {
+    /// Somebody is to be banned, whatever he did; whether he was not before.
+    pub(super) fn ban_by_hand(
+        &mut self,
+        jails: &mut [Jail],
+        at: usize,
+        key: Key,
+        ban_for: Option<BanFor>,
+        now: f64,
+    ) -> bool {
+        let Some(jail) = jails.get_mut(at) else {
+            return false;
+        };
+        let prefix = jail.conf().map_or(128, |jail| jail.ipv6_prefix);
+        let key = key.counted(prefix);
+        let terms = jail.warden.terms().clone();
+        if let Some(ban_for) = ban_for {
+            let bantime = match ban_for {
+                BanFor::Forever => None,
+                BanFor::Timed(secs) => Some(f64::from(secs.get())),
+            };
+            jail.warden.set_terms(Terms {
+                bantime,
+                increment: None,
+                ..terms.clone()
+            });
+        }
+        let mut decisions = Vec::new();
+        let mut sink = |decision| decisions.push(decision);
+        jail.warden.ban(&key, now, &mut self.history, &mut sink);
+        jail.warden.set_terms(terms);
+        let new = decisions
+            .iter()
+            .any(|decision| matches!(decision.what, What::Ban(_)));
+        self.carry_out(jails, at, decisions, None, now);
+        new
+    }
+
+    /// Failures that somebody tells of.
+    pub(super) fn attempt(
+        &mut self,
+        jails: &mut [Jail],
+        at: usize,
+        key: &Key,
+        lines: &[String],
+        now: f64,
+    ) {
+        let Some(jail) = jails.get_mut(at) else {
+            return;
+        };
+        let prefix = jail.conf().map_or(128, |jail| jail.ipv6_prefix);
+        let key = key.clone().counted(prefix);
+        let text = lines.join("\n");
+        let times = u32::try_from(lines.len().max(1)).unwrap_or(u32::MAX);
+        jail.tally.hits += u64::from(times);
+        let failure = bans::Failure {
+            key: &key,
+            at: now,
+            line: Some(text.as_str()).filter(|text| !text.is_empty()),
+        };
+        let mut decisions = Vec::new();
+        let mut sink = |decision| decisions.push(decision);
+        jail.warden
+            .attempt(&failure, times, now, &mut self.history, &mut sink);
+        self.carry_out(jails, at, decisions, None, now);
+    }
+
+    /// Ends bans: in all jails, of all, where nothing else is said. How many there were.
+    pub(super) fn lift(
+        &mut self,
+        jails: &mut [Jail],
+        only: Option<&str>,
+        key: Option<&Key>,
+        now: f64,
+    ) -> usize {
+        let mut lifted = 0;
         for at in 0..jails.len() {
             let wanted = |jail: &&mut Jail| only.is_none_or(|only| only == jail.name());
             let Some(jail) = jails.get_mut(at).filter(wanted) else {
@@ -245,6 +346,7 @@ impl Desk {
             for key in keys {
                 let mut sink = |decision| decisions.push(decision);
                 if jail.warden.unban(&key, now, &mut self.history, &mut sink) {
+                    lifted += 1;
                     // He may have been put back since.
                     if let (Some(who), true) =
                         (key.target(), jail.raw().is_some_and(|raw| raw.in_kernel))
@@ -259,6 +361,7 @@ impl Desk {
             }
             self.carry_out(jails, at, decisions, None, now);
         }
+        lifted
     }
 
     /// Some jail has banned `key`: those that count bans do, in the process that reads logs if there is one.
@@ -302,9 +405,8 @@ impl Desk {
             && slow.wants(&failure)
         {
             let ticket = ticket(&failure, when);
-            let lost = !slow.ask(failure, ticket, when);
-            if let Some(silence) = self.silence.as_ref().filter(|_| lost) {
-                jail.not_asked(true, now, silence.board());
+            if !slow.ask(failure, ticket, when) {
+                jail.not_asked(true, now);
             }
             return;
         }
@@ -351,9 +453,7 @@ impl Desk {
         let Some(jail) = jails.get_mut(at) else {
             return;
         };
-        if let Some(silence) = &self.silence {
-            jail.not_asked(false, now, silence.board());
-        }
+        jail.not_asked(false, now);
         let mut decisions = Vec::new();
         jail.warden
             .advance(now, &mut |decision| decisions.push(decision));
@@ -660,6 +760,12 @@ fn ticket(failure: &Failure, when: f64) -> Ticket {
         captures: captures(failure),
         ..Ticket::default()
     }
+}
+
+/// The actions of a jail.
+fn specs(jail: &Jail) -> Vec<Spec> {
+    let actions = jail.raw().into_iter().flat_map(|raw| raw.run());
+    actions.map(|action| spec(jail.name(), action)).collect()
 }
 
 /// An action as the commands' room takes it.

@@ -15,7 +15,7 @@ use crate::hit::JailId;
 use crate::judge::JailTally;
 use crate::key::Key;
 use crate::run::guarded;
-use crate::silence::Board;
+use crate::silence::board;
 use crate::source::tail::Encoding;
 
 /// How long it is told that failures did not count, after the last.
@@ -75,7 +75,7 @@ impl Jail {
             command::IgnoreCommand::new(name, command, cache, &command::Settings::default().path)
         });
         let names = matches!(raw.rules.usedns, UseDns::Yes | UseDns::Warn);
-        let slow = (names || ignore.is_some()).then(|| Slow::new(id, name, ignore, back));
+        let slow = (names || ignore.is_some()).then(|| Slow::new(name, ignore, back));
         Self {
             id,
             config: Arc::clone(config),
@@ -92,6 +92,27 @@ impl Jail {
             unasked: None,
             panic_at: std::env::var("F2B_PIPE_TEST_PANIC").ok(),
         }
+    }
+
+    /// Goes on where `old`, a jail of the same name, was: with its counts and bans, and with its expressions if they are
+    /// the same.
+    pub(super) fn take_over(&mut self, old: Self) {
+        let same = match (self.raw(), old.raw()) {
+            (Some(new), Some(old)) => new.rules == old.rules,
+            (Some(_) | None, _) => false,
+        };
+        if same {
+            self.matcher = old.matcher;
+            self.fits = old.fits;
+        }
+        let terms = self.warden.terms().clone();
+        self.warden = old.warden;
+        self.warden.set_jail(self.id);
+        self.warden.set_terms(terms);
+        self.actions = old.actions;
+        self.held = old.held;
+        self.tally = old.tally;
+        self.unasked = old.unasked;
     }
 
     /// As it is configured.
@@ -193,11 +214,11 @@ impl Jail {
     }
 
     /// A failure did not count, as too many names and commands are waited for. It is told until none was lost for a minute.
-    pub(super) fn not_asked(&mut self, lost: bool, now: f64, board: &Board) {
+    pub(super) fn not_asked(&mut self, lost: bool, now: f64) {
         let about = format!("jail {}: usedns, ignorecommand", self.name());
         if lost {
             self.unasked = Some(now);
-            board.set(
+            board().set(
                 &about,
                 &Err::<(), _>(
                     "too many host names or commands wait for an answer, and failures that would wait, too, do not count: usedns = \
@@ -206,7 +227,7 @@ impl Jail {
             );
         } else if self.unasked.is_some_and(|at| now - at > LOST_SECS) {
             self.unasked = None;
-            board.over(&about, "well again");
+            board().over(&about, "well again");
         }
     }
 }

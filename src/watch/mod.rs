@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::act::keeper::Hand;
 use crate::bans::{Decision, What};
-use crate::config::{Config, Origin, RuntimePaths};
+use crate::config::{self, Config, Origin, RuntimePaths};
 use crate::exempt::{Exempt, Target};
 use crate::failregex::{Clock, Phase, Stamp};
 use crate::frame::{Framer, Trust};
@@ -40,6 +40,7 @@ use crate::silence;
 
 mod desk; // what becomes of a failure
 mod exchange; // what other processes tell
+mod hand; // what commands ask
 mod jail; // one jail: its expressions, its bans, its actions
 mod neighbour; // a fail2ban-server beside us
 mod slow; // names and commands that are asked before a failure counts
@@ -48,6 +49,7 @@ mod standalone; // `f2b-pipe watch`
 
 use desk::Desk;
 use exchange::Exchange;
+pub use hand::View;
 use jail::Jail;
 use neighbour::Lookout;
 pub use neighbour::fail2ban_runs;
@@ -69,6 +71,8 @@ const LOOK: Duration = Duration::from_secs(3);
 const NOTE: Duration = Duration::from_secs(10);
 /// Panics after which logs are not watched anew.
 const PANICS_MAX: u32 = 10;
+/// How long the thread is waited for when it is asked: it may have a thousand lines to read first.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How long commands of actions may go on after the end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -99,8 +103,6 @@ pub struct Watch {
     wake: UnixStream,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    /// Some jail wants what httpd pipes.
-    wants_feed: bool,
 }
 
 /// Tells the thread of bans by jails of httpd's lines: recidive counts them.
@@ -129,6 +131,10 @@ struct Shared {
     tallies: Mutex<BTreeMap<String, JailTally>>,
     /// They changed since they were asked for.
     counted: AtomicBool,
+    /// Some jail wants what httpd pipes.
+    wants_feed: AtomicBool,
+    /// What took the place of the configuration that the thread began with.
+    renewed: Mutex<Option<(Arc<Config>, Exempt)>>,
 }
 
 /// What other threads tell this one.
@@ -138,31 +144,44 @@ enum News {
     Banned(JailId, Key),
     /// A failure whose name was looked up, and that no command wants ignored.
     Ready(Box<slow::Ready>),
+    /// Something is asked of the thread, or to be done by it.
+    Ask(Question),
+}
+
+/// What is asked of the thread: it answers by itself.
+struct Question(Box<dyn FnOnce(&mut Room) + Send>);
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Question")
+    }
+}
+
+impl Shared {
+    /// Does some jail want what httpd pipes?
+    fn note_wishes(&self, config: &Config, piped: Option<&Path>) {
+        let reads = |path| {
+            let mut raws = config.jails.iter().filter_map(|jail| jail.raw.as_ref());
+            raws.any(|raw| raw.reads(path))
+        };
+        self.wants_feed
+            .store(piped.is_some_and(reads), Ordering::Relaxed);
+    }
 }
 
 impl Watch {
-    /// Starts the thread, if any jail needs it.
+    /// Starts the thread. Jails may come to it later, by a reload.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(setting: Setting) -> std::io::Result<Option<Self>> {
-        if setting.config.jails.iter().all(|jail| jail.raw.is_none()) {
-            return Ok(None);
-        }
+    pub fn start(setting: Setting) -> std::io::Result<Self> {
         let (feed, fed) = sync_channel(FEED);
         let (news, told) = sync_channel(NEWS);
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         let shared = Arc::new(Shared::default());
-        let wants_feed = setting.piped.as_deref().is_some_and(|path| {
-            let raws = setting
-                .config
-                .jails
-                .iter()
-                .filter_map(|jail| jail.raw.as_ref());
-            raws.into_iter().any(|raw| raw.reads(path))
-        });
+        shared.note_wishes(&setting.config, setting.piped.as_deref());
         let back = Arc::new(slow::Back {
             news: news.clone(),
             wake: wake.try_clone()?,
@@ -184,19 +203,18 @@ impl Watch {
                     "{PANICS_MAX} internal errors: other logs are not watched any more until the next restart"
                 );
             })?;
-        Ok(Some(Self {
+        Ok(Self {
             feed,
             news,
             wake,
             shared,
             thread: Some(thread),
-            wants_feed,
-        }))
+        })
     }
 
     /// Hands over bytes that httpd piped. Never waits: what finds no room is counted in [`shed`](Self::shed).
     pub fn feed(&self, chunk: &[u8], trust: Trust) {
-        if !self.wants_feed {
+        if !self.shared.wants_feed.load(Ordering::Relaxed) {
             return;
         }
         measure::FEED.put();
@@ -218,6 +236,20 @@ impl Watch {
             news: self.news.clone(),
             wake: self.wake.try_clone().ok()?,
         })
+    }
+
+    /// Asks the thread, and waits for the answer as long as [`ANSWER`]; `None`: there was none.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Room) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = sync_channel(1);
+        let ask = Question(Box::new(move |room| {
+            answer.try_send(question(room)).ok();
+        }));
+        self.news.try_send(News::Ask(ask)).ok()?;
+        self.wake();
+        answered.recv_timeout(ANSWER).ok()
     }
 
     /// Lines of httpd's pipe that found no room.
@@ -319,28 +351,34 @@ fn stay(
     fed: &Receiver<(Vec<u8>, Trust)>,
     told: &Receiver<News>,
 ) {
-    let imported: Vec<&str> = setting
-        .config
-        .jails
-        .iter()
-        .filter(|jail| {
-            let raw = jail.raw.as_ref();
-            raw.is_some_and(|raw| raw.origin == Origin::Fail2ban)
-        })
-        .map(|jail| jail.name.as_str())
-        .collect();
     let lookout = RefCell::new(Lookout::default());
-    let look = |before| !imported.is_empty() && lookout.borrow_mut().sees(before);
-    let mut beside = look(false);
+    let look = |config: &Config, before| {
+        imported(config).next().is_some() && lookout.borrow_mut().sees(before)
+    };
+    let current = || {
+        let renewed = shared.renewed.lock();
+        let renewed = renewed.unwrap_or_else(PoisonError::into_inner).clone();
+        renewed.map_or_else(
+            || setting.clone(),
+            |(config, exempt)| Setting {
+                config,
+                exempt,
+                ..setting.clone()
+            },
+        )
+    };
+    let mut beside = look(&setting.config, false);
     while !shared.stop.load(Ordering::Relaxed) {
+        let setting = current();
         if beside {
+            let names: Vec<&str> = imported(&setting.config).collect();
             log::warn!(
                 "fail2ban-server runs on this host, so its jails stand back here until it has ended: {}",
-                imported.join(", ")
+                names.join(", ")
             );
         }
         let room = Room::new(setting, back, Arc::clone(shared), beside);
-        room.stay(woken, fed, told, &|| look(beside) == beside);
+        room.stay(woken, fed, told, &|config| look(config, beside) == beside);
         if beside {
             log::info!("fail2ban-server has ended");
         }
@@ -348,8 +386,22 @@ fn stay(
     }
 }
 
+/// The names of fail2ban's own jails.
+fn imported(config: &Config) -> impl Iterator<Item = &str> {
+    let imported = |jail: &&config::Jail| {
+        let raw = jail.raw.as_ref();
+        raw.is_some_and(|raw| raw.origin == Origin::Fail2ban)
+    };
+    let jails = config.jails.iter().filter(imported);
+    jails.map(|jail| jail.name.as_str())
+}
+
 /// The thread's side.
 struct Room {
+    config: Arc<Config>,
+    back: Arc<slow::Back>,
+    /// A fail2ban-server runs, and has its own jails.
+    beside: bool,
     jails: Vec<Jail>,
     desk: Desk,
     sources: Sources,
@@ -364,8 +416,7 @@ struct Room {
 }
 
 impl Room {
-    /// `beside`: a fail2ban-server runs, and has its own jails.
-    fn new(setting: &Setting, back: &Arc<slow::Back>, shared: Arc<Shared>, beside: bool) -> Self {
+    fn new(setting: Setting, back: &Arc<slow::Back>, shared: Arc<Shared>, beside: bool) -> Self {
         let Setting {
             config,
             paths,
@@ -374,7 +425,7 @@ impl Room {
             off,
             piped,
             silence,
-        } = setting.clone();
+        } = setting;
         let exchange = Exchange::new(paths.bans());
         let desk = Desk::new(Arc::clone(&config), exempt, keeper, silence, off, exchange);
         let jails = Jail::all(&config, back, &|raw| {
@@ -382,6 +433,9 @@ impl Room {
         });
         let sources = Sources::new(&config, paths, piped.clone());
         let mut room = Self {
+            config,
+            back: Arc::clone(back),
+            beside,
             jails,
             desk,
             sources,
@@ -393,12 +447,52 @@ impl Room {
             next_look: Instant::now() + LOOK,
             next_note: Instant::now() + NOTE,
         };
-        if let Some(path) = &room.piped {
-            for jail in &mut room.jails {
+        room.compile_piped();
+        room
+    }
+
+    /// Expressions for what httpd pipes are ready before the first line comes.
+    fn compile_piped(&mut self) {
+        if let Some(path) = &self.piped {
+            for jail in &mut self.jails {
                 jail.compile_if(|raw| raw.reads(path));
             }
         }
-        room
+    }
+
+    /// Another configuration from now on. Jails that stay keep counts, bans and places in logs.
+    fn renew(&mut self, config: &Arc<Config>, exempt: Exempt, now: f64) {
+        let wanted = |raw: &config::Raw| !(self.beside && raw.origin == Origin::Fail2ban);
+        let mut jails = Jail::all(config, &self.back, &wanted);
+        let mut old: BTreeMap<String, Jail> = std::mem::take(&mut self.jails)
+            .into_iter()
+            .map(|jail| (jail.name().to_owned(), jail))
+            .collect();
+        let mut fresh = Vec::new();
+        for jail in &mut jails {
+            match old.remove(jail.name()) {
+                Some(old) => jail.take_over(old),
+                None => fresh.push(jail.name().to_owned()),
+            }
+        }
+        for gone in old.into_values() {
+            self.desk.close(gone, now);
+        }
+        self.desk.renew(config, exempt.clone());
+        for jail in &mut jails {
+            self.desk.renew_actions(jail);
+        }
+        self.jails = jails;
+        self.config = Arc::clone(config);
+        self.shared.note_wishes(config, self.piped.as_deref());
+        let renewed = self.shared.renewed.lock();
+        *renewed.unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(config), exempt));
+        self.compile_piped();
+        self.sources.renew(config, &mut self.jails, now);
+        if self.sources.is_open() {
+            fresh.iter().for_each(|name| logfile::jail_started(name));
+        }
+        self.tick();
     }
 
     /// Until the end, or until things are not `as_before`.
@@ -407,7 +501,7 @@ impl Room {
         woken: &UnixStream,
         fed: &Receiver<(Vec<u8>, Trust)>,
         told: &Receiver<News>,
-        as_before: &dyn Fn() -> bool,
+        as_before: &dyn Fn(&Config) -> bool,
     ) {
         let begun = self.begun;
         let mut next_tick = begun;
@@ -419,7 +513,7 @@ impl Room {
             }
             if Instant::now() >= self.next_look {
                 self.next_look = Instant::now() + LOOK;
-                if !as_before() {
+                if !as_before(&self.config) {
                     break;
                 }
             }
@@ -435,6 +529,7 @@ impl Room {
                 match news {
                     News::Banned(by, key) => self.desk.banned(&mut self.jails, by, &key, now()),
                     News::Ready(ready) => self.desk.ready(&mut self.jails, *ready, now()),
+                    News::Ask(Question(ask)) => ask(&mut self),
                 }
             }
             self.desk.hear(&mut self.jails, now());
@@ -552,7 +647,9 @@ impl Room {
             self.desk.remember(&mut self.jails, past, now);
             let running = self.jails.iter().filter(|jail| jail.runs());
             let names: Vec<&str> = running.map(Jail::name).collect();
-            log::info!("watching logs; jails: {}", names.join(", "));
+            if self.config.jails.iter().any(|jail| jail.raw.is_some()) {
+                log::info!("watching logs; jails: {}", names.join(", "));
+            }
             names.into_iter().for_each(logfile::jail_started);
         }
         for at in 0..self.jails.len() {

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use super::News;
 use crate::act::command::{IgnoreCommand, Ticket};
 use crate::failregex::Failure;
-use crate::hit::JailId;
 use crate::notify::logfile;
 
 /// Failures of one jail that may wait.
@@ -40,7 +39,8 @@ pub(super) struct Back {
 /// A failure that counts.
 #[derive(Debug)]
 pub(super) struct Ready {
-    pub(super) jail: JailId,
+    /// By name: numbers may have changed meanwhile.
+    pub(super) jail: Arc<str>,
     pub(super) failure: Failure,
     /// Seconds since the epoch.
     pub(super) when: f64,
@@ -63,17 +63,11 @@ struct Waiting {
 }
 
 impl Slow {
-    pub(super) fn new(
-        jail: JailId,
-        name: &str,
-        ignore: Option<IgnoreCommand>,
-        back: &Arc<Back>,
-    ) -> Self {
+    pub(super) fn new(name: &str, ignore: Option<IgnoreCommand>, back: &Arc<Back>) -> Self {
         Self {
             asks_command: ignore.is_some(),
             asker: Some(Asker {
-                jail,
-                name: name.to_owned(),
+                name: name.into(),
                 ignore,
                 back: Arc::clone(back),
                 names: HashMap::new(),
@@ -105,8 +99,7 @@ impl Slow {
 
 #[derive(Debug)]
 struct Asker {
-    jail: JailId,
-    name: String,
+    name: Arc<str>,
     ignore: Option<IgnoreCommand>,
     back: Arc<Back>,
     names: HashMap<String, (Instant, Vec<IpAddr>)>,
@@ -155,7 +148,7 @@ impl Asker {
                     ..failure.clone()
                 };
                 let ready = Ready {
-                    jail: self.jail,
+                    jail: Arc::clone(&self.name),
                     failure,
                     when,
                 };

@@ -74,6 +74,58 @@ impl Sources {
                 )
             })
             .unwrap_or_default();
+        let positions = positions.iter().flat_map(|(_, json)| {
+            let known: Vec<Position> = serde_json::from_str(json).unwrap_or_default();
+            known
+        });
+        let cursors = cursors.into_iter();
+        let cursors =
+            cursors.filter_map(|(query, json)| Some((query, serde_json::from_str(&json).ok()?)));
+        self.begin(jails, positions.collect(), cursors.collect(), now);
+        remembered
+    }
+
+    /// Other jails from now on. What was read goes on where it is.
+    pub(super) fn renew(&mut self, config: &Arc<Config>, jails: &mut [Jail], now: f64) {
+        self.config = Arc::clone(config);
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        let positions = open.tail.iter().flat_map(Tail::positions).collect();
+        let cursors = open.journals.iter();
+        let cursors = cursors.filter_map(|(journal, _)| {
+            let cursor = journal.cursor()?;
+            Some((cursor.query.clone(), cursor.clone()))
+        });
+        let cursors = cursors.collect();
+        drop(open);
+        self.begin(jails, positions, cursors, now);
+    }
+
+    /// What the jail of that number reads: files that are followed, and of the journal.
+    pub(super) fn read_by(&self, jail: usize) -> (Vec<PathBuf>, Vec<String>) {
+        let Some(open) = &self.open else {
+            return (Vec::new(), Vec::new());
+        };
+        let files = open.tail.iter().flat_map(Tail::followed);
+        let files = files.filter(|file| file.owners.contains(&jail));
+        let journals = open.journals.iter();
+        let journals = journals.filter(|(_, owners)| owners.contains(&jail));
+        (
+            files.map(|file| file.path.clone()).collect(),
+            journals
+                .filter_map(|(journal, _)| Some(journal.cursor()?.query.clone()))
+                .collect(),
+        )
+    }
+
+    fn begin(
+        &mut self,
+        jails: &mut [Jail],
+        positions: Vec<Position>,
+        cursors: HashMap<String, Cursor>,
+        now: f64,
+    ) {
         let mut entries = Vec::new();
         let mut polling = true;
         let mut queries: Vec<(Query, Vec<usize>)> = Vec::new();
@@ -110,14 +162,7 @@ impl Sources {
             }
             jail.compile_if(|_| true);
         }
-        let mut options = tail::Options {
-            polling,
-            ..tail::Options::default()
-        };
-        for (_, json) in &positions {
-            let known: Vec<Position> = serde_json::from_str(json).unwrap_or_default();
-            options.positions.extend(known);
-        }
+        let options = tail::Options { polling, positions };
         let tail = (!entries.is_empty()).then(|| {
             Tail::new(entries.clone(), options.clone()).or_else(|error| {
                 log::warn!("inotify: {error}; logs are looked at every second instead");
@@ -131,10 +176,6 @@ impl Sources {
             })
         });
         let findtimes: Vec<f64> = jails.iter().map(Jail::findtime).collect();
-        let cursors = cursors.into_iter();
-        let cursors: HashMap<String, Cursor> = cursors
-            .filter_map(|(query, json)| Some((query, serde_json::from_str(&json).ok()?)))
-            .collect();
         let journals = queries.into_iter().map(|(query, owners)| {
             let stored = cursors.get(&query.to_string()).cloned();
             let since = now - longest(&findtimes, &owners);
@@ -150,7 +191,6 @@ impl Sources {
             fresh: Vec::new(),
             noted: HashMap::new(),
         });
-        remembered
     }
 
     fn ledger(&self, now: f64) -> Option<(Ledger, Past)> {

@@ -18,7 +18,7 @@ use crate::notify::logfile;
 use crate::notify::state::State;
 use crate::run::{keep_fresh, say_panics};
 use crate::say;
-use crate::silence::{self, Board, Silence};
+use crate::silence::{self, Silence};
 
 /// How often signals are looked for and numbers told.
 const LOOK: Duration = Duration::from_millis(200);
@@ -77,7 +77,6 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
     let silence = Silence::start(silence::Setting {
         config: Arc::clone(&config),
         paths: paths.clone(),
-        board: Board::default(),
         keeper: Some(keeper.hand()),
         tee: None,
         state: State {
@@ -106,13 +105,13 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
             return false;
         }
     };
-    if watch.is_none() {
+    if config.jails.iter().all(|jail| jail.raw.is_none()) {
         log::info!(
             "no jail judges other logs than httpd's; write one with `filter` and `logpath`, or enable one in fail2ban's folder"
         );
     }
     while !end.load(Ordering::Relaxed) && !again.swap(false, Ordering::Relaxed) {
-        if let (Some(silence), Some(watch)) = (&silence, &watch)
+        if let Some(silence) = &silence
             && watch.has_news()
         {
             let tallies = watch.tallies();

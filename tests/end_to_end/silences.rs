@@ -14,7 +14,7 @@ use crate::actions::note;
 use crate::bans::private_dev_log;
 use crate::other_logs::{fail2ban_with, guessed};
 use crate::support::{
-    Connection, Host, Httpd, PROGRAM, Request, Setup, World, bytes_of, must, secs, text_of,
+    Connection, Host, Httpd, PROGRAM, Request, Setup, World, bytes_of, must, secs, signal, text_of,
     wait_until,
 };
 
@@ -326,6 +326,53 @@ fn a_log_goes_quiet_and_one_with_quiet_nights_does_not() {
     assert_eq!(ears.said(&["jail calm"]), 0);
 }
 
+/// `watch` is in charge, and httpd's lines come to another process.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn watch_tells_of_httpd_s_lines_and_status_of_a_process_that_is_stopped() {
+    let world = World::new();
+    world.write("app.log", "");
+    world.write(
+        "filter.d/app.conf",
+        "[Definition]\nfailregex = ^ bad <HOST>$\n",
+    );
+    let log = world.path("app.log").display().to_string();
+    world.config(&format!(
+        "[jail.app]\nfilter = 'app'\nlogpath = ['{log}']\n{MISSING}"
+    ));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("now");
+    let (now, tee) = (
+        now.as_secs(),
+        world.path("access.log").display().to_string(),
+    );
+    let (first, today) = (now - 9 * 86_400, now / 86_400);
+    world.write(
+        "run/f2b-pipe.past",
+        format!(
+            r#"{{"httpd's lines (--tee {tee})":{{"first":{first},"last":{now},"looked":{now},"lines":700000,"days":[[{today},1]]}}}}"#
+        ),
+    );
+    let host = Host::new(&world);
+    let watch = host.watch_with(&[("F2B_PIPE_TEST_QUIET_SECS", "5")]);
+    let httpd = Setup::new(&world).start();
+    assert_eq!(world.curl(READER, "/page"), Some(200));
+    wait_until("a word about it", MINUTE, || {
+        host.said("watch").contains("httpd's lines (--tee ")
+    });
+    assert!(!httpd.said().contains("no line for"), "{}", httpd.said());
+    let shown = || host.ask(&["status"]);
+    assert!(shown().contains("no line for"), "{}", shown());
+    signal(httpd.logger(), Signal::SIGSTOP);
+    let still = format!("process {}: is stopped", httpd.logger());
+    wait_until("status to see it", secs(5), || shown().contains(&still));
+    signal(httpd.logger(), Signal::SIGCONT);
+    assert_eq!(world.curl(READER, "/page"), Some(200));
+    wait_until("its end", MINUTE, || {
+        host.said("watch").contains("well again") && shown().starts_with("All is well.")
+    });
+    host.end(watch, Signal::SIGTERM);
+}
+
 #[test]
 #[ignore = "needs root and network namespaces"]
 fn a_tee_that_lags_behind_a_disk_that_hangs() {
@@ -533,6 +580,47 @@ fn banned_and_comes_since_another_program_fights_for_the_rules() {
     }
 }
 
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn banned_and_comes_to_an_sshd_on_another_port() {
+    let world = World::new();
+    fail2ban_with(
+        &world,
+        "[sshd]\nenabled = true\nmaxretry = 1\nbantime = 600\n",
+    );
+    let host = Host::new(&world);
+    guessed(&host, "192.0.2.99");
+    let watch = host.watch();
+    guessed(&host, ATTACKER);
+    world.wait_banned("sshd", ATTACKER);
+    // Lines that a syslog daemon was late with say nothing.
+    for _ in 0..9 {
+        guessed(&host, ATTACKER);
+    }
+    let words = [
+        "bans of jail sshd: 203.0.113.66 is banned and still comes",
+        "a port that the jail does not close (ss -ltnp)",
+        "port = [\"ssh\"] in [sshd] of fail2ban's jail.local",
+    ];
+    let said = |words: &[&str]| {
+        let said = host.said("watch");
+        said.lines().filter(|line| has(line, words)).count()
+    };
+    std::thread::sleep(secs(3));
+    assert_eq!(said(&["still comes"]), 0);
+    wait_until("a word about him", MINUTE, || {
+        guessed(&host, ATTACKER);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        said(&words) > 0
+    });
+    assert_eq!(said(&words), 1);
+    wait_until("the same in status", secs(5), || {
+        let shown = host.ask(&["status"]);
+        shown.starts_with("Not well:\n! ") && shown.lines().any(|line| has(line, &words))
+    });
+    host.end(watch, Signal::SIGTERM);
+}
+
 /// A hundred requests at once are on their way when the ban comes; and he tries on for a while.
 #[test]
 #[ignore = "needs root and network namespaces"]
@@ -571,6 +659,47 @@ fn work_that_is_shed() {
         ears.said(&["judging: well again"]) == 1
     });
     assert!(!ears.shown().contains("judging"), "{}", ears.shown());
+}
+
+/// Expressions of a jail that reads httpd's lines are slower than the lines.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn lines_that_come_faster_than_expressions_can_follow() {
+    let world = World::new();
+    let log = world.path("access.log").display().to_string();
+    world.write(
+        "filter.d/slow.conf",
+        "[Definition]\nfailregex = ^<HOST> (?:(\\S+) ?)+\\1\\1!$\n",
+    );
+    world.config(&format!(
+        "[jail.slow]\nfilter = 'slow'\nlogpath = ['{log}']\n[firewall]\nbackend = 'dry-run'\n"
+    ));
+    fs::create_dir(world.path("run")).expect("mkdir");
+    let mut piped = world.pipe(
+        1 << 20,
+        &["--format", "common", "--single-writer", "--tee", &log],
+    );
+    let line = format!("198.51.100.7 {}!\n", "ab cd ".repeat(20));
+    let many = line.repeat(16_000_000 / line.len());
+    let mut writer = piped.another_writer();
+    writer.write_all(many.as_bytes()).expect("the pipe");
+    let words = [
+        "judging:",
+        "went to the log and were not judged",
+        "failregex",
+    ];
+    wait_until("a word about it", MINUTE, || {
+        piped.said().lines().any(|line| has(line, &words))
+    });
+    let status = world.ask(&["status"]).stdout;
+    let status = String::from_utf8_lossy(&status).into_owned();
+    assert!(status.lines().any(|line| has(line, &words)), "{status}");
+    // Not one of them is missing there.
+    wait_until("the log", secs(20), || {
+        bytes_of(log.as_ref()).len() == many.len()
+    });
+    drop(writer);
+    piped.close(secs(20));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::action::{Action, Done, Failed};
 use super::names::Runner;
 use super::{Spec, SpecError, Ticket, host_has_ipv6};
-use crate::silence::Board;
+use crate::silence::board;
 
 /// Where commands are found: systemd's default for a service, so fail2ban's. httpd's own is not ours to trust.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,8 +34,6 @@ pub struct Settings {
     pub path: String,
     /// Whether actions that start with their jail start for IPv6, too (`allowipv6` of fail2ban.conf).
     pub ipv6: bool,
-    /// Where it is told that an action fails.
-    pub board: Option<Board>,
 }
 
 impl Default for Settings {
@@ -44,7 +42,6 @@ impl Default for Settings {
             threads: 4,
             path: PATH.to_owned(),
             ipv6: host_has_ipv6(),
-            board: None,
         }
     }
 }
@@ -148,7 +145,6 @@ struct Shared {
     changed: Condvar,
     runner: Runner,
     ipv6: bool,
-    board: Option<Board>,
 }
 
 /// The threads. Dropping it kills what runs and forgets what waits; [`Pool::finish`] is the polite way.
@@ -184,7 +180,6 @@ impl Pool {
             changed: Condvar::new(),
             runner: Runner::new(&settings.path),
             ipv6: settings.ipv6,
-            board: settings.board.clone(),
         });
         let mut threads = Vec::new();
         for number in 1..=settings.threads.max(1) {
@@ -335,26 +330,17 @@ impl Inner {
     }
 
     /// An order has been carried out.
-    fn put_back(
-        &mut self,
-        id: u64,
-        action: Box<Action>,
-        done: Done,
-        what: Finished,
-        board: Option<&Board>,
-    ) {
+    fn put_back(&mut self, id: u64, action: Box<Action>, done: Done, what: Finished) {
         self.running -= 1;
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
         slot.health.done += 1;
         slot.health.failed += u64::from(done.is_err());
-        if let Some(board) = board {
-            let about = format!("jail '{}' action '{}'", slot.jail, slot.name);
-            match done {
-                Ok(()) => board.over(&about, "its commands succeed again"),
-                Err(Failed) => board.tell(&about, slot.health.told(&slot.file)),
-            }
+        let about = format!("jail '{}' action '{}'", slot.jail, slot.name);
+        match done {
+            Ok(()) => board().over(&about, "its commands succeed again"),
+            Err(Failed) => board().tell(&about, slot.health.told(&slot.file)),
         }
         slot.health.epoch = action.epoch();
         slot.action = Some(action);
@@ -428,7 +414,7 @@ fn work(shared: &Shared) {
             Err(Failed)
         });
         inner = shared.lock();
-        inner.put_back(id, action, done, what, shared.board.as_ref());
+        inner.put_back(id, action, done, what);
         shared.changed.notify_all();
     }
 }

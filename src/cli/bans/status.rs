@@ -241,6 +241,16 @@ fn of_jail(jail: &Jail) -> Vec<String> {
     troubles
 }
 
+/// Does it stand still? What it says is old, then.
+fn is_stopped(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // `181 (f2b-pipe) T 1 ...`
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('T' | 't'))
+}
+
 /// What the processes say is wrong.
 fn of_processes(processes: &[Value]) -> Vec<String> {
     let mut troubles = Vec::new();
@@ -257,6 +267,11 @@ fn of_processes(processes: &[Value]) -> Vec<String> {
     }
     for process in processes {
         let pid = number(process, "pid");
+        if is_stopped(pid) {
+            troubles.push(format!(
+                "process {pid}: is stopped (SIGSTOP, a debugger) and does nothing: kill -CONT {pid}"
+            ));
+        }
         // What is over is told of no more, but for what stays: a log with holes.
         let dropped = number(process, "tee_dropped");
         if dropped > 0 {
