@@ -24,10 +24,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use f2b_pipe::act::chain::{self, Family, Found, Plan};
-use f2b_pipe::act::ipset::{self, Add, Added, Ensured, Ipset, MAX_ELEMENTS, TIMEOUT_MAX_SECS};
+use f2b_pipe::act::firewall::{Add, Added, Ensured, Firewall as _, MAX_ELEMENTS};
+use f2b_pipe::act::ipset::{self, Ipset, TIMEOUT_MAX_SECS};
 use f2b_pipe::act::keeper::{BanEvent, Keeper};
 use f2b_pipe::act::kill::{Victims, kill};
+use f2b_pipe::act::plan::{Family, Found, Plan};
 use f2b_pipe::act::{Act, ActError, Ban, Banned, Kind, SetRef};
 use f2b_pipe::client::Client;
 use f2b_pipe::config::{
@@ -315,12 +316,12 @@ fn a_set_of_another_configuration_moves_with_its_bans() {
     }
     assert_eq!(ipset.ensure(&new), Ok(Ensured::Outdated));
     sh("ip6tables -A INPUT -m set --match-set f2bp-web6 src -j DROP");
-    ipset.migrate(&new, "f2bp-~new").unwrap();
+    ipset.migrate(&new, "f2bp-").unwrap();
     assert_eq!(ipset.ensure(&new), Ok(Ensured::There));
     assert_eq!(ipset.names("f2bp-").unwrap(), ["f2bp-web6"]);
     assert_eq!(ipset.test(&new, target("2001:db8:0:1ff::")), Ok(true));
     let mut members = Vec::new();
-    ipset.list("f2bp-web6", |m| members.push(m)).unwrap();
+    ipset.list("f2bp-web6", &mut |m| members.push(m)).unwrap();
     assert_eq!(members.len(), 1000);
     assert!(members.iter().all(|m| m.comment == "why"));
     assert!(members.iter().all(|m| m.left.is_some_and(|l| l > 590)));
@@ -335,13 +336,13 @@ fn what_is_listed_is_what_ipset_shows() {
     sh("ipset create f2bp-web hash:ip timeout 600 counters comment");
     sh("ipset add f2bp-web 192.0.2.7 timeout 0 packets 3 bytes 99 comment 'by hand'");
     let mut members = Vec::new();
-    ipset.list("f2bp-web", |m| members.push(m)).unwrap();
+    ipset.list("f2bp-web", &mut |m| members.push(m)).unwrap();
     assert_eq!(members.len(), 1);
     assert_eq!(members[0].addr, "192.0.2.7".parse::<IpAddr>().unwrap());
     assert_eq!((members[0].packets, members[0].bytes), (3, 99));
     assert_eq!(members[0].left, None);
     assert_eq!(members[0].comment, "by hand");
-    assert_eq!(ipset.list("f2bp-none", |_| panic!()), Ok(()));
+    assert_eq!(ipset.list("f2bp-none", &mut |_| panic!()), Ok(()));
     ipset.flush("f2bp-web").unwrap();
     let web = SetRef::new("f2bp-", "web", Kind::Ip4, 64);
     assert_eq!(ipset.test(&web, target("192.0.2.7")), Ok(false));
@@ -393,7 +394,7 @@ fn a_ban_takes_microseconds() {
     let mut ipset = Ipset::open().unwrap();
     let mut n = 0;
     let begun = Instant::now();
-    ipset.list("f2bp-web", |_| n += 1).unwrap();
+    ipset.list("f2bp-web", &mut |_| n += 1).unwrap();
     eprintln!("a listed ban: {:?}", begun.elapsed() / n);
     assert_eq!(n, bans);
     assert!(each < Duration::from_micros(100), "{each:?}");
@@ -508,9 +509,10 @@ fn rejecting_stands_in_input_and_leaves_nothing_in_raw() {
     let [plan] = &Plan::all(&config, &[])[..] else {
         panic!("one place is enough")
     };
+    let mut ipset = Ipset::open().unwrap();
+    ipset.remove_others(&config, &[]).unwrap();
     for family in Family::ALL {
-        chain::remove_others(&config, &[], family).unwrap();
-        assert_eq!(chain::look(plan, family).unwrap(), Found::Missing);
+        assert_eq!(ipset.found(plan, family).unwrap(), Found::Missing);
     }
     assert!(!sh("iptables -w -S; ip6tables -w -S").contains("f2b-pipe"));
     std::fs::remove_dir_all(dir).unwrap();

@@ -1,5 +1,4 @@
-//! The rules that look into the sets: a chain, jumped to before anything else. Jails that drop have theirs in raw
-//! PREROUTING, jails that reject in INPUT, as the kernel rejects nowhere earlier; either may be there without the other.
+//! The rules that look into ipset's sets: a chain, jumped to before anything else, written by iptables.
 //!
 //! The chain is written as a whole by one iptables-restore, so that there is no moment with half of it, and looked at by
 //! one `iptables -S`. Presence is not enough: a rule that accepts established connections, inserted above ours by
@@ -7,41 +6,14 @@
 
 use std::fmt::Write as _;
 
+use super::plan::{Family, Found, NAME, Place, Plan, Rule, chain_name};
 use super::tool::{self, ToolError};
-use super::{Kind, SetRef, jails};
-use crate::config::{Blocktype, Config, Jail, PortRange, Ports, Protocol};
+use crate::config::{Blocktype, Config, Protocol};
 
-/// Its name, if the sets have their shipped prefix. Another prefix is another f2b-pipe, which has a chain of its own.
-const NAME: &str = "f2b-pipe";
-/// The prefix that goes with it.
-const SHIPPED_PREFIX: &str = "f2bp-";
-/// Longest name of a chain, bytes: XT_EXTENSION_MAXNAMELEN less NUL, and what iptables leaves of it.
-const NAME_MAX_BYTES: usize = 28;
 /// Ports that one rule takes, a range being two: XT_MULTI_PORTS of xt_multiport.h.
 const MULTIPORT_MAX: usize = 15;
 
-/// IPv4 or IPv6: each has its own iptables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// iptables.
-    Inet,
-    /// ip6tables.
-    Inet6,
-}
-
 impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Inet, Self::Inet6];
-
-    /// For people.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Inet => "IPv4",
-            Self::Inet6 => "IPv6",
-        }
-    }
-
     /// The name of its program.
     #[must_use]
     pub fn tool(self) -> &'static str {
@@ -66,158 +38,37 @@ impl Family {
             (protocol, _) => format!("-p {} ", protocol.name()),
         }
     }
-
-    fn of(kind: Kind) -> Self {
-        match kind {
-            Kind::Ip4 | Kind::Net4 => Self::Inet,
-            Kind::Ip6 | Kind::Net6 => Self::Inet6,
-        }
-    }
 }
 
-/// Where a chain stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// `raw`.
-    pub table: &'static str,
-    /// `PREROUTING`.
-    pub hook: &'static str,
+/// For people: which chain it is.
+#[must_use]
+pub(super) fn named(plan: &Plan, family: Family) -> String {
+    let Plan { chain, place, .. } = plan;
+    format!("{} chain {chain} (table {})", family.name(), place.table)
 }
 
-impl Place {
-    /// Before conntrack, DNAT, docker, ufw and firewalld.
-    const DROP: Self = Self {
-        table: "raw",
-        hook: "PREROUTING",
-    };
-    /// Where REJECT is allowed.
-    const REJECT: Self = Self {
-        table: "filter",
-        hook: "INPUT",
-    };
-
-    /// Wherever one may stand.
-    pub const ALL: [Self; 2] = [Self::DROP, Self::REJECT];
-
-    /// Where one belongs.
-    #[must_use]
-    pub fn of(blocktype: Blocktype) -> Self {
-        match blocktype {
-            Blocktype::Drop => Self::DROP,
-            Blocktype::Reject => Self::REJECT,
-        }
+/// What iptables-restore makes the chain from, when `jumps` old jumps to it are to go.
+fn text(plan: &Plan, family: Family, jumps: usize) -> String {
+    let Place { table, hook } = plan.place;
+    let chain = &plan.chain;
+    let mut text = format!("*{table}\n:{chain} - [0:0]\n");
+    for _ in 0..jumps {
+        // Writing to a String cannot fail; here and below.
+        writeln!(text, "-D {hook} -j {chain}").unwrap_or_default();
     }
-}
-
-/// A chain as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// Its name.
-    pub chain: String,
-    /// Where it is jumped to from.
-    pub place: Place,
-    /// Its rules, without `-A chain`, each with the family it is for and the set it looks into.
-    rules: Vec<(Family, String, String)>,
-}
-
-impl Plan {
-    /// One for `firewall.blocktype`, and one for the other type if a jail wants it; with rules for those sets of the
-    /// configuration that are in `sets`, since a rule cannot name a set that is not there.
-    #[must_use]
-    pub fn all(config: &Config, sets: &[SetRef]) -> Vec<Self> {
-        let firewall = &config.firewall;
-        let mut plans: Vec<Self> = Vec::new();
-        let usual = (firewall.blocktype, None);
-        let of_jails = jails(config).map(|(_, jail)| (jail.blocktype, Some(jail)));
-        for (blocktype, jail) in std::iter::once(usual).chain(of_jails) {
-            let place = Place::of(blocktype);
-            let at = plans.iter().position(|plan| plan.place == place);
-            let at = at.unwrap_or_else(|| {
-                plans.push(Self {
-                    chain: chain_name(&firewall.set_prefix),
-                    place,
-                    rules: Vec::new(),
-                });
-                plans.len() - 1
-            });
-            let (Some(plan), Some(jail)) = (plans.get_mut(at), jail) else {
-                continue;
-            };
-            for set in SetRef::of(&firewall.set_prefix, jail) {
-                if sets.contains(&set) {
-                    plan.add(&set, jail);
-                }
-            }
-        }
-        plans
+    writeln!(text, "-I {hook} 1 -j {chain}").unwrap_or_default();
+    for rule in plan.rules_of(family).flat_map(lines_of) {
+        writeln!(text, "-A {chain} {rule}").unwrap_or_default();
     }
-
-    fn add(&mut self, set: &SetRef, jail: &Jail) {
-        let family = Family::of(set.kind);
-        let rules = rules_for(set, jail).into_iter();
-        self.rules
-            .extend(rules.map(|rule| (family, set.name.clone(), rule)));
-    }
-
-    /// For people: which chain it is.
-    #[must_use]
-    pub fn named(&self, family: Family) -> String {
-        let Self { chain, place, .. } = self;
-        format!("{} chain {chain} (table {})", family.name(), place.table)
-    }
-
-    /// What iptables-restore makes the chain from, when `jumps` old jumps to it are to go.
-    fn text(&self, family: Family, jumps: usize) -> String {
-        let Place { table, hook } = self.place;
-        let chain = &self.chain;
-        let mut text = format!("*{table}\n:{chain} - [0:0]\n");
-        for _ in 0..jumps {
-            // Writing to a String cannot fail; here and below.
-            writeln!(text, "-D {hook} -j {chain}").unwrap_or_default();
-        }
-        writeln!(text, "-I {hook} 1 -j {chain}").unwrap_or_default();
-        for (_, _, rule) in self.rules.iter().filter(|rule| rule.0 == family) {
-            writeln!(text, "-A {chain} {rule}").unwrap_or_default();
-        }
-        text.push_str("COMMIT\n");
-        text
-    }
-}
-
-/// What stands where the chain should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// All is well.
-    InPlace,
-    /// No jump leads to it.
-    Missing,
-    /// Another rule comes first.
-    Overtaken,
-    /// More than one jump leads to it.
-    Doubled,
-    /// The jump is there, the rules are not those wanted.
-    Changed,
-}
-
-impl Found {
-    /// For people: "the IPv4 chain f2b-pipe (table raw) " ... .
-    #[must_use]
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::InPlace => "is in place",
-            Self::Missing => "was gone",
-            Self::Overtaken => "was not first any more",
-            Self::Doubled => "was jumped to more than once",
-            Self::Changed => "had other rules than it should",
-        }
-    }
+    text.push_str("COMMIT\n");
+    text
 }
 
 /// Looks whether the chain is in place.
 ///
 /// # Errors
 /// iptables does not work.
-pub fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
+pub(super) fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
     Ok(seen(plan, family, &listing(plan.place, family)?))
 }
 
@@ -225,16 +76,20 @@ pub fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
 ///
 /// # Errors
 /// iptables does not work; what was there stays.
-pub fn place(plan: &Plan, family: Family) -> Result<(), ToolError> {
+pub(super) fn place(plan: &Plan, family: Family) -> Result<(), ToolError> {
     let jumps = jumps(&listing(plan.place, family)?, plan.place, &plan.chain);
-    restore(family, &plan.text(family, jumps))
+    restore(family, &text(plan, family, jumps))
 }
 
 /// Takes away what stands, of our name or left over from another configuration, in a place that none of `plans` is for.
 ///
 /// # Errors
 /// iptables does not work; the first of several.
-pub fn remove_others(config: &Config, plans: &[Plan], family: Family) -> Result<(), ToolError> {
+pub(super) fn remove_others(
+    config: &Config,
+    plans: &[Plan],
+    family: Family,
+) -> Result<(), ToolError> {
     let unwanted = |place: &Place| plans.iter().all(|plan| plan.place != *place);
     let chain = chain_name(&config.firewall.set_prefix);
     let mut done = Ok(());
@@ -288,11 +143,10 @@ fn seen(plan: &Plan, family: Family, listing: &str) -> Found {
         .lines()
         .filter(|line| line.starts_with(&own))
         .map(set_in);
-    let wanted = plan
-        .rules
-        .iter()
-        .filter(|rule| rule.0 == family)
-        .map(|rule| Some(rule.1.as_str()));
+    let wanted = plan.rules_of(family).flat_map(|rule| {
+        let lines = lines_of(rule).len();
+        std::iter::repeat_n(Some(rule.set.name.as_str()), lines)
+    });
     if jumps == 0 {
         Found::Missing
     } else if first != Some(&jump) {
@@ -312,64 +166,29 @@ fn set_in(rule: &str) -> Option<&str> {
     rest.split(' ').next()
 }
 
-/// The rules of one set.
-fn rules_for(set: &SetRef, jail: &Jail) -> Vec<String> {
-    let family = Family::of(set.kind);
-    let mut rules = Vec::new();
-    for protocol in protocols(jail) {
-        let target = match (jail.blocktype, protocol) {
-            (Blocktype::Drop, _) => "DROP",
-            // A reset is only for TCP.
-            (Blocktype::Reject, Protocol::Tcp) => "REJECT --reject-with tcp-reset",
-            (Blocktype::Reject, _) => "REJECT",
-        };
-        let to = match (&jail.ports, protocol) {
-            (Ports::All, _) | (_, Protocol::Icmp | Protocol::All) => vec![String::new()],
-            (Ports::These(ports), _) => match_ports(ports),
-        };
-        let protocol = family.match_protocol(protocol);
-        rules.extend(to.iter().map(|ports| {
-            format!(
-                "{protocol}{ports}-m set --match-set {} src -j {target}",
-                set.name
-            )
-        }));
-    }
-    rules
-}
-
-/// The protocols that a jail's rules are for, each in rules of its own.
-fn protocols(jail: &Jail) -> Vec<Protocol> {
-    use Protocol::{All, Dccp, Sctp, Tcp, Udp, Udplite};
-    let written = &jail.protocols;
-    match (&jail.ports, jail.blocktype) {
-        (Ports::These(_), _) if written.is_empty() => vec![Tcp],
-        (Ports::These(_), _) if written.contains(&All) => vec![Tcp, Udp, Sctp, Dccp, Udplite],
-        (Ports::All, blocktype) if written.is_empty() || written.contains(&All) => {
-            match blocktype {
-                Blocktype::Drop => vec![All],
-                Blocktype::Reject => vec![Tcp, All],
-            }
-        }
-        _ => written.clone(),
-    }
+/// A rule as iptables writes it, without `-A chain`: in several lines, if it has many ports.
+fn lines_of(rule: &Rule) -> Vec<String> {
+    let target = match (rule.blocktype, rule.protocol) {
+        (Blocktype::Drop, _) => "DROP",
+        // A reset is only for TCP.
+        (Blocktype::Reject, Protocol::Tcp) => "REJECT --reject-with tcp-reset",
+        (Blocktype::Reject, _) => "REJECT",
+    };
+    let to = match rule.ports.as_slice() {
+        [] => vec![String::new()],
+        ports => match_ports(ports),
+    };
+    let protocol = rule.family().match_protocol(rule.protocol);
+    let set = &rule.set.name;
+    let line = |ports| format!("{protocol}{ports}-m set --match-set {set} src -j {target}");
+    to.iter().map(line).collect()
 }
 
 /// `-m multiport`, with a blank behind, as often as it takes.
-fn match_ports(ports: &[PortRange]) -> Vec<String> {
-    let mut ranges: Vec<(u16, u16)> = ports.iter().map(|p| (p.first, p.last)).collect();
-    ranges.sort_unstable();
-    // A range takes in the next one if that begins within it.
-    ranges.dedup_by(|next, range| {
-        let within = next.0 <= range.1;
-        if within {
-            range.1 = range.1.max(next.1);
-        }
-        within
-    });
+fn match_ports(ranges: &[(u16, u16)]) -> Vec<String> {
     let mut matches = Vec::new();
     let (mut list, mut taken) = (String::new(), 0);
-    for (first, last) in ranges {
+    for &(first, last) in ranges {
         let takes = if first == last { 1 } else { 2 };
         if taken + takes > MULTIPORT_MAX {
             matches.push(std::mem::take(&mut list));
@@ -390,17 +209,12 @@ fn match_ports(ports: &[PortRange]) -> Vec<String> {
         .collect()
 }
 
-fn chain_name(set_prefix: &str) -> String {
-    if set_prefix == SHIPPED_PREFIX {
-        return NAME.to_owned();
-    }
-    let name = format!("{NAME}-{}", set_prefix.trim_end_matches('-'));
-    name.chars().take(NAME_MAX_BYTES).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::plan::rules_for;
+    use super::super::{Kind, SetRef};
     use super::*;
+    use crate::config::{Jail, Ports};
 
     fn jail(name: &str, ports: Ports, protocols: &[Protocol], blocktype: Blocktype) -> Jail {
         Jail {
@@ -425,7 +239,8 @@ mod tests {
         };
         for (name, ports) in [("web", ports(&["http", "https"])), ("all", Ports::All)] {
             let jail = jail(name, ports, &[], Blocktype::Drop);
-            plan.add(&SetRef::one("f2bp-", &jail, Kind::Ip4), &jail);
+            let set = SetRef::one("f2bp-", &jail, Kind::Ip4);
+            plan.rules.extend(rules_for(&set, &jail));
         }
         plan
     }
@@ -435,18 +250,20 @@ mod tests {
         let jail = jail("x", ports(words), protocols, blocktype);
         let set = SetRef::one("f2bp-", &jail, kind);
         let same = format!("-m set --match-set {} src -j ", set.name);
-        rules_for(&set, &jail).join("; ").replace(&same, "")
+        let rules = rules_for(&set, &jail);
+        let lines: Vec<String> = rules.iter().flat_map(lines_of).collect();
+        lines.join("; ").replace(&same, "")
     }
 
     #[test]
     fn the_chain_is_written_as_a_whole() {
         assert_eq!(
-            plan().text(Family::Inet, 2),
+            text(&plan(), Family::Inet, 2),
             "*raw\n:f2b-pipe - [0:0]\n-D PREROUTING -j f2b-pipe\n-D PREROUTING -j f2b-pipe\n-I PREROUTING 1 -j f2b-pipe\n\
              -A f2b-pipe -p tcp -m multiport --dports 80,443 -m set --match-set f2bp-web src -j DROP\n\
              -A f2b-pipe -m set --match-set f2bp-all src -j DROP\nCOMMIT\n"
         );
-        assert!(!plan().text(Family::Inet6, 0).contains("-A"));
+        assert!(!text(&plan(), Family::Inet6, 0).contains("-A"));
     }
 
     #[test]
@@ -501,31 +318,6 @@ mod tests {
     }
 
     #[test]
-    fn jails_that_reject_have_a_chain_of_their_own() {
-        let mut config = Config::default();
-        let places = |config: &Config| {
-            let sets = keeper_sets(config);
-            let plans = Plan::all(config, &sets);
-            let shown = |plan: &Plan| (plan.place.table, plan.rules.len());
-            plans.iter().map(shown).collect::<Vec<_>>()
-        };
-        let [all] = places(&config)[..] else { panic!() };
-        config.jails[0].blocktype = Blocktype::Reject;
-        assert_eq!(places(&config), [("raw", all.1 - 2), ("filter", 2)]);
-        config.firewall.blocktype = Blocktype::Reject;
-        assert_eq!(places(&config), [("filter", 2), ("raw", all.1 - 2)]);
-        for jail in config.jails.iter_mut().chain([&mut config.manual]) {
-            jail.blocktype = Blocktype::Reject;
-        }
-        assert_eq!(places(&config), [("filter", all.1)]);
-    }
-
-    /// Those that a keeper makes at once.
-    fn keeper_sets(config: &Config) -> Vec<SetRef> {
-        super::super::keeper::wanted(config, &[])
-    }
-
-    #[test]
     fn presence_is_not_enough() {
         let own = "-A f2b-pipe -p tcp -m multiport --dports 80,443 -m set --match-set f2bp-web src -j DROP\n\
                    -A f2b-pipe -m set --match-set f2bp-all src -j DROP\n";
@@ -545,12 +337,5 @@ mod tests {
         assert_eq!(seen(&format!("{head}{jump}")), Found::Changed);
         let twice = format!("{head}{jump}{jump}");
         assert_eq!(jumps(&twice, Place::DROP, NAME), 2);
-    }
-
-    #[test]
-    fn another_prefix_is_another_chain() {
-        assert_eq!(chain_name("f2bp-"), "f2b-pipe");
-        assert_eq!(chain_name("web-"), "f2b-pipe-web");
-        assert!(chain_name(&"x".repeat(40)).len() <= 28);
     }
 }

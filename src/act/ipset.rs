@@ -1,9 +1,8 @@
-//! The kernel's sets: making them, putting addresses in, taking them out, reading them.
+//! ipset's sets: making them, putting addresses in, taking them out, reading them.
 //!
 //! A ban is an element with a timeout, so the kernel ends it; its comment says why. A set survives this process, and with
 //! it the bans. Numbers and layouts: linux/netfilter/ipset/ip_set.h.
 
-use std::collections::BinaryHeap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -12,8 +11,12 @@ use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
+use super::chain;
+use super::firewall::{Add, Added, Ensured, Firewall, MAX_ELEMENTS, Member, Put, target_of};
 use super::netlink::{self, Attrs, Refusal, Socket, WireError};
+use super::plan::{Family, Found, Plan};
 use super::{ActError, Kind, SetRef};
+use crate::config::Config;
 use crate::decide::BanFor;
 use crate::exempt::Target;
 
@@ -23,8 +26,6 @@ pub const TIMEOUT_MAX_SECS: u32 = (u32::MAX >> 1) / 1000;
 /// For how long an address is banned that somebody puts into a set by hand without a timeout, seconds. Ours always
 /// have one; without a default a set would have no timeouts at all.
 const DEFAULT_TIMEOUT_SECS: u32 = 600;
-/// Most bans in a set. ipset's default of 65,536 is soon full in a distributed attack.
-pub const MAX_ELEMENTS: u32 = 1_048_576;
 /// Buckets at first: growing 1,024 to a million stalls the adder for up to 190 ms each time. 8 bytes each.
 const HASHSIZE_IP: u32 = 65_536;
 /// The same of networks, which are banned by hand, a few, and of [`SetRef::small`] ones: of a hundred jails whose sets
@@ -34,12 +35,8 @@ const HASHSIZE_SMALL: u32 = 1_024;
 const COMMENT_MAX_BYTES: usize = 255;
 /// The newest revision asked for: it has timeout, counters and comment, and every kernel since 4.18 has it.
 const REVISION_MAX: u8 = 4;
-/// Elements copied with one message: 100 of at most 340 bytes stay under the 64 KiB of an attribute.
+/// Elements put in with one message: 100 of at most 340 bytes stay under the 64 KiB of an attribute.
 const BATCH: usize = 100;
-/// How many of the bans that end soonest are looked up at once when a set is full: reading a million elements takes
-/// about 0.3 s, which not every further ban can pay.
-pub const DOOMED_MAX: usize = 4_096;
-
 /// NFNL_SUBSYS_IPSET.
 const SUBSYSTEM: u16 = 6 << 8;
 const CMD_PROTOCOL: u16 = SUBSYSTEM | 1;
@@ -89,52 +86,6 @@ const LIST_HEADER: u32 = 4;
 /// IPSET_FLAG_WITH_COUNTERS and IPSET_FLAG_WITH_COMMENT.
 const WITH_COUNTERS_AND_COMMENT: u32 = 8 | 16;
 
-/// What came of making sure that a set is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ensured {
-    /// It was not.
-    Made,
-    /// It was, as wanted.
-    There,
-    /// It is ours, but of another configuration (`ipv6_prefix`) or an earlier version: [`Ipset::migrate`].
-    Outdated,
-}
-
-/// Whether an element may be there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Add {
-    /// It must not: then the answer is [`Added::Already`].
-    New,
-    /// It may; its time and comment are replaced, its counters go on.
-    Replace,
-}
-
-/// What came of putting an element in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
-    /// It is in now.
-    New,
-    /// It was in before.
-    Already,
-}
-
-/// An element of a set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// The address, of a network its first one.
-    pub addr: IpAddr,
-    /// Length of the prefix of an element of a hash:net set.
-    pub cidr: Option<u8>,
-    /// Seconds left; `None`: for ever.
-    pub left: Option<u32>,
-    /// Packets that met it.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Why.
-    pub comment: String,
-}
-
 /// What a set is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
@@ -158,7 +109,7 @@ impl Header {
     pub fn is_like_ours(&self) -> bool {
         [Kind::Ip4, Kind::Net4]
             .iter()
-            .any(|kind| kind.type_name() == self.typename)
+            .any(|kind| type_name(*kind) == self.typename)
             && self.timeout.is_some()
             && self.flags & WITH_COUNTERS_AND_COMMENT == WITH_COUNTERS_AND_COMMENT
     }
@@ -172,8 +123,6 @@ pub struct Ipset {
     revisions: (u8, u8),
     /// The comment being written; kept, so that a ban allocates nothing.
     comment: String,
-    /// Bans that end soonest, of sets that were full, the very soonest last.
-    doomed: Vec<(String, Vec<Target>)>,
 }
 
 impl Ipset {
@@ -193,7 +142,7 @@ impl Ipset {
             {
                 ActError::NoIpset
             } else {
-                ActError::wire("open", "", error)
+                ActError::wire("ipset open", "", error)
             }
         };
         let mut wire = Socket::open(SockProtocol::NetlinkNetFilter, 0).map_err(refused)?;
@@ -209,7 +158,6 @@ impl Ipset {
             wire,
             revisions: (0, 0),
             comment: String::with_capacity(COMMENT_MAX_BYTES),
-            doomed: Vec::new(),
         };
         ipset.revisions = (
             ipset.revision(Kind::Ip4).map_err(refused)?,
@@ -227,7 +175,7 @@ impl Ipset {
             &head(libc_family(kind)),
             |a| {
                 a.u8(ATTR_PROTOCOL, PROTOCOL);
-                a.text(ATTR_TYPENAME, kind.type_name());
+                a.text(ATTR_TYPENAME, type_name(kind));
                 a.u8(ATTR_FAMILY, libc_family(kind));
             },
             |_, payload| {
@@ -239,34 +187,6 @@ impl Ipset {
             },
         )?;
         Ok(newest.unwrap_or(0).min(REVISION_MAX))
-    }
-
-    /// Makes `set` if it is not there, and looks whether it is ours if it is.
-    ///
-    /// # Errors
-    /// [`ActError::Foreign`]: another program's set has this name.
-    pub fn ensure(&mut self, set: &SetRef) -> Result<Ensured, ActError> {
-        match self.create(&set.name, set) {
-            Ok(()) => Ok(Ensured::Made),
-            Err(WireError::Refused(Refusal::Os(Errno::EEXIST))) => {
-                let header = self
-                    .header(&set.name)?
-                    .ok_or_else(|| ActError::no_set(&set.name))?;
-                judge(&header, set)
-            }
-            Err(other) => Err(ActError::wire("create", &set.name, other)),
-        }
-    }
-
-    /// Whether `set` is there, and ours. Makes nothing.
-    ///
-    /// # Errors
-    /// [`ActError::Foreign`]: another program's set has this name.
-    pub fn look(&mut self, set: &SetRef) -> Result<bool, ActError> {
-        match self.header(&set.name)? {
-            Some(header) => judge(&header, set).map(|_| true),
-            None => Ok(false),
-        }
     }
 
     /// Makes a set called `name` with the parameters of `set`.
@@ -283,7 +203,7 @@ impl Ipset {
             |a| {
                 a.u8(ATTR_PROTOCOL, PROTOCOL);
                 a.text(ATTR_SETNAME, name);
-                a.text(ATTR_TYPENAME, set.kind.type_name());
+                a.text(ATTR_TYPENAME, type_name(set.kind));
                 a.u8(ATTR_REVISION, revision);
                 a.u8(ATTR_FAMILY, libc_family(set.kind));
                 a.nest(ATTR_DATA, |a| {
@@ -322,16 +242,157 @@ impl Ipset {
         match asked {
             Ok(()) => Ok(found),
             Err(WireError::Refused(Refusal::Os(Errno::ENOENT))) => Ok(None),
-            Err(other) => Err(ActError::wire("header", name, other)),
+            Err(other) => Err(ActError::wire("ipset header", name, other)),
         }
     }
 
-    /// Puts `who` into `set`. The comment becomes `reason` in printable ASCII; of a ban beyond the kernel's longest it also
-    /// says when it really ends, for [`until`].
+    fn one(
+        &mut self,
+        cmd: u16,
+        what: &'static str,
+        set: &SetRef,
+        who: Target,
+    ) -> Result<bool, ActError> {
+        let sent = self.wire.exchange(
+            cmd,
+            netlink::EXCL,
+            &head(libc_family(set.kind)),
+            |a| {
+                about(a, &set.name);
+                a.nest(ATTR_DATA, |a| element(a, who));
+            },
+            |_, _| {},
+        );
+        match sent {
+            Ok(()) => Ok(true),
+            Err(WireError::Refused(Refusal::Element | Refusal::Os(Errno::ENOENT))) => Ok(false),
+            Err(other) => Err(ActError::wire(what, &format!("{} {who}", set.name), other)),
+        }
+    }
+
+    /// Takes the set away; no rule may refer to it. One that is not there is away.
     ///
     /// # Errors
-    /// [`ActError::NoSet`] and [`ActError::Full`] can be helped; [`ActError::Foreign`] if the set turns out not to be ours.
-    pub fn add(
+    /// [`ActError::Wire`] with [`Refusal::Busy`] while a rule refers to it.
+    pub fn destroy(&mut self, name: &str) -> Result<(), ActError> {
+        self.whole(CMD_DESTROY, "ipset destroy", name)
+    }
+
+    fn whole(&mut self, cmd: u16, what: &'static str, name: &str) -> Result<(), ActError> {
+        match self.wire.exchange(
+            cmd,
+            0,
+            &head(libc_family(Kind::Ip4)),
+            |a| about(a, name),
+            |_, _| {},
+        ) {
+            Ok(()) | Err(WireError::Refused(Refusal::Os(Errno::ENOENT))) => Ok(()),
+            Err(other) => Err(ActError::wire(what, name, other)),
+        }
+    }
+
+    /// Copies elements with what is left of their time.
+    fn copy(&mut self, from: &str, to: &str, kind: Kind) -> Result<(), ActError> {
+        let mut elements = Vec::new();
+        self.list(from, &mut |member| {
+            elements.extend(target_of(&member).map(|who| Element {
+                who,
+                timeout: member.left.unwrap_or(0),
+                counters: Some((member.bytes, member.packets)),
+                comment: member.comment,
+            }));
+        })?;
+        for batch in elements.chunks(BATCH) {
+            self.put(to, kind, batch)
+                .map_err(|error| ActError::wire("ipset copy", to, error))?;
+        }
+        Ok(())
+    }
+
+    /// Puts up to [`BATCH`] elements in with one message; those before one that is refused are in.
+    fn put(&mut self, name: &str, kind: Kind, elements: &[Element]) -> Result<(), WireError> {
+        self.wire.exchange(
+            CMD_ADD,
+            0,
+            &head(libc_family(kind)),
+            |a| {
+                about(a, name);
+                // Many elements are only read if the message has a line number and each element one.
+                a.be32(ATTR_LINENO, 0);
+                a.nest(ATTR_ADT, |a| {
+                    for one in elements {
+                        a.nest(ATTR_DATA, |a| {
+                            element(a, one.who);
+                            a.be32(ATTR_LINENO, 0);
+                            a.be32(ATTR_TIMEOUT, one.timeout);
+                            if let Some((bytes, packets)) = one.counters {
+                                a.be64(ATTR_BYTES, bytes);
+                                a.be64(ATTR_PACKETS, packets);
+                            }
+                            a.text(ATTR_COMMENT, &one.comment);
+                        });
+                    }
+                });
+            },
+            |_, _| {},
+        )
+    }
+}
+
+impl Firewall for Ipset {
+    fn name(&self) -> &'static str {
+        "ipset"
+    }
+
+    fn shown_by(&self, set: &str) -> String {
+        format!("ipset list {set}")
+    }
+
+    fn ensure(&mut self, set: &SetRef) -> Result<Ensured, ActError> {
+        match self.create(&set.name, set) {
+            Ok(()) => Ok(Ensured::Made),
+            Err(WireError::Refused(Refusal::Os(Errno::EEXIST))) => {
+                let header = self
+                    .header(&set.name)?
+                    .ok_or_else(|| ActError::no_set(&set.name))?;
+                judge(&header, set)
+            }
+            Err(other) => Err(ActError::wire("ipset create", &set.name, other)),
+        }
+    }
+
+    fn look(&mut self, set: &SetRef) -> Result<bool, ActError> {
+        match self.header(&set.name)? {
+            Some(header) => judge(&header, set).map(|_| true),
+            None => Ok(false),
+        }
+    }
+
+    fn migrate(&mut self, set: &SetRef, set_prefix: &str) -> Result<(), ActError> {
+        // By way of a second set and a swap, so that rules and bans hold all the time.
+        let scratch = &scratch(set_prefix);
+        self.destroy(scratch)?;
+        self.create(scratch, set)
+            .map_err(|error| ActError::wire("ipset create", scratch, error))?;
+        self.copy(&set.name, scratch, set.kind)?;
+        self.wire
+            .exchange(
+                CMD_SWAP,
+                0,
+                &head(libc_family(set.kind)),
+                |a| {
+                    about(a, scratch);
+                    a.text(ATTR_SETNAME2, &set.name);
+                },
+                |_, _| {},
+            )
+            .map_err(|error| ActError::wire("ipset swap", &set.name, error))?;
+        // Once more, for the bans of the milliseconds between copy and swap.
+        self.copy(scratch, &set.name, set.kind)?;
+        self.destroy(scratch)
+    }
+
+    fn add(
         &mut self,
         set: &SetRef,
         who: Target,
@@ -339,11 +400,8 @@ impl Ipset {
         reason: &str,
         mode: Add,
     ) -> Result<Added, ActError> {
-        let secs = match ban_for {
-            BanFor::Timed(secs) => secs.get(),
-            BanFor::Forever => 0,
-        };
-        write_comment(&mut self.comment, reason, secs);
+        let secs = seconds(ban_for);
+        write_comment(&mut self.comment, reason, secs, COMMENT_MAX_BYTES);
         let comment = &self.comment;
         let flags = match mode {
             Add::New => netlink::EXCL,
@@ -376,83 +434,23 @@ impl Ipset {
             Err(WireError::Refused(Refusal::NoComment)) => {
                 Err(ActError::foreign(&set.name, "it has no comments"))
             }
-            Err(other) => Err(ActError::wire("add", &format!("{} {who}", set.name), other)),
+            Err(other) => Err(ActError::wire(
+                "ipset add",
+                &format!("{} {who}", set.name),
+                other,
+            )),
         }
     }
 
-    /// Takes `who` out of `set`; whether it was in, and the set was there.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked.
-    pub fn del(&mut self, set: &SetRef, who: Target) -> Result<bool, ActError> {
-        self.one(CMD_DEL, "delete", set, who)
+    fn del(&mut self, set: &SetRef, who: Target) -> Result<bool, ActError> {
+        self.one(CMD_DEL, "ipset delete", set, who)
     }
 
-    /// Whether `who` is in `set`.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked.
-    pub fn test(&mut self, set: &SetRef, who: Target) -> Result<bool, ActError> {
-        self.one(CMD_TEST, "test", set, who)
+    fn test(&mut self, set: &SetRef, who: Target) -> Result<bool, ActError> {
+        self.one(CMD_TEST, "ipset test", set, who)
     }
 
-    fn one(
-        &mut self,
-        cmd: u16,
-        what: &'static str,
-        set: &SetRef,
-        who: Target,
-    ) -> Result<bool, ActError> {
-        let sent = self.wire.exchange(
-            cmd,
-            netlink::EXCL,
-            &head(libc_family(set.kind)),
-            |a| {
-                about(a, &set.name);
-                a.nest(ATTR_DATA, |a| element(a, who));
-            },
-            |_, _| {},
-        );
-        match sent {
-            Ok(()) => Ok(true),
-            Err(WireError::Refused(Refusal::Element | Refusal::Os(Errno::ENOENT))) => Ok(false),
-            Err(other) => Err(ActError::wire(what, &format!("{} {who}", set.name), other)),
-        }
-    }
-
-    /// Makes room in a full `set`: takes out the ban that ends soonest. False: there is none.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked.
-    pub fn make_room(&mut self, set: &SetRef) -> Result<bool, ActError> {
-        let at = self.doomed.iter().position(|(name, _)| *name == set.name);
-        let mut candidates = at.map_or(Vec::new(), |at| self.doomed.swap_remove(at).1);
-        if candidates.is_empty() {
-            let mut soonest = BinaryHeap::with_capacity(DOOMED_MAX + 1);
-            self.list(&set.name, |member| {
-                if let Some(who) = target_of(&member) {
-                    soonest.push((member.left.unwrap_or(u32::MAX), who));
-                    if soonest.len() > DOOMED_MAX {
-                        soonest.pop();
-                    }
-                }
-            })?;
-            candidates = soonest.into_sorted_vec().into_iter().map(|c| c.1).collect();
-            candidates.reverse();
-        }
-        let mut room = false;
-        while let (false, Some(who)) = (room, candidates.pop()) {
-            room = self.del(set, who)?;
-        }
-        self.doomed.push((set.name.clone(), candidates));
-        Ok(room)
-    }
-
-    /// Gives every element of the set to `each`. A set that is not there has none.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked; then what was given is not all.
-    pub fn list(&mut self, name: &str, mut each: impl FnMut(Member)) -> Result<(), ActError> {
+    fn list(&mut self, name: &str, each: &mut dyn FnMut(Member)) -> Result<(), ActError> {
         let asked = self.wire.exchange(
             CMD_LIST,
             netlink::DUMP,
@@ -470,15 +468,11 @@ impl Ipset {
         );
         match asked {
             Ok(()) | Err(WireError::Refused(Refusal::Os(Errno::ENOENT))) => Ok(()),
-            Err(other) => Err(ActError::wire("list", name, other)),
+            Err(other) => Err(ActError::wire("ipset list", name, other)),
         }
     }
 
-    /// The names of all sets that begin with `prefix`, in the order of the alphabet.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked.
-    pub fn names(&mut self, prefix: &str) -> Result<Vec<String>, ActError> {
+    fn names(&mut self, prefix: &str) -> Result<Vec<String>, ActError> {
         let mut names = Vec::new();
         self.wire
             .exchange(
@@ -497,17 +491,12 @@ impl Ipset {
                     }
                 },
             )
-            .map_err(|error| ActError::wire("list", prefix, error))?;
+            .map_err(|error| ActError::wire("ipset list", prefix, error))?;
         names.sort();
         Ok(names)
     }
 
-    /// The names of the sets that we made: with our prefix and all that ours have, of jails that are not configured any
-    /// more, too.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked.
-    pub fn ours(&mut self, prefix: &str) -> Result<Vec<String>, ActError> {
+    fn ours(&mut self, prefix: &str) -> Result<Vec<String>, ActError> {
         let mut ours = Vec::new();
         for name in self.names(prefix)? {
             if self.header(&name)?.is_some_and(|h| h.is_like_ours()) {
@@ -517,106 +506,113 @@ impl Ipset {
         Ok(ours)
     }
 
-    /// Empties the set. One that is not there is empty.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked.
-    pub fn flush(&mut self, name: &str) -> Result<(), ActError> {
-        self.whole(CMD_FLUSH, "flush", name)
+    fn flush(&mut self, name: &str) -> Result<(), ActError> {
+        self.whole(CMD_FLUSH, "ipset flush", name)
     }
 
-    /// Takes the set away; no rule may refer to it. One that is not there is away.
-    ///
-    /// # Errors
-    /// [`ActError::Wire`] with [`Refusal::Busy`] while a rule refers to it.
-    pub fn destroy(&mut self, name: &str) -> Result<(), ActError> {
-        self.whole(CMD_DESTROY, "destroy", name)
-    }
-
-    fn whole(&mut self, cmd: u16, what: &'static str, name: &str) -> Result<(), ActError> {
-        match self.wire.exchange(
-            cmd,
-            0,
-            &head(libc_family(Kind::Ip4)),
-            |a| about(a, name),
-            |_, _| {},
-        ) {
-            Ok(()) | Err(WireError::Refused(Refusal::Os(Errno::ENOENT))) => Ok(()),
-            Err(other) => Err(ActError::wire(what, name, other)),
-        }
-    }
-
-    /// Gives an [`Ensured::Outdated`] set the parameters of `set`, by way of a second set and a swap, so that rules and
-    /// bans hold all the time. Only the process that holds the lock may do this: the second set has one name.
-    ///
-    /// # Errors
-    /// The kernel refuses; then the old set stays as it was.
-    pub fn migrate(&mut self, set: &SetRef, scratch: &str) -> Result<(), ActError> {
-        self.destroy(scratch)?;
-        self.create(scratch, set)
-            .map_err(|error| ActError::wire("create", scratch, error))?;
-        self.copy(&set.name, scratch, set.kind)?;
-        self.wire
-            .exchange(
-                CMD_SWAP,
-                0,
-                &head(libc_family(set.kind)),
-                |a| {
-                    about(a, scratch);
-                    a.text(ATTR_SETNAME2, &set.name);
-                },
-                |_, _| {},
-            )
-            .map_err(|error| ActError::wire("swap", &set.name, error))?;
-        // Once more, for the bans of the milliseconds between copy and swap.
-        self.copy(scratch, &set.name, set.kind)?;
-        self.destroy(scratch)
-    }
-
-    /// Copies elements with what is left of their time.
-    fn copy(&mut self, from: &str, to: &str, kind: Kind) -> Result<(), ActError> {
-        let mut members = Vec::new();
-        self.list(from, |member| members.push(member))?;
-        for batch in members.chunks(BATCH) {
-            self.wire
-                .exchange(
-                    CMD_ADD,
-                    0,
-                    &head(libc_family(kind)),
-                    |a| {
-                        about(a, to);
-                        // Many elements are only read if the message has a line number and each element one.
-                        a.be32(ATTR_LINENO, 0);
-                        a.nest(ATTR_ADT, |a| {
-                            for member in batch {
-                                a.nest(ATTR_DATA, |a| {
-                                    if let Some(who) = target_of(member) {
-                                        element(a, who);
-                                    }
-                                    a.be32(ATTR_LINENO, 0);
-                                    a.be32(ATTR_TIMEOUT, member.left.unwrap_or(0));
-                                    a.be64(ATTR_BYTES, member.bytes);
-                                    a.be64(ATTR_PACKETS, member.packets);
-                                    a.text(ATTR_COMMENT, &member.comment);
-                                });
-                            }
-                        });
-                    },
-                    |_, _| {},
-                )
-                .map_err(|error| ActError::wire("copy", to, error))?;
+    fn add_many(&mut self, set: &SetRef, bans: &[Put]) -> Result<(), ActError> {
+        let mut comment = String::new();
+        for batch in bans.chunks(BATCH) {
+            let elements = batch.iter().map(|put| {
+                let secs = seconds(put.ban_for);
+                write_comment(&mut comment, &put.reason, secs, COMMENT_MAX_BYTES);
+                Element {
+                    who: put.who,
+                    timeout: secs.min(TIMEOUT_MAX_SECS),
+                    counters: None,
+                    comment: comment.clone(),
+                }
+            });
+            let elements: Vec<Element> = elements.collect();
+            match self.put(&set.name, set.kind, &elements) {
+                Ok(()) => {}
+                Err(WireError::Refused(Refusal::Full)) => {
+                    return Err(ActError::Full {
+                        set: set.name.clone(),
+                    });
+                }
+                Err(WireError::Refused(Refusal::Os(Errno::ENOENT))) => {
+                    return Err(ActError::no_set(&set.name));
+                }
+                // Those before the one that the kernel does not take are in.
+                Err(WireError::Refused(_)) if batch.len() > 1 => {
+                    for put in batch {
+                        self.add_many(set, std::slice::from_ref(put))?;
+                    }
+                }
+                Err(WireError::Refused(refusal)) => {
+                    log::debug!("{}: {refusal}", set.name);
+                }
+                Err(error) => return Err(ActError::wire("ipset add", &set.name, error)),
+            }
         }
         Ok(())
     }
+
+    fn prefix_in(&mut self, name: &str) -> Result<Option<u8>, ActError> {
+        let header = self.header(name)?;
+        Ok(header.map(|header| header.netmask.unwrap_or(128)))
+    }
+
+    fn families(&self) -> &'static [Family] {
+        &Family::ALL
+    }
+
+    fn named(&self, plan: &Plan, family: Family) -> String {
+        chain::named(plan, family)
+    }
+
+    fn found(&mut self, plan: &Plan, family: Family) -> Result<Found, ActError> {
+        Ok(chain::look(plan, family)?)
+    }
+
+    fn place(&mut self, plan: &Plan, family: Family) -> Result<(), ActError> {
+        Ok(chain::place(plan, family)?)
+    }
+
+    fn remove_others(&mut self, config: &Config, plans: &[Plan]) -> Result<(), ActError> {
+        let mut done = Ok(());
+        for family in Family::ALL {
+            done = done.and(chain::remove_others(config, plans, family));
+        }
+        Ok(done?)
+    }
+
+    fn remove(&mut self, config: &Config) -> Result<(), ActError> {
+        let mut done = self.remove_others(config, &[]);
+        for name in self.ours(&config.firewall.set_prefix)? {
+            done = done.and(self.destroy(&name));
+        }
+        done
+    }
+
+    fn tables(&self, plans: &[Plan]) -> Vec<String> {
+        let tables = plans.iter().map(|plan| plan.place.table.to_owned());
+        tables.collect()
+    }
 }
 
-/// Of whom the element is.
-#[must_use]
-pub fn target_of(member: &Member) -> Option<Target> {
-    match member.cidr {
-        None => Some(Target::Client(crate::client::Client::new(member.addr))),
-        Some(cidr) => ipnet::IpNet::new(member.addr, cidr).ok().map(Target::Net),
+/// The name of the set that is there during a migration. No jail can have it: their names begin with a letter or digit.
+fn scratch(set_prefix: &str) -> String {
+    format!("{set_prefix}~new")
+}
+
+/// As the kernel reads it: 0 is for ever.
+fn seconds(ban_for: BanFor) -> u32 {
+    match ban_for {
+        BanFor::Timed(secs) => secs.get(),
+        BanFor::Forever => 0,
     }
+}
+
+/// One of many that are put in.
+struct Element {
+    who: Target,
+    /// Seconds; 0: for ever.
+    timeout: u32,
+    /// Bytes and packets.
+    counters: Option<(u64, u64)>,
+    comment: String,
 }
 
 /// When a ban really ends, by its comment: of those that last longer than the kernel can count.
@@ -637,8 +633,8 @@ pub fn reason_of(comment: &str) -> &str {
     }
 }
 
-/// Printable ASCII without `"` and `\`, which `ipset save` could not write so that `ipset restore` reads it.
-fn write_comment(comment: &mut String, reason: &str, secs: u32) {
+/// A comment of at most `max` bytes: printable ASCII without `"` and `\`, which `ipset save` could not write so that `ipset restore` reads it.
+pub(super) fn write_comment(comment: &mut String, reason: &str, secs: u32, max: usize) {
     comment.clear();
     let mut end = String::new();
     if secs > TIMEOUT_MAX_SECS
@@ -657,7 +653,7 @@ fn write_comment(comment: &mut String, reason: &str, secs: u32) {
         ' '..='~' => c,
         _ => '?',
     };
-    let room = COMMENT_MAX_BYTES - end.len();
+    let room = max.saturating_sub(end.len());
     comment.extend(reason.chars().map(plain).take(room));
     if end.is_empty() && until(comment).is_some() {
         // The reason is partly what a client wrote; it shall not make his ban look longer than it is.
@@ -669,7 +665,7 @@ fn write_comment(comment: &mut String, reason: &str, secs: u32) {
 /// Whether a set that has our name is ours, and as wanted.
 fn judge(header: &Header, set: &SetRef) -> Result<Ensured, ActError> {
     let foreign = |why| Err(ActError::foreign(&set.name, why));
-    if header.typename != set.kind.type_name() {
+    if header.typename != type_name(set.kind) {
         return foreign("it is of another type");
     }
     if header.family != libc_family(set.kind) {
@@ -698,6 +694,14 @@ fn judge(header: &Header, set: &SetRef) -> Result<Ensured, ActError> {
 /// nfgenmsg: family, version 0, resource 0.
 fn head(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
+}
+
+/// The type of its sets.
+fn type_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Ip4 | Kind::Ip6 => "hash:ip",
+        Kind::Net4 | Kind::Net6 => "hash:net",
+    }
 }
 
 /// AF_INET, AF_INET6.
@@ -800,7 +804,7 @@ mod tests {
 
     fn comment(reason: &str, secs: u32) -> String {
         let mut out = "left over".to_owned();
-        write_comment(&mut out, reason, secs);
+        write_comment(&mut out, reason, secs, COMMENT_MAX_BYTES);
         out
     }
 

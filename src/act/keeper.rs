@@ -5,7 +5,8 @@
 //! is tried every 30 seconds.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -16,10 +17,12 @@ use chrono::Utc;
 use nix::sys::socket::SockProtocol;
 use serde::{Deserialize, Serialize};
 
-use super::chain::{self, Family, Found, Plan};
-use super::ipset::{self, Add, Ensured, Ipset, Member};
+use super::firewall::{self, Add, Ensured, Firewall, Member, Put};
+use super::ipset::{self, Ipset};
 use super::lock::{Lock, try_lock};
 use super::netlink::{self, Socket, WireError};
+use super::nft::{self, Nft};
+use super::plan::{Family, Found, Plan};
 use super::{ActError, Banned, SetRef, jail, jails, kill, place_of};
 use crate::config::{Backend, Config, Current, RuntimePaths};
 use crate::decide::BanFor;
@@ -35,9 +38,9 @@ pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// How often the chains are looked at without a reason: legacy iptables does not tell of its changes.
 const LOOK: Duration = Duration::from_secs(60);
 /// From the news of a deleted rule to the look: whoever reloads a firewall deletes many.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_millis(100);
 /// Between two looks because of news.
-const LOOK_PAUSE: Duration = Duration::from_millis(500);
+const LOOK_PAUSE: Duration = Duration::from_millis(300);
 /// How often what went wrong is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 /// How often the sets are read, to learn of bans that others made or took away.
@@ -75,6 +78,8 @@ pub struct Health {
     pub owner: bool,
     /// Nobody is banned (`f2b-pipe off`).
     pub off: bool,
+    /// What carries bans out: `ipset`, `nftables`; empty: nothing yet.
+    pub firewall: String,
     /// The IPv4 chains were in place at the last look.
     pub chain: bool,
     /// The IPv6 chains were.
@@ -158,7 +163,7 @@ impl Keeper {
         });
         // Before the first ban, not a tick later.
         shared.off.store(is_off(&paths), Ordering::Relaxed);
-        let kill = if config.firewall.kill_connections && config.firewall.backend == Backend::Ipset
+        let kill = if config.firewall.kill_connections && config.firewall.backend != Backend::DryRun
         {
             Some(kill::start(current)?)
         } else {
@@ -285,12 +290,6 @@ pub fn wanted(config: &Config, names: &[String]) -> Vec<SetRef> {
         .collect()
 }
 
-/// The name of the set that is there during a migration. No jail can have it: their names begin with a letter or digit.
-#[must_use]
-pub fn scratch(set_prefix: &str) -> String {
-    format!("{set_prefix}~new")
-}
-
 /// A running ban.
 type Key = (JailId, Target);
 
@@ -308,9 +307,15 @@ struct Keep<'a> {
     to: &'a SyncSender<Event>,
     started: Instant,
     lock: Option<Lock>,
-    ipset: Option<Ipset>,
+    firewall: Option<Box<dyn Firewall>>,
+    /// What is left over from others or from another configuration is still to be taken away.
+    untidy: bool,
+    /// A thread listens for changed rules.
+    listening: bool,
     /// The sets that rules may look into: there, and ours.
     sets: Vec<SetRef>,
+    /// Sets that a ban found gone, and made again.
+    remade: Vec<SetRef>,
     /// When what failed with the sets is tried again.
     sets_retry: Option<Instant>,
     /// When the chain is to be written anew.
@@ -346,8 +351,11 @@ impl<'a> Keep<'a> {
             to,
             started: now,
             lock: None,
-            ipset: None,
+            firewall: None,
+            untidy: false,
+            listening: false,
             sets: Vec::new(),
+            remade: Vec::new(),
             sets_retry: None,
             place_at: None,
             look_at: now + LOOK,
@@ -374,6 +382,8 @@ impl<'a> Keep<'a> {
                 next_tick = now + TICK;
                 self.tick(now);
             } else if self.lock.is_some() && now >= self.look_at && !self.is_off() {
+                // Where rules were taken away, sets may have gone with them.
+                self.keep_sets(now);
                 self.keep_chain(now);
             }
             let wake = match self.lock {
@@ -406,7 +416,7 @@ impl<'a> Keep<'a> {
     fn tick(&mut self, now: Instant) {
         let off = self.watch_off();
         // While it is off, `off --remove` may take away chain and sets.
-        if self.config.firewall.backend == Backend::Ipset && self.owns(now) && !off {
+        if self.config.firewall.backend != Backend::DryRun && self.owns(now) && !off {
             self.keep_sets(now);
             self.keep_chain(now);
             self.learn(now);
@@ -424,9 +434,9 @@ impl<'a> Keep<'a> {
         if off {
             log::warn!("off: every set is emptied, nobody is banned until `f2b-pipe reload`");
             // The command has done this, too, but a ban may have come in between.
-            if let (Some(_), Some(ipset)) = (&self.lock, &mut self.ipset) {
+            if let (Some(_), Some(firewall)) = (&self.lock, &mut self.firewall) {
                 for set in &self.sets {
-                    self.troubles.set(&set.name, &ipset.flush(&set.name));
+                    self.troubles.set(&set.name, &firewall.flush(&set.name));
                 }
                 self.learn_at = Instant::now();
                 self.learn(self.learn_at);
@@ -478,12 +488,21 @@ impl<'a> Keep<'a> {
         self.learnt = false;
         self.learn_at = now;
         self.place_at = Some(now);
+        self.untidy = true;
+    }
+
+    /// Takes away what is left over, and begins to listen for changed rules.
+    fn tidy(&mut self, firewall: &mut dyn Firewall) {
+        self.untidy = false;
         let plans = Plan::all(self.config, &[]);
-        for family in Family::ALL {
-            if let Err(error) = chain::remove_others(self.config, &plans, family) {
-                // The other table may not even exist; what is wrong with ours is said when it is written.
-                log::debug!("{}: {error}", family.name());
-            }
+        if let Err(error) = firewall.remove_others(self.config, &plans) {
+            // The other table may not even exist; what is wrong with ours is said when it is written.
+            log::debug!("{error}");
+        }
+        let moved = move_bans(self.config, firewall);
+        self.troubles.set("bans of the other firewall", &moved);
+        if self.listening {
+            return;
         }
         plans
     }
@@ -491,70 +510,85 @@ impl<'a> Keep<'a> {
     fn won(&mut self, lock: Lock, now: Instant) {
         let plans = self.take_up(lock, now);
         let (shared, to) = (Arc::clone(self.shared), self.to.clone());
-        let tables: Vec<&str> = plans.iter().map(|plan| plan.place.table).collect();
+        let tables = firewall.tables(&plans);
         let watching = std::thread::Builder::new()
             .name("rules".into())
             .spawn(move || {
                 crate::sys::stand_back();
                 watch_rules(&shared, &to, &tables);
             });
+        self.listening = watching.is_ok();
         self.troubles.set("watching the rules", &watching);
     }
 
-    /// Makes the sets that are missing, and notices those that appeared for networks.
+    /// Makes the sets that are missing, with the bans that were in them, and notices those that appeared for networks.
     fn keep_sets(&mut self, now: Instant) {
         let retry = self.sets_retry.is_some_and(|at| now >= at);
-        if self.sets_retry.is_some() && !retry && self.ipset.is_none() {
+        if self.sets_retry.is_some() && !retry && self.firewall.is_none() {
             return;
         }
-        let kept = self.try_keep_sets(retry, now);
+        let opened = match self.firewall.take() {
+            Some(firewall) => Ok(firewall),
+            None => firewall::open(&self.config.firewall),
+        };
+        let kept = opened.and_then(|mut firewall| {
+            if self.untidy {
+                self.tidy(firewall.as_mut());
+            }
+            self.try_keep_sets(firewall.as_mut(), retry, now)?;
+            self.firewall = Some(firewall);
+            Ok(())
+        });
         if kept.is_err() {
-            self.ipset = None;
             self.sets_retry = Some(now + RETRY);
         }
         self.troubles.set("sets", &kept);
     }
 
-    fn try_keep_sets(&mut self, retry: bool, now: Instant) -> Result<(), ActError> {
+    fn try_keep_sets(
+        &mut self,
+        firewall: &mut dyn Firewall,
+        retry: bool,
+        now: Instant,
+    ) -> Result<(), ActError> {
         let prefix = &self.config.firewall.set_prefix;
-        let ipset = match &mut self.ipset {
-            Some(ipset) => ipset,
-            none => none.insert(Ipset::open()?),
-        };
-        let names = ipset.names(prefix)?;
+        let names = firewall.names(prefix)?;
         let wanted = wanted(self.config, &names);
         let there = |set: &SetRef| names.binary_search(&set.name).is_ok();
         let known = |set: &SetRef| self.sets.contains(set) || self.troubles.has(&set.name);
-        let gone: Vec<&str> = self
+        let gone: Vec<SetRef> = self
             .sets
             .iter()
             .filter(|set| !there(set))
-            .map(|set| set.name.as_str())
+            .cloned()
             .collect();
-        if !gone.is_empty() {
-            self.replaced += 1;
-            log::warn!(
-                "sets were gone, and the bans in them: {}; they are made again",
-                gone.join(", ")
-            );
-        }
-        let gone = !gone.is_empty();
-        if !gone && !retry && wanted.iter().all(|set| there(set) && known(set)) {
+        if gone.is_empty()
+            && self.remade.is_empty()
+            && !retry
+            && wanted.iter().all(|set| there(set) && known(set))
+        {
             return Ok(());
         }
+        let mut lost = std::mem::take(&mut self.remade);
+        lost.retain(|set| self.sets.contains(set) && !gone.contains(set));
         let mut sets = Vec::new();
         let mut failed = false;
+        let mut wanted = wanted;
+        // Those of networks are only wanted for what is in them.
+        wanted.extend(gone.iter().filter(|set| set.kind.on_demand()).cloned());
         for set in wanted {
-            let ensured = match ipset.ensure(&set) {
+            let ensured = match firewall.ensure(&set) {
                 Ok(Ensured::Outdated) => {
                     log::warn!(
                         "the set {} is of another configuration; its bans move to a new one",
                         set.name
                     );
-                    ipset.migrate(&set, &scratch(prefix))
+                    firewall.migrate(&set, prefix)
                 }
                 Ok(Ensured::Made | Ensured::There) => Ok(()),
-                Err(error @ (ActError::NoIpset | ActError::NoRights)) => return Err(error),
+                Err(error @ (ActError::NoIpset | ActError::NoNftables | ActError::NoRights)) => {
+                    return Err(error);
+                }
                 Err(error) => Err(error),
             };
             self.troubles.set(&set.name, &ensured);
@@ -564,10 +598,64 @@ impl<'a> Keep<'a> {
             }
         }
         self.sets_retry = failed.then(|| now + RETRY);
-        if gone || sets != self.sets {
+        if !gone.is_empty() || sets != self.sets {
             self.sets = sets;
             self.place_at = Some(now);
         }
+        self.replaced += u64::from(!gone.is_empty());
+        lost.extend(gone);
+        if !lost.is_empty() {
+            self.put_back(firewall, &lost)?;
+        }
+        Ok(())
+    }
+
+    /// Bans that are known to run are in force again in sets that were lost.
+    fn put_back(&mut self, firewall: &mut dyn Firewall, lost: &[SetRef]) -> Result<(), ActError> {
+        let begun = Instant::now();
+        let now = self.seconds();
+        let jails: HashMap<JailId, (u8, [SetRef; 4])> = jails(self.config)
+            .map(|(id, jail)| {
+                let sets = SetRef::of(&self.config.firewall.set_prefix, jail);
+                (id, (jail.ipv6_prefix, sets))
+            })
+            .collect();
+        let mut bans: HashMap<&SetRef, Vec<Put>> = HashMap::new();
+        for ((id, who), end) in &self.ends {
+            let Some((prefix, sets)) = jails.get(id) else {
+                continue;
+            };
+            let (kind, who) = place_of(*who, *prefix);
+            let ban_for = match end {
+                &u32::MAX => Some(BanFor::Forever),
+                end => NonZeroU32::new(end.saturating_sub(now)).map(BanFor::Timed),
+            };
+            let set = sets.iter().find(|set| set.kind == kind);
+            if let (Some(ban_for), Some(set)) = (ban_for, set.filter(|set| lost.contains(set))) {
+                bans.entry(set).or_default().push(Put {
+                    who,
+                    ban_for,
+                    reason: "put back: the set was gone".to_owned(),
+                });
+            }
+        }
+        let mut many = 0;
+        for (set, mut bans) in bans {
+            // Who was banned since has a better comment.
+            let mut since = HashSet::new();
+            firewall.list(&set.name, &mut |member| {
+                since.extend(firewall::target_of(&member));
+            })?;
+            bans.retain(|ban| !since.contains(&ban.who));
+            many += bans.len();
+            firewall.add_many(set, &bans)?;
+        }
+        let names: Vec<&str> = lost.iter().map(|set| set.name.as_str()).collect();
+        log::warn!(
+            "sets were gone: {}; they are made again, and {many} bans in force again, in {} ms",
+            names.join(", "),
+            begun.elapsed().as_millis()
+        );
         Ok(())
     }
 
@@ -589,58 +677,61 @@ impl<'a> Keep<'a> {
             }
             return;
         }
+        let Some(mut firewall) = self.firewall.take() else {
+            return;
+        };
         let plans = Plan::all(self.config, &self.sets);
         let mut failed = false;
         let mut fought = None;
         self.in_place = [true; 2];
+        let families = firewall.families();
         for (plan, family) in plans
             .iter()
-            .flat_map(|plan| Family::ALL.map(|family| (plan, family)))
+            .flat_map(|plan| families.iter().map(move |family| (plan, *family)))
         {
             let found = if place {
-                chain::place(plan, family).map(|()| Found::InPlace)
+                firewall.place(plan, family).map(|()| Found::InPlace)
             } else {
-                chain::look(plan, family).and_then(|found| match found {
-                    Found::InPlace => Ok(found),
-                    Found::Missing | Found::Overtaken | Found::Doubled | Found::Changed => {
-                        chain::place(plan, family).map(|()| found)
-                    }
-                })
+                match firewall.found(plan, family) {
+                    Ok(Found::InPlace) => Ok(Found::InPlace),
+                    Ok(found) => firewall.place(plan, family).map(|()| found),
+                    Err(error) => Err(error),
+                }
             };
-            if let Ok(found) = found
-                && found != Found::InPlace
-            {
-                fought = Some(plan);
-                self.replaced += 1;
-                log::warn!(
-                    "the {} {}; it is back in place",
-                    plan.named(family),
-                    found.words()
-                );
+            let named = firewall.named(plan, family);
+            match found {
+                Ok(Found::InPlace | Found::Incomplete) | Err(_) => {}
+                Ok(found) => {
+                    fought = Some(named.clone());
+                    self.replaced += 1;
+                    log::warn!("the {named} {}; it is back in place", found.words());
+                }
             }
             let [inet, inet6] = &mut self.in_place;
-            match family {
-                Family::Inet => *inet &= found.is_ok(),
-                Family::Inet6 => *inet6 &= found.is_ok(),
+            match (families, family) {
+                ([_], _) => {
+                    *inet &= found.is_ok();
+                    *inet6 &= found.is_ok();
+                }
+                (_, Family::Inet) => *inet &= found.is_ok(),
+                (_, Family::Inet6) => *inet6 &= found.is_ok(),
             }
             failed |= found.is_err();
-            self.troubles.set(&plan.named(family), &found);
+            self.troubles.set(&named, &found);
         }
+        self.firewall = Some(firewall);
         let now = Instant::now();
         self.last_look = now;
         self.look_at = now + LOOK;
         self.place_at = failed.then(|| now + RETRY);
-        let Some(plan) = fought else {
+        let Some(named) = fought else {
             self.fights = if look { 0 } else { self.fights };
             return;
         };
         self.fights += 1;
         if self.fights == FIGHTS {
             log::warn!(
-                "another program changes the rules again and again (see `iptables -t {} -S`); the chain {} is put back once \
-                 a minute from now on",
-                plan.place.table,
-                plan.chain
+                "another program changes the rules again and again; the {named} is put back once a minute from now on"
             );
         }
     }
@@ -654,16 +745,19 @@ impl<'a> Keep<'a> {
         if self.lock.is_none() {
             return;
         }
-        if event.banned == Banned::NewSet {
+        if event.banned == Banned::NewSet
+            && let Some(jail) = jail(self.config, event.jail)
+        {
             // A set can only vanish after the rule that looked into it.
             self.rules_changed();
+            let (kind, _) = place_of(event.who, jail.ipv6_prefix);
+            let prefix = &self.config.firewall.set_prefix;
+            self.remade.push(SetRef::one(prefix, jail, kind));
         }
         // One that stood already may have been prolonged; if it was not, the next reading of the sets says so.
         if let (BanFor::Timed(secs), Some(jail)) = (event.ban_for, jail(self.config, event.jail)) {
             let (_, who) = place_of(event.who, jail.ipv6_prefix);
-            let end = self
-                .seconds()
-                .saturating_add(secs.get().min(ipset::TIMEOUT_MAX_SECS));
+            let end = self.seconds().saturating_add(secs.get());
             self.ends.insert((event.jail, who), end);
             self.order.push(Reverse((end, (event.jail, who))));
         }
@@ -677,25 +771,48 @@ impl<'a> Keep<'a> {
     /// Reads the sets: bans that others made become known, bans that others took away are told, and those that last longer
     /// than the kernel can count are renewed.
     fn learn(&mut self, now: Instant) {
-        let Some(ipset) = self.ipset.as_mut().filter(|_| now >= self.learn_at) else {
+        if now < self.learn_at {
+            return;
+        }
+        let Some(mut firewall) = self.firewall.take() else {
             return;
         };
-        let base = u32::try_from(self.started.elapsed().as_secs() + 1).unwrap_or(u32::MAX);
+        let read = self.read(firewall.as_mut());
+        self.troubles.set("reading the sets", &read);
+        match read {
+            Ok(Some(running)) => self.learnt(firewall.as_mut(), running, now),
+            // A set is gone; it will be there again, with its bans.
+            Ok(None) => self.look_at = now,
+            // What was not read has not ended.
+            Err(_) => self.learn_at = now + RETRY,
+        }
+        self.firewall = Some(firewall);
+    }
+
+    /// Every ban that runs; `None`: a set has just gone.
+    fn read(&self, firewall: &mut dyn Firewall) -> Result<Option<HashMap<Key, u32>>, ActError> {
         let mut running: HashMap<Key, u32> = HashMap::with_capacity(self.ends.len());
         let mut result = Ok(());
+        let prefix = &self.config.firewall.set_prefix;
+        let (base, time) = (self.seconds(), Utc::now());
         for (id, jail) in jails(self.config) {
-            for set in SetRef::of(&self.config.firewall.set_prefix, jail) {
+            for set in SetRef::of(prefix, jail) {
                 if !self.sets.contains(&set) {
                     continue;
                 }
                 let mut renew = Vec::new();
-                let listed = ipset.list(&set.name, |member| {
-                    let Some(who) = ipset::target_of(&member) else {
+                let mut many = 0;
+                let listed = firewall.list(&set.name, &mut |member| {
+                    many += 1;
+                    let Some(who) = firewall::target_of(&member) else {
                         return;
                     };
-                    let end = member
-                        .left
-                        .map_or(u32::MAX, |left| base.saturating_add(left));
+                    let long = ipset::until(&member.comment);
+                    let left = match long.map(|end| ipset::rest(end, time)) {
+                        Some(Some(BanFor::Timed(secs))) => Some(secs.get()),
+                        Some(Some(BanFor::Forever) | None) | None => member.left,
+                    };
+                    let end = left.map_or(u32::MAX, |left| base.saturating_add(left));
                     running.insert((id, who), end);
                     if let Some(ban_for) = renewal(&member) {
                         renew.push((who, ban_for, member.comment));
@@ -704,27 +821,40 @@ impl<'a> Keep<'a> {
                 result = result.and(listed);
                 for (who, ban_for, comment) in renew {
                     let reason = ipset::reason_of(&comment);
-                    let renewed = ipset.add(&set, who, ban_for, reason, Add::Replace);
+                    let renewed = firewall.add(&set, who, ban_for, reason, Add::Replace);
                     result = result.and(renewed.map(drop));
+                }
+                let surplus = firewall.surplus(many);
+                if surplus > 0 {
+                    log::warn!(
+                        "the set {} holds {many} bans; {surplus} that end soonest are taken out",
+                        set.name
+                    );
+                    result = result.and(firewall::shorten(firewall, &set, surplus));
                 }
             }
         }
-        self.troubles.set("reading the sets", &result);
-        if result.is_err() {
-            // What was not read has not ended.
-            self.learn_at = now + RETRY;
-            return;
-        }
+        result?;
+        let names = firewall.names(prefix)?;
+        let there = |set: &SetRef| names.binary_search(&set.name).is_ok();
+        Ok(self.sets.iter().all(there).then_some(running))
+    }
+
+    /// Takes over what runs, and tells what ended early.
+    fn learnt(&mut self, firewall: &mut dyn Firewall, running: HashMap<Key, u32>, now: Instant) {
         let before = std::mem::replace(&mut self.ends, running);
-        if self.learnt {
-            for key in before
-                .into_keys()
-                .filter(|key| !self.ends.contains_key(key))
-            {
+        let known = std::mem::replace(&mut self.learnt, true);
+        for (key, end) in before {
+            if !known || self.ends.contains_key(&key) {
+                continue;
+            }
+            // A listing may have missed one that came in meanwhile.
+            if self.is_in(firewall, key) {
+                self.ends.insert(key, end);
+            } else {
                 tell_unban(self.config, key);
             }
         }
-        self.learnt = true;
         self.order = self
             .ends
             .iter()
@@ -734,37 +864,39 @@ impl<'a> Keep<'a> {
         self.learn_at = Instant::now() + LEARN.max(now.elapsed() * LEARN_REST);
     }
 
+    /// Whether the kernel has it; if it cannot be asked, yes.
+    fn is_in(&self, firewall: &mut dyn Firewall, (id, who): Key) -> bool {
+        let Some(jail) = jail(self.config, id) else {
+            return false;
+        };
+        let (kind, who) = place_of(who, jail.ipv6_prefix);
+        let set = SetRef::one(&self.config.firewall.set_prefix, jail, kind);
+        firewall.test(&set, who) != Ok(false)
+    }
+
     /// Tells of the bans that have ended by themselves, each once the kernel says so.
     fn tell_ended(&mut self) {
-        let Some(ipset) = &mut self.ipset else {
+        let Some(mut firewall) = self.firewall.take() else {
             return;
         };
         let now = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
-        while let Some(Reverse((end, key))) = self.order.peek().copied() {
-            if end > now {
-                return;
-            }
+        while let Some(Reverse((end, key))) = self.order.peek().copied()
+            && end <= now
+        {
             self.order.pop();
             if self.ends.get(&key) != Some(&end) {
                 continue;
             }
-            let Some(jail) = jail(self.config, key.0) else {
-                continue;
-            };
-            let (kind, who) = place_of(key.1, jail.ipv6_prefix);
-            let set = SetRef::one(&self.config.firewall.set_prefix, jail, kind);
-            match ipset.test(&set, who) {
-                Ok(false) => {
-                    self.ends.remove(&key);
-                    tell_unban(self.config, key);
-                }
+            if self.is_in(firewall.as_mut(), key) {
                 // Prolonged, which the next reading shows, or still in its last second.
-                Ok(true) | Err(_) => {
-                    self.ends.insert(key, now + 1);
-                    self.order.push(Reverse((now + 1, key)));
-                }
+                self.ends.insert(key, now + 1);
+                self.order.push(Reverse((now + 1, key)));
+            } else {
+                self.ends.remove(&key);
+                tell_unban(self.config, key);
             }
         }
+        self.firewall = Some(firewall);
     }
 
     fn publish(&self) {
@@ -773,6 +905,10 @@ impl<'a> Keep<'a> {
         let health = Health {
             owner,
             off: self.is_off(),
+            firewall: self
+                .firewall
+                .as_ref()
+                .map_or_else(String::new, |firewall| firewall.name().to_owned()),
             chain: owner && chain,
             chain6: owner && chain6,
             sets: self.sets.len(),
@@ -784,6 +920,73 @@ impl<'a> Keep<'a> {
         let shared = self.shared.health.lock();
         *shared.unwrap_or_else(PoisonError::into_inner) = health;
     }
+}
+
+/// Takes over the bans of the other kind of firewall, which `firewall.backend` named before, and leaves nobody in its sets.
+fn move_bans(config: &Config, to: &mut dyn Firewall) -> Result<(), ActError> {
+    let prefix = &config.firewall.set_prefix;
+    let from: Result<Box<dyn Firewall>, ActError> = match to.name() {
+        "ipset" => Nft::open(prefix).map(|nft| Box::new(nft) as _),
+        _ => Ipset::open().map(|ipset| Box::new(ipset) as _),
+    };
+    let Ok(mut from) = from else {
+        return Ok(());
+    };
+    let ours = from.ours(prefix).unwrap_or_default();
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let mut many = 0;
+    let time = Utc::now();
+    for (_, jail) in jails(config) {
+        for set in SetRef::of(prefix, jail) {
+            if !ours.contains(&set.name) {
+                continue;
+            }
+            let mut bans = Vec::new();
+            from.list(&set.name, &mut |member| {
+                let long = ipset::until(&member.comment).map(|end| ipset::rest(end, time));
+                let ban_for = match (long, member.left) {
+                    (Some(rest), _) => rest,
+                    (None, None) => Some(BanFor::Forever),
+                    (None, Some(secs)) => NonZeroU32::new(secs).map(BanFor::Timed),
+                };
+                let who = firewall::target_of(&member).map(|who| place_of(who, jail.ipv6_prefix));
+                if let (Some(ban_for), Some((_, who))) = (ban_for, who) {
+                    let reason = ipset::reason_of(&member.comment).to_owned();
+                    bans.push(Put {
+                        who,
+                        ban_for,
+                        reason,
+                    });
+                }
+            })?;
+            if bans.is_empty() {
+                continue;
+            }
+            many += bans.len();
+            to.ensure(&set)?;
+            to.add_many(&set, &bans)?;
+            from.flush(&set.name)?;
+        }
+    }
+    if from.name() == "nftables" {
+        from.remove(config)?;
+    }
+    if many > 0 {
+        log::warn!(
+            "{many} bans moved from {} to {} (firewall.backend)",
+            from.name(),
+            to.name()
+        );
+    }
+    if from.name() == "ipset" {
+        // Nothing is run here, and rules that look into empty sets turn nobody away.
+        log::info!(
+            "the rules and empty sets of ipset are left; f2b-pipe off --remove takes away those, too"
+        );
+    }
+    Ok(())
 }
 
 fn tell_unban(config: &Config, (id, who): Key) {
@@ -804,7 +1007,7 @@ fn renewal(member: &Member) -> Option<BanFor> {
 }
 
 /// Listens for rules that are deleted or inserted in our tables, and passes it on.
-fn watch_rules(shared: &Shared, to: &SyncSender<Event>, tables: &[&str]) {
+fn watch_rules(shared: &Shared, to: &SyncSender<Event>, tables: &[String]) {
     /// NFNLGRP_NFTABLES (7) as a bit of nl_groups.
     const GROUP: u32 = 1 << 6;
     let stopped = || shared.stop.load(Ordering::Relaxed);
@@ -828,12 +1031,12 @@ fn watch_rules(shared: &Shared, to: &SyncSender<Event>, tables: &[&str]) {
     }
 }
 
-/// Whether a message of nf_tables is about one of `tables`, a chain or rule in it, and can have moved us: linux/netfilter/nf_tables.h
-/// NFT_MSG_DELTABLE, DELCHAIN, NEWRULE, DELRULE; the table's name is attribute 1 in each.
-fn concerns(tables: &[&str], kind: u16, payload: &[u8]) -> bool {
-    const NFNL_SUBSYS_NFTABLES: u16 = 10;
-    kind >> 8 == NFNL_SUBSYS_NFTABLES
-        && matches!(kind & 0xff, 2 | 5 | 6 | 8)
+/// Whether a message of nf_tables is about one of `tables`, a chain, set or rule in it, and can have moved us or have to do
+/// with a set that needs a rule: linux/netfilter/nf_tables.h NFT_MSG_NEWTABLE, DELTABLE, DELCHAIN, NEWRULE, DELRULE, NEWSET,
+/// DELSET; the table's name is attribute 1 in each.
+fn concerns(tables: &[String], kind: u16, payload: &[u8]) -> bool {
+    kind >> 8 == nft::SUBSYSTEM
+        && matches!(kind & 0xff, 0 | 2 | 5 | 6 | 8 | 9 | 11)
         && netlink::attrs(payload.get(4..).unwrap_or_default())
-            .any(|(attr, value)| attr == 1 && tables.contains(&netlink::text(value).as_str()))
+            .any(|(attr, value)| attr == 1 && tables.contains(&netlink::text(value)))
 }

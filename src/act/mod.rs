@@ -12,17 +12,20 @@ use crate::decide::BanFor;
 use crate::exempt::{Bannable, Target};
 use crate::hit::JailId;
 
-pub mod chain; // the rules
+mod chain; // iptables' rules that look into them
 pub mod command; // fail2ban's actions that are commands
 pub mod dry; // the same without a kernel, for replay
-pub mod ipset; // the sets
+pub mod firewall; // the kernel's sets and rules, of either kind
+pub mod ipset; // sets of ip_set
 pub mod keeper; // the threads that keep all of it in place
 pub mod kill; // open connections
 pub mod lock; // who keeps the chain
 pub mod netlink; // the wire
+pub mod nft; // sets and rules of nf_tables
+pub mod plan; // which rules there should be
 pub mod tool; // child processes
 
-use ipset::{Add, Added, Ensured, Ipset};
+use firewall::{Add, Added, Doomed, Ensured, Firewall};
 
 /// How long to wait before asking again a kernel that had no ip_set or gave no rights: the first makes it start
 /// modprobe each time.
@@ -53,15 +56,6 @@ impl Kind {
             Self::Ip6 => "6",
             Self::Net4 => "-n",
             Self::Net6 => "-n6",
-        }
-    }
-
-    /// ipset's name of the type.
-    #[must_use]
-    pub fn type_name(self) -> &'static str {
-        match self {
-            Self::Ip4 | Self::Ip6 => "hash:ip",
-            Self::Net4 | Self::Net6 => "hash:net",
         }
     }
 
@@ -184,14 +178,20 @@ pub struct Ban<'a> {
 pub enum ActError {
     /// The kernel has no ip_set.
     NoIpset,
+    /// The kernel has no nf_tables.
+    NoNftables,
+    /// Nobody is to be banned (`firewall.backend = "dry-run"`).
+    DryRun,
     /// No CAP_NET_ADMIN.
     NoRights,
-    /// A set has our name and is not ours.
+    /// A set or table has our name and is not ours.
     Foreign {
-        /// Its name.
-        set: String,
+        /// What it is: `set f2bp-sshd`.
+        what: String,
         /// What is not as we make it.
         why: &'static str,
+        /// What takes it away.
+        remedy: String,
     },
     /// The set is not there.
     NoSet {
@@ -205,9 +205,11 @@ pub enum ActError {
     },
     /// No such jail, or one that only observes.
     NoJail(JailId),
+    /// iptables did not do its work.
+    Rules(String),
     /// Anything else the kernel said, or did not say.
     Wire {
-        /// What was asked for: `add`.
+        /// What was asked for: `ipset add`.
         what: &'static str,
         /// About what: `f2bp-sshd 192.0.2.7`.
         about: String,
@@ -238,8 +240,9 @@ impl ActError {
 
     fn foreign(set: &str, why: &'static str) -> Self {
         Self::Foreign {
-            set: set.to_owned(),
+            what: format!("set {set}"),
             why,
+            remedy: format!("ipset destroy {set}"),
         }
     }
 
@@ -261,20 +264,28 @@ impl fmt::Display for ActError {
                 "no right to ban (CAP_NET_ADMIN); httpd must be started as root, a container needs --cap-add NET_ADMIN, a \
                  systemd unit CAP_NET_ADMIN in its CapabilityBoundingSet; counting goes on, nobody is banned until then",
             ),
-            Self::Foreign { set, why } => write!(
+            Self::NoNftables => f.write_str(
+                "this kernel has no nf_tables, which firewall.backend = \"nftables\" needs (a container shares the host's: modprobe \
+                 nf_tables there); counting goes on, nobody is banned until then",
+            ),
+            Self::DryRun => f.write_str(
+                "firewall.backend is \"dry-run\", so nobody is banned; take that line out, or write backend = \"auto\"",
+            ),
+            Self::Foreign { what, why, remedy } => write!(
                 f,
-                "the set {set} belongs to another program ({why}) and is left alone; nobody is banned there: destroy it \
-                 (ipset destroy {set}), rename the jail, or choose another firewall.set_prefix"
+                "the {what} belongs to another program ({why}) and is left alone; nobody is banned there: take it away \
+                 ({remedy}), rename the jail, or choose another firewall.set_prefix"
             ),
             Self::NoSet { set } => write!(f, "the set {set} is gone"),
             Self::Full { set } => write!(
                 f,
                 "the set {set} is full ({} bans) and none could be taken out",
-                ipset::MAX_ELEMENTS
+                firewall::MAX_ELEMENTS
             ),
             Self::NoJail(id) => write!(f, "jail number {id} has no sets"),
+            Self::Rules(text) => f.write_str(text),
             Self::Wire { what, about, error } => {
-                write!(f, "ipset {what}")?;
+                f.write_str(what)?;
                 if !about.is_empty() {
                     write!(f, " {about}")?;
                 }
@@ -286,11 +297,17 @@ impl fmt::Display for ActError {
 
 impl std::error::Error for ActError {}
 
+impl From<tool::ToolError> for ActError {
+    fn from(error: tool::ToolError) -> Self {
+        Self::Rules(error.to_string())
+    }
+}
+
 /// Who carries out bans: the kernel, or nobody.
 #[derive(Debug)]
 pub enum Act {
     /// The kernel's sets.
-    Ipset(Live),
+    Live(Live),
     /// Nobody is banned; only remembered, so that the answers are right.
     Dry(dry::Dry),
 }
@@ -300,7 +317,7 @@ impl Act {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         match config.firewall.backend {
-            Backend::Ipset => Self::Ipset(Live::new(config)),
+            Backend::Auto | Backend::Ipset | Backend::Nftables => Self::Live(Live::new(config)),
             Backend::DryRun => Self::Dry(dry::Dry::new(config)),
         }
     }
@@ -311,7 +328,7 @@ impl Act {
     /// Nobody was banned, and why. Say each text once: an attack brings the same one a thousand times.
     pub fn ban(&mut self, ban: &Ban<'_>, now_ms: u64) -> Result<Banned, ActError> {
         match self {
-            Self::Ipset(live) => live.ban(ban, Add::New),
+            Self::Live(live) => live.ban(ban, Add::New),
             Self::Dry(dry) => dry.ban(ban, now_ms),
         }
     }
@@ -322,7 +339,7 @@ impl Act {
     /// As [`Act::ban`].
     pub fn prolong(&mut self, ban: &Ban<'_>, now_ms: u64) -> Result<(), ActError> {
         match self {
-            Self::Ipset(live) => match live.ban(ban, Add::Replace)? {
+            Self::Live(live) => match live.ban(ban, Add::Replace)? {
                 Banned::New | Banned::NewSet | Banned::Already => Ok(()),
             },
             Self::Dry(dry) => dry.prolong(ban, now_ms),
@@ -335,7 +352,7 @@ impl Act {
     /// The kernel cannot be reached.
     pub fn unban(&mut self, jail: JailId, who: Target, now_ms: u64) -> Result<bool, ActError> {
         match self {
-            Self::Ipset(live) => live.unban(jail, who),
+            Self::Live(live) => live.unban(jail, who),
             Self::Dry(dry) => dry.unban(jail, who, now_ms),
         }
     }
@@ -343,7 +360,7 @@ impl Act {
     /// The next ban that ended before `now_ms`, each once. The kernel ends its bans by itself and tells nobody.
     pub fn ended(&mut self, now_ms: u64) -> Option<dry::Ended> {
         match self {
-            Self::Ipset(_) => None,
+            Self::Live(_) => None,
             Self::Dry(dry) => dry.ended(now_ms),
         }
     }
@@ -374,11 +391,10 @@ impl JailSets {
 pub struct Live {
     /// By [`JailId`]; `None`: a jail that only observes.
     jails: Vec<Option<JailSets>>,
-    ipset: Option<Ipset>,
-    /// The last attempt to reach the kernel that failed.
-    failed: Option<(Instant, ActError)>,
+    kernel: Kernel,
     /// A full set was spoken of.
     said_full: bool,
+    doomed: Doomed,
 }
 
 impl Live {
@@ -393,34 +409,13 @@ impl Live {
         }
         Self {
             jails: by_id,
-            ipset: None,
-            failed: None,
-            said_full: false,
-        }
-    }
-
-    /// The connection, made now if there is none and the last attempt was long enough ago.
-    fn ipset<'a>(
-        ipset: &'a mut Option<Ipset>,
-        failed: &mut Option<(Instant, ActError)>,
-    ) -> Result<&'a mut Ipset, ActError> {
-        if let (None, Some((at, error))) = (&ipset, &failed)
-            && at.elapsed() < RETRY
-        {
-            return Err(error.clone());
-        }
-        match ipset {
-            Some(ipset) => Ok(ipset),
-            None => match Ipset::open() {
-                Ok(opened) => {
-                    *failed = None;
-                    Ok(ipset.insert(opened))
-                }
-                Err(error) => {
-                    *failed = Some((Instant::now(), error.clone()));
-                    Err(error)
-                }
+            kernel: Kernel {
+                which: config.firewall.clone(),
+                open: None,
+                failed: None,
             },
+            said_full: false,
+            doomed: Doomed::default(),
         }
     }
 
@@ -432,17 +427,18 @@ impl Live {
             .ok_or(ActError::NoJail(ban.jail))?;
         let (kind, who) = place_of(ban.who.target(), sets.ipv6_prefix);
         let (set, seen) = sets.get_mut(kind);
-        let ipset = Self::ipset(&mut self.ipset, &mut self.failed)?;
+        let firewall = self.kernel.reach()?;
         let mut made = false;
         if !*seen {
-            made = ipset.ensure(set)? == Ensured::Made;
+            made = firewall.ensure(set)? == Ensured::Made;
             *seen = true;
         }
-        let add = |ipset: &mut Ipset| ipset.add(set, who, ban.ban_for, ban.reason, mode);
-        let mut added = add(ipset);
+        let add =
+            |firewall: &mut dyn Firewall| firewall.add(set, who, ban.ban_for, ban.reason, mode);
+        let mut added = add(firewall);
         if let Err(ActError::NoSet { .. }) = added {
-            made |= ipset.ensure(set)? == Ensured::Made;
-            added = add(ipset);
+            made |= firewall.ensure(set)? == Ensured::Made;
+            added = add(firewall);
         }
         if let Err(ActError::Full { .. }) = added {
             if !self.said_full {
@@ -450,21 +446,22 @@ impl Live {
                 log::warn!(
                     "the set {} is full ({} bans); from now on each new ban takes the place of one that ends soon",
                     set.name,
-                    ipset::MAX_ELEMENTS
+                    firewall::MAX_ELEMENTS
                 );
             }
             // The kernel only counts all elements once the new one's part of the table is over its share, so there may be
             // more than the maximum, and one less may not be enough.
-            let mut tries = ipset::DOOMED_MAX;
+            let mut tries = firewall::DOOMED_MAX;
             while let (Err(ActError::Full { .. }), 1..) = (&added, tries)
-                && ipset.make_room(set)?
+                && self.doomed.make_room(firewall, set)?
             {
                 tries -= 1;
-                added = add(ipset);
+                added = add(firewall);
             }
         }
         Ok(match added? {
             Added::New if made => Banned::NewSet,
+            Added::NewSet => Banned::NewSet,
             Added::New => Banned::New,
             Added::Already => Banned::Already,
         })
@@ -477,7 +474,41 @@ impl Live {
             .and_then(Option::as_mut)
             .ok_or(ActError::NoJail(jail))?;
         let (kind, who) = place_of(who, sets.ipv6_prefix);
-        Self::ipset(&mut self.ipset, &mut self.failed)?.del(&sets.get_mut(kind).0, who)
+        self.kernel.reach()?.del(&sets.get_mut(kind).0, who)
+    }
+}
+
+/// The firewall, reached when first needed.
+#[derive(Debug)]
+struct Kernel {
+    /// Which.
+    which: crate::config::Firewall,
+    open: Option<Box<dyn Firewall>>,
+    /// The last attempt to reach it that failed.
+    failed: Option<(Instant, ActError)>,
+}
+
+impl Kernel {
+    /// The connection, made now if there is none and the last attempt was long enough ago.
+    fn reach(&mut self) -> Result<&mut dyn Firewall, ActError> {
+        if let (None, Some((at, error))) = (&self.open, &self.failed)
+            && at.elapsed() < RETRY
+        {
+            return Err(error.clone());
+        }
+        match &mut self.open {
+            Some(open) => Ok(open.as_mut()),
+            none => match firewall::open(&self.which) {
+                Ok(opened) => {
+                    self.failed = None;
+                    Ok(none.insert(opened).as_mut())
+                }
+                Err(error) => {
+                    self.failed = Some((Instant::now(), error.clone()));
+                    Err(error)
+                }
+            },
+        }
     }
 }
 

@@ -36,6 +36,17 @@ pub const EXCL: u16 = 0x200;
 pub const CREATE: u16 = 0x400;
 /// NLM_F_DUMP: all of them, in several messages.
 pub const DUMP: u16 = 0x300;
+/// NLM_F_APPEND: behind those that are there.
+pub const APPEND: u16 = 0x800;
+/// NLM_F_DUMP_INTR: what is dumped changed meanwhile.
+const INTERRUPTED: u16 = 0x10;
+
+/// NFNL_MSG_BATCH_BEGIN and NFNL_MSG_BATCH_END.
+const KIND_BATCH_BEGIN: u16 = 16;
+const KIND_BATCH_END: u16 = 17;
+/// Room for what a batch sends at once, bytes: the kernel takes a batch as one datagram, and a hundred jails have rules of
+/// 100 kB. Twice this is its bound.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// NLMSG_NOOP.
 const KIND_NOOP: u16 = 1;
@@ -201,6 +212,7 @@ pub struct Socket {
     seq: u32,
     out: Vec<u8>,
     input: Box<[u8]>,
+    interrupted: bool,
 }
 
 impl Socket {
@@ -225,7 +237,22 @@ impl Socket {
             seq: 0,
             out: Vec::with_capacity(1024),
             input: vec![0; RECEIVE_BYTES].into_boxed_slice(),
+            interrupted: false,
         })
+    }
+
+    /// Makes room for long batches.
+    ///
+    /// # Errors
+    /// [`WireError::Open`]: no CAP_NET_ADMIN.
+    pub fn widen(&self) -> Result<(), WireError> {
+        setsockopt(&self.fd, sockopt::SndBufForce, &BATCH_BYTES).map_err(WireError::Open)
+    }
+
+    /// What the last dump gave may lack something, or have it twice: it was changed meanwhile.
+    #[must_use]
+    pub fn interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// Asks, and gives every message of the answer (type, payload) to `each`. `head` is the family's fixed header, `fill`
@@ -241,26 +268,74 @@ impl Socket {
         fill: impl FnOnce(&mut Attrs<'_>),
         mut each: impl FnMut(u16, &[u8]),
     ) -> Result<(), WireError> {
-        self.seq = self.seq.wrapping_add(1);
+        self.begin();
         let ack = if flags & DUMP == DUMP { 0 } else { ACK };
-        self.out.clear();
-        self.out.extend_from_slice(&[0; 4]);
-        self.out.extend_from_slice(&kind.to_ne_bytes());
-        self.out
-            .extend_from_slice(&(flags | REQUEST | ack).to_ne_bytes());
-        self.out.extend_from_slice(&self.seq.to_ne_bytes());
-        self.out.extend_from_slice(&[0; 4]);
-        self.out.extend_from_slice(head);
-        let mut attrs = Attrs {
+        message(&mut self.out, self.seq, kind, flags | ack, head, fill)?;
+        self.transact(|kind, payload| {
+            each(kind, payload);
+            true
+        })
+    }
+
+    /// As [`exchange`](Self::exchange), for as long as `each` says that it wants more; what is left of the dump stays in
+    /// the socket, which is of no use any more.
+    ///
+    /// # Errors
+    /// As of `exchange`.
+    pub fn begin_exchange(
+        mut self,
+        kind: u16,
+        head: &[u8],
+        fill: impl FnOnce(&mut Attrs<'_>),
+        each: impl FnMut(u16, &[u8]) -> bool,
+    ) -> Result<(), WireError> {
+        self.begin();
+        message(&mut self.out, self.seq, kind, DUMP, head, fill)?;
+        self.transact(each)
+    }
+
+    /// Sends messages that the kernel carries out all or none (nfnetlink's batch) in `subsystem`.
+    ///
+    /// # Errors
+    /// [`WireError::Refused`] is what the kernel says of the first message that it does not want.
+    pub fn batch(
+        &mut self,
+        subsystem: u16,
+        fill: impl FnOnce(&mut Batch<'_>),
+    ) -> Result<(), WireError> {
+        self.begin();
+        // nfgenmsg with the subsystem in network order.
+        let [high, low] = subsystem.to_be_bytes();
+        let head = [0, 0, high, low];
+        message(&mut self.out, self.seq, KIND_BATCH_BEGIN, 0, &head, |_| {})?;
+        let mut batch = Batch {
             out: &mut self.out,
-            too_long: false,
+            seq: self.seq,
+            subsystem,
+            last: 0,
+            failed: None,
         };
-        fill(&mut attrs);
-        if attrs.too_long {
-            return Err(WireError::TooLong);
+        fill(&mut batch);
+        let last = batch.last;
+        if let Some(error) = batch.failed {
+            return Err(error);
         }
-        let length = u32::try_from(self.out.len()).map_err(|_| WireError::TooLong)?;
-        patch(&mut self.out, 0, &length.to_ne_bytes());
+        // All have one number, and the last asks for an answer: the first answer is either that or an earlier refusal.
+        let flags = u16_at(&self.out, last + 6).unwrap_or(0) | ACK;
+        patch(&mut self.out, last + 6, &flags.to_ne_bytes());
+        message(&mut self.out, self.seq, KIND_BATCH_END, 0, &head, |_| {})?;
+        self.transact(|_, _| true)
+    }
+
+    /// A new request.
+    fn begin(&mut self) {
+        self.seq = self.seq.wrapping_add(1);
+        self.out.clear();
+        self.interrupted = false;
+    }
+
+    /// Sends what was written, and reads the answer.
+    fn transact(&mut self, mut each: impl FnMut(u16, &[u8]) -> bool) -> Result<(), WireError> {
         while let Err(errno) = send(self.fd.as_raw_fd(), &self.out, MsgFlags::empty()) {
             if errno != Errno::EINTR {
                 return Err(WireError::Send(errno));
@@ -281,6 +356,7 @@ impl Socket {
                         });
                     }
                 }
+                self.interrupted |= message.flags & INTERRUPTED != 0;
                 match message.kind {
                     KIND_NOOP => {}
                     KIND_ERROR | KIND_DONE => {
@@ -296,7 +372,11 @@ impl Socket {
                             Some(_) | None => Ok(()),
                         };
                     }
-                    kind => each(kind, message.payload),
+                    kind => {
+                        if !each(kind, message.payload) {
+                            return Ok(());
+                        }
+                    }
                 }
             }
         }
@@ -339,6 +419,7 @@ fn receive<'a>(fd: &OwnedFd, input: &'a mut [u8]) -> Result<&'a [u8], WireError>
 /// One message of a datagram.
 struct Message<'a> {
     kind: u16,
+    flags: u16,
     seq: u32,
     payload: &'a [u8],
 }
@@ -365,11 +446,80 @@ impl<'a> Messages<'a> {
     fn message(&mut self) -> Option<Message<'a>> {
         let length = usize::try_from(u32_at(self.0, 0)?).ok()?;
         let kind = u16_at(self.0, 4)?;
+        let flags = u16_at(self.0, 6)?;
         let seq = u32_at(self.0, 8)?;
         let payload = self.0.get(HEADER_BYTES..length)?;
         self.0 = self.0.get(padded(length)..).unwrap_or_default();
-        Some(Message { kind, seq, payload })
+        Some(Message {
+            kind,
+            flags,
+            seq,
+            payload,
+        })
     }
+}
+
+/// Writes the messages of a batch.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    out: &'a mut Vec<u8>,
+    seq: u32,
+    subsystem: u16,
+    /// Where the last one begins.
+    last: usize,
+    failed: Option<WireError>,
+}
+
+impl Batch<'_> {
+    /// One more: its number within the subsystem, flags, the family's head, attributes.
+    pub fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        head: &[u8],
+        fill: impl FnOnce(&mut Attrs<'_>),
+    ) {
+        self.last = self.out.len();
+        let kind = self.subsystem << 8 | kind;
+        if let Err(error) = message(self.out, self.seq, kind, flags, head, fill) {
+            self.failed = Some(error);
+        }
+    }
+
+    /// How long all of it is, bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.out.len()
+    }
+}
+
+/// Writes one message behind what is in `out`.
+fn message(
+    out: &mut Vec<u8>,
+    seq: u32,
+    kind: u16,
+    flags: u16,
+    head: &[u8],
+    fill: impl FnOnce(&mut Attrs<'_>),
+) -> Result<(), WireError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&kind.to_ne_bytes());
+    out.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
+    out.extend_from_slice(&seq.to_ne_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(head);
+    let mut attrs = Attrs {
+        out,
+        too_long: false,
+    };
+    fill(&mut attrs);
+    if attrs.too_long {
+        return Err(WireError::TooLong);
+    }
+    let length = u32::try_from(out.len() - start).map_err(|_| WireError::TooLong)?;
+    patch(out, start, &length.to_ne_bytes());
+    Ok(())
 }
 
 /// Writes attributes.
@@ -380,6 +530,12 @@ pub struct Attrs<'a> {
 }
 
 impl Attrs<'_> {
+    /// How long all that is to be sent is, bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.out.len()
+    }
+
     /// Bytes as they are.
     pub fn bytes(&mut self, kind: u16, value: &[u8]) {
         let start = self.begin(kind);

@@ -6,10 +6,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{AccessFlags, access};
 
 /// Where the tools are: fixed, since httpd's environment is not ours to trust.
 const PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
@@ -17,6 +19,13 @@ const PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether it has ended; iptables takes 2 to 10 ms.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// The program called `name`, if it is there.
+pub(super) fn find(name: &str) -> Option<PathBuf> {
+    PATH.split(':')
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| access(path, AccessFlags::X_OK).is_ok())
+}
 
 /// What a tool did.
 #[derive(Debug)]

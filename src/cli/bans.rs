@@ -10,9 +10,10 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 
 use super::{BanArgs, Done, Failure, ListArgs, Outcome, UnbanArgs, WhereArgs};
-use crate::act::chain::{self, Family, Found, Plan};
-use crate::act::ipset::{self, Ipset, Member};
+use crate::act::firewall::{self, Firewall, Member};
+use crate::act::ipset;
 use crate::act::lock::try_lock;
+use crate::act::plan::{Found, Plan};
 use crate::act::{self, Act, ActError, Ban, Banned, SetRef, keeper, kill, place_of};
 use crate::client::Client;
 use crate::config::{self, Backend, Config, Jail, Mode, RuntimePaths, suggest};
@@ -37,9 +38,9 @@ pub(super) fn paths(place: &WhereArgs) -> RuntimePaths {
     RuntimePaths::new(&place.runtime_dir, &place.config)
 }
 
-/// The kernel's sets, for a command.
-fn open() -> Result<Ipset, Failure> {
-    Ipset::open().map_err(|error| failed(&error))
+/// The kernel's sets and rules, for a command.
+fn open(config: &Config) -> Result<Box<dyn Firewall>, Failure> {
+    firewall::open(&config.firewall).map_err(|error| failed(&error))
 }
 
 /// Why the kernel could not be asked: mostly, that this is not root.
@@ -146,10 +147,10 @@ impl Row {
 }
 
 /// Every running ban, jail by jail. Of jails that are not configured any more, too: their sets may still be there.
-pub(super) fn rows(config: &Config, ipset: &mut Ipset) -> Result<Vec<Row>, ActError> {
+pub(super) fn rows(config: &Config, kernel: &mut dyn Firewall) -> Result<Vec<Row>, ActError> {
     let prefix = &config.firewall.set_prefix;
     let mut rows = Vec::new();
-    for name in ipset.ours(prefix)? {
+    for name in kernel.ours(prefix)? {
         let known = act::jails(config).find_map(|(_, jail)| {
             let set = SetRef::of(prefix, jail)
                 .into_iter()
@@ -160,9 +161,10 @@ pub(super) fn rows(config: &Config, ipset: &mut Ipset) -> Result<Vec<Row>, ActEr
             || name.strip_prefix(prefix.as_str()).unwrap_or(&name),
             |(jail, _)| jail,
         );
-        let header = ipset.header(&name)?;
-        let netmask = header.and_then(|header| header.netmask);
-        ipset.list(&name, |member| rows.push(Row::new(jail, netmask, &member)))?;
+        let prefix = kernel.prefix_in(&name)?;
+        kernel.list(&name, &mut |member| {
+            rows.push(Row::new(jail, prefix, &member))
+        })?;
     }
     rows.sort();
     Ok(rows)
@@ -180,8 +182,10 @@ pub fn banned(args: &ListArgs, out: &mut dyn Write) -> Done {
     }
     let config = load(&args.place);
     let rows = match config.firewall.backend {
-        Backend::Ipset => rows(&config, &mut open()?).map_err(|error| failed(&error))?,
         Backend::DryRun => Vec::new(),
+        Backend::Auto | Backend::Ipset | Backend::Nftables => {
+            rows(&config, open(&config)?.as_mut()).map_err(|error| failed(&error))?
+        }
     };
     if args.json {
         json(&Shown { banned: rows }, out)?;
@@ -263,18 +267,12 @@ pub fn ban(args: &BanArgs, out: &mut dyn Write) -> Done {
         }
         None => jail.bantime,
     };
-    if config.firewall.backend == Backend::DryRun {
-        return Err(Failure::Usage(
-            "firewall.backend is \"dry-run\", so nobody can be banned; write backend = \"ipset\""
-                .to_owned(),
-        ));
-    }
     if keeper::is_off(&paths(place)) {
         return Err(Failure::Usage(
             "bans are switched off; `f2b-pipe reload` switches them on".to_owned(),
         ));
     }
-    let mut ipset = open()?;
+    let mut kernel = open(&config)?;
     let mut act = Act::new(&config);
     let exempt = Exempt::new(&config);
     let mut victims = kill::Victims::default();
@@ -317,7 +315,7 @@ pub fn ban(args: &BanArgs, out: &mut dyn Write) -> Done {
     let done = |r: &BanResult| r.result == "banned" || r.result == "prolonged";
     let mut troubles = Vec::new();
     if results.iter().any(done) {
-        troubles = held(&config, &paths(place), &mut ipset);
+        troubles = held(&config, &paths(place), kernel.as_mut());
         if config.firewall.kill_connections
             && let Err(error) = kill::kill(&mut None, &victims)
         {
@@ -367,11 +365,11 @@ fn banned_now(act: &mut Act, ban: &Ban<'_>) -> Result<&'static str, ActError> {
 
 /// Sees to it that rules look into the sets: by itself if no f2b-pipe runs, else by waiting until that one has done it.
 /// What still keeps a ban from holding is returned.
-fn held(config: &Config, paths: &RuntimePaths, ipset: &mut Ipset) -> Vec<String> {
+fn held(config: &Config, paths: &RuntimePaths, kernel: &mut dyn Firewall) -> Vec<String> {
     let deadline = Instant::now() + RULE_PATIENCE;
     loop {
-        let troubles = match sets(config, ipset) {
-            Ok(sets) => chain_troubles(config, &sets, true, &paths.lock()),
+        let troubles = match sets(config, kernel) {
+            Ok(sets) => chain_troubles(config, kernel, &sets, true, &paths.lock()),
             Err(error) => vec![words(&error)],
         };
         if troubles.is_empty() || Instant::now() >= deadline {
@@ -382,34 +380,42 @@ fn held(config: &Config, paths: &RuntimePaths, ipset: &mut Ipset) -> Vec<String>
 }
 
 /// The sets that are there and ours, of the configured jails.
-fn sets(config: &Config, ipset: &mut Ipset) -> Result<Vec<SetRef>, ActError> {
-    let names = ipset.names(&config.firewall.set_prefix)?;
+fn sets(config: &Config, kernel: &mut dyn Firewall) -> Result<Vec<SetRef>, ActError> {
+    let names = kernel.names(&config.firewall.set_prefix)?;
     let mut sets = keeper::wanted(config, &names);
-    sets.retain(|set| names.contains(&set.name) && ipset.look(set) == Ok(true));
+    sets.retain(|set| names.contains(&set.name) && kernel.look(set) == Ok(true));
     Ok(sets)
 }
 
 /// What is wrong with the chains, for each family. With `repair`, and if nobody else holds the lock, they are put in place first.
-fn chain_troubles(config: &Config, sets: &[SetRef], repair: bool, lock: &Path) -> Vec<String> {
+fn chain_troubles(
+    config: &Config,
+    kernel: &mut dyn Firewall,
+    sets: &[SetRef],
+    repair: bool,
+    lock: &Path,
+) -> Vec<String> {
     let plans = Plan::all(config, sets);
     let lock = match repair {
         true => try_lock(lock).ok().flatten(),
         false => None,
     };
     let mut troubles = Vec::new();
-    let each = |plan| Family::ALL.map(|family| (plan, family));
+    let families = kernel.families();
+    let each = |plan| families.iter().map(move |family| (plan, *family));
     for (plan, family) in plans.iter().flat_map(each) {
-        let mut found = chain::look(plan, family);
+        let mut found = kernel.found(plan, family);
         if lock.is_some() && !matches!(found, Ok(Found::InPlace)) {
-            found = chain::place(plan, family).map(|()| Found::InPlace);
+            found = kernel.place(plan, family).map(|()| Found::InPlace);
         }
-        let about = plan.named(family);
+        let about = kernel.named(plan, family);
         troubles.extend(match found {
             Ok(Found::InPlace) => None,
             Ok(Found::Missing) => Some(format!("{about} is not there, so nobody is kept out")),
             Ok(Found::Overtaken) => Some(format!("{about}: another rule comes first")),
             Ok(Found::Doubled) => Some(format!("{about} is jumped to more than once")),
             Ok(Found::Changed) => Some(format!("{about} has other rules than it should")),
+            Ok(Found::Incomplete) => Some(format!("{about} has no rule yet for a set that is new")),
             Err(error) => Some(format!("{about}: {error}")),
         });
     }
@@ -433,22 +439,23 @@ pub fn unban(args: &UnbanArgs, out: &mut dyn Write) -> Done {
     if let Some(name) = &args.jail {
         jails = vec![jail_named(&config, name)?.1];
     }
-    let mut ipset = open()?;
+    let mut kernel = open(&config)?;
+    let kernel = kernel.as_mut();
     let mut unbanned = 0;
     let mut not_banned = Vec::new();
     let mut advice = Vec::new();
     let done = (|| {
         if args.all {
             unbanned = match &args.jail {
-                None => empty(&ipset_names(&config, &mut ipset)?, &mut ipset)?,
+                None => empty(&kernel.ours(&config.firewall.set_prefix)?, kernel)?,
                 Some(_) => {
                     let of_jails = jails.iter().flat_map(|jail| sets_of(&config, jail));
-                    let ours = ipset_names(&config, &mut ipset)?;
+                    let ours = kernel.ours(&config.firewall.set_prefix)?;
                     let names: Vec<String> = of_jails
                         .map(|s| s.name)
                         .filter(|n| ours.contains(n))
                         .collect();
-                    empty(&names, &mut ipset)?
+                    empty(&names, kernel)?
                 }
             };
         }
@@ -457,13 +464,13 @@ pub fn unban(args: &UnbanArgs, out: &mut dyn Write) -> Done {
             for jail in &jails {
                 let (kind, who) = place_of(*target, jail.ipv6_prefix);
                 for set in sets_of(&config, jail).iter().filter(|s| s.kind == kind) {
-                    found += usize::from(ipset.look(set)? && ipset.del(set, who)?);
+                    found += usize::from(kernel.look(set)? && kernel.del(set, who)?);
                 }
             }
             unbanned += found;
             if found == 0 {
                 not_banned.push(word.as_str());
-                advice.push(within(&config, *target, &mut ipset)?);
+                advice.push(within(&config, *target, kernel)?);
             }
         }
         Ok(())
@@ -496,15 +503,19 @@ pub fn unban(args: &UnbanArgs, out: &mut dyn Write) -> Done {
 }
 
 /// The network, banned by hand, in which one that is not banned lies.
-fn within(config: &Config, target: Target, ipset: &mut Ipset) -> Result<Option<String>, ActError> {
+fn within(
+    config: &Config,
+    target: Target,
+    kernel: &mut dyn Firewall,
+) -> Result<Option<String>, ActError> {
     let Target::Client(client) = target else {
         return Ok(None);
     };
     for (_, jail) in act::jails(config) {
         for set in sets_of(config, jail).iter().filter(|s| s.kind.on_demand()) {
             let mut found = None;
-            ipset.list(&set.name, |member| {
-                if let Some(Target::Net(net)) = ipset::target_of(&member)
+            kernel.list(&set.name, &mut |member| {
+                if let Some(Target::Net(net)) = firewall::target_of(&member)
                     && net.contains(&client.addr())
                 {
                     found = Some(net);
@@ -525,17 +536,12 @@ fn sets_of(config: &Config, jail: &Jail) -> [SetRef; 4] {
     SetRef::of(&config.firewall.set_prefix, jail)
 }
 
-/// The names of all sets of ours.
-fn ipset_names(config: &Config, ipset: &mut Ipset) -> Result<Vec<String>, ActError> {
-    ipset.ours(&config.firewall.set_prefix)
-}
-
 /// Empties sets; how many bans that were.
-fn empty(names: &[String], ipset: &mut Ipset) -> Result<usize, ActError> {
+fn empty(names: &[String], kernel: &mut dyn Firewall) -> Result<usize, ActError> {
     let mut bans = 0;
     for name in names {
-        ipset.list(name, |_| bans += 1)?;
-        ipset.flush(name)?;
+        kernel.list(name, &mut |_| bans += 1)?;
+        kernel.flush(name)?;
     }
     Ok(bans)
 }

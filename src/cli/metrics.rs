@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::bans::status::running;
 use super::bans::{paths, rows};
 use super::{Done, Failure, MetricsArgs, Outcome};
-use crate::act::ipset::Ipset;
+use crate::act::firewall;
 use crate::act::{self, keeper};
 use crate::config::{self, Backend};
 use crate::notify::measure::{BOUNDS_US, Measured};
@@ -45,7 +45,9 @@ pub fn metrics(args: &MetricsArgs, out: &mut dyn Write) -> Done {
     let paths = paths(&args.place);
     let kernel = match config.firewall.backend {
         Backend::DryRun => Ok(Vec::new()),
-        Backend::Ipset => Ipset::open().and_then(|mut ipset| rows(config, &mut ipset)),
+        Backend::Auto | Backend::Ipset | Backend::Nftables => {
+            firewall::open(&config.firewall).and_then(|mut open| rows(config, open.as_mut()))
+        }
     };
     if let Err(error) = &kernel {
         say::direct();

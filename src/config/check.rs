@@ -99,7 +99,7 @@ pub(super) fn check(
         fail2ban_log: None,
         broken: Vec::new(),
         firewall: Firewall {
-            backend: Backend::Ipset,
+            backend: Backend::Auto,
             set_prefix: "f2bp-".to_owned(),
             blocktype: Blocktype::Drop,
             kill_connections: true,
@@ -338,18 +338,26 @@ impl Check<'_> {
         for (key, node) in &table.0 {
             let path = join("firewall", key);
             match key.as_str() {
-                "backend" if node.value.text() == Some("nftables") => self.problems.warn(
-                    &node.place,
-                    &path,
-                    "\"nftables\" is not in this version, \"ipset\" is used (it works beside nftables); write \"ipset\"".to_owned(),
-                ),
                 "backend" => self.set(&mut firewall.backend, node, &path, |v| {
-                    value::word(v, &[("ipset", Backend::Ipset), ("dry-run", Backend::DryRun)])
+                    let words = [
+                        ("auto", Backend::Auto),
+                        ("ipset", Backend::Ipset),
+                        ("nftables", Backend::Nftables),
+                        ("dry-run", Backend::DryRun),
+                    ];
+                    value::word(v, &words)
                 }),
                 "set_prefix" => self.set(&mut firewall.set_prefix, node, &path, set_prefix),
                 "blocktype" => self.set(&mut firewall.blocktype, node, &path, blocktype),
-                "kill_connections" => self.set(&mut firewall.kill_connections, node, &path, value::boolean),
-                _ => self.unknown(key, node, "firewall", &["backend", "set_prefix", "blocktype", "kill_connections"]),
+                "kill_connections" => {
+                    self.set(&mut firewall.kill_connections, node, &path, value::boolean)
+                }
+                _ => self.unknown(
+                    key,
+                    node,
+                    "firewall",
+                    &["backend", "set_prefix", "blocktype", "kill_connections"],
+                ),
             }
         }
     }

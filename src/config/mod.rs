@@ -311,8 +311,12 @@ pub struct Firewall {
 /// `firewall.backend`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
+    /// Ipset where the host has all that it takes, else nftables; what is in use stays in use.
+    Auto,
     /// The kernel's ipset through netlink, rules by iptables.
     Ipset,
+    /// A table of our own in nf_tables, sets and rules through netlink.
+    Nftables,
     /// Decisions are told, nobody is banned.
     DryRun,
 }

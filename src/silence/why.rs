@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::still::Suspect;
-use crate::act::chain::{self, Family, Found, Plan};
-use crate::act::ipset::{self, Ipset};
+use crate::act::firewall::{self, Firewall};
+use crate::act::plan::{Family, Found, Plan};
 use crate::act::{ActError, Kind, SetRef, jail, kill, place_of};
 use crate::client::Client;
 use crate::config::{Config, Jail};
@@ -186,21 +186,21 @@ pub fn look(config: &Config, suspect: &Suspect) -> Result<Evidence, ActError> {
     let target = Target::Client(suspect.who);
     let (kind, who) = place_of(target, jail.ipv6_prefix);
     let set = SetRef::one(&config.firewall.set_prefix, jail, kind);
-    let mut ipset = Ipset::open()?;
+    let mut open = firewall::open(&config.firewall)?;
     let mut evidence = Evidence {
         banned_ms: suspect.banned_ms,
         resets: config.firewall.kill_connections,
         ..Evidence::default()
     };
-    ipset.list(&set.name, |member| {
-        if ipset::target_of(&member) == Some(who) {
+    open.list(&set.name, &mut |member| {
+        if firewall::target_of(&member) == Some(who) {
             evidence.turned_away = Some(member.packets);
         }
     })?;
     if evidence.turned_away.is_none() {
         return Ok(evidence);
     }
-    evidence.chains = chains(config, &mut ipset, kind)?;
+    evidence.chains = chains(config, open.as_mut(), kind)?;
     sockets(jail, suspect.who, &mut evidence);
     if jail.raw.is_none() {
         evidence.listens = listens(jail);
@@ -208,20 +208,22 @@ pub fn look(config: &Config, suspect: &Suspect) -> Result<Evidence, ActError> {
     Ok(evidence)
 }
 
-fn chains(config: &Config, ipset: &mut Ipset, kind: Kind) -> Result<Vec<String>, ActError> {
-    let names = ipset.names(&config.firewall.set_prefix)?;
+fn chains(config: &Config, open: &mut dyn Firewall, kind: Kind) -> Result<Vec<String>, ActError> {
+    let names = open.names(&config.firewall.set_prefix)?;
     let mut sets = crate::act::keeper::wanted(config, &names);
     sets.retain(|set| names.contains(&set.name));
-    let family = match kind {
-        Kind::Ip4 | Kind::Net4 => Family::Inet,
-        Kind::Ip6 | Kind::Net6 => Family::Inet6,
+    let own = Family::of(kind);
+    let families = open.families();
+    let family = match families.contains(&own) {
+        true => own,
+        false => Family::Inet,
     };
     let mut wrong = Vec::new();
     for plan in Plan::all(config, &sets) {
-        match chain::look(&plan, family) {
+        match open.found(&plan, family) {
             Ok(Found::InPlace) => {}
-            Ok(found) => wrong.push(format!("{} {}", plan.named(family), found.words())),
-            Err(error) => wrong.push(format!("{}: {error}", plan.named(family))),
+            Ok(found) => wrong.push(format!("{} {}", open.named(&plan, family), found.words())),
+            Err(error) => wrong.push(format!("{}: {error}", open.named(&plan, family))),
         }
     }
     Ok(wrong)

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use f2b_pipe::act::firewall::Firewall as _;
 use f2b_pipe::act::ipset::Ipset;
 use f2b_pipe::act::{Kind, SetRef};
 use f2b_pipe::client::Client;

@@ -12,9 +12,8 @@ use super::super::check::processes as host;
 use super::super::logs::Logs;
 use super::super::{Done, Failure, Outcome, StatusArgs};
 use super::{Row, chain_troubles, json, mode_word, paths, rows, sets, unknown_jail, words};
-use crate::act::ActError;
-use crate::act::ipset::Ipset;
-use crate::act::keeper;
+use crate::act::firewall::{self, Firewall};
+use crate::act::{ActError, keeper};
 use crate::config::{self, Backend, Config, Jail, Raw, RuntimePaths};
 use crate::failregex::Matcher;
 use crate::notify::state;
@@ -29,10 +28,21 @@ struct Status {
     troubles: Vec<String>,
     /// `f2b-pipe off`.
     off: bool,
+    /// What carries bans out; `null`: nothing.
+    firewall: Option<Used>,
     /// The jails, or the one that was asked for.
     jails: Vec<JailStatus>,
     /// What the running processes wrote into their state files.
     processes: Vec<Value>,
+}
+
+/// The firewall in use.
+#[derive(Debug, Serialize)]
+struct Used {
+    /// `ipset` or `nftables`.
+    name: &'static str,
+    /// The command that shows a jail's set.
+    look: String,
 }
 
 /// One jail in `status --json`.
@@ -77,7 +87,8 @@ impl Reads {
     }
 }
 
-/// `f2b-pipe status [JAIL]`. `--json`: `{"well": true, "troubles": [], "off": false, "jails": [{"name": "apache-dos", "mode":
+/// `f2b-pipe status [JAIL]`. `--json`: `{"well": true, "troubles": [], "off": false, "firewall":
+/// {"name": "ipset", "look": "ipset list f2bp-JAIL"}, "jails": [{"name": "apache-dos", "mode":
 /// "ban", "hits": 7, "bans": 1, "not_banned": 0, "ips": ["192.0.2.7"]}], "processes": [...]}`, each process as in its state
 /// file. A jail that judges other logs has `"files": ["/var/log/auth.log"], "journal": null`, too.
 ///
@@ -112,21 +123,30 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
     for broken in &config.broken {
         troubles.push(format!("{} cannot run: {}", broken.jail, broken.problem));
     }
+    let mut firewall = None;
     match config.firewall.backend {
         Backend::DryRun => troubles.push("dry run (firewall.backend): nobody is banned".to_owned()),
-        Backend::Ipset => match Ipset::open().and_then(|mut ipset| kernel(config, &mut ipset)) {
-            Ok((rows, found)) => {
-                if !off {
-                    troubles.extend(found);
-                }
-                for row in rows {
-                    if let Some(jail) = jails.iter_mut().find(|jail| jail.name == row.jail) {
-                        jail.ips.push(row.ip);
+        Backend::Auto | Backend::Ipset | Backend::Nftables => {
+            match firewall::open(&config.firewall).and_then(|mut open| {
+                firewall = Some(Used {
+                    name: open.name(),
+                    look: open.shown_by(&format!("{}JAIL", config.firewall.set_prefix)),
+                });
+                kernel(config, open.as_mut())
+            }) {
+                Ok((rows, found)) => {
+                    if !off {
+                        troubles.extend(found);
+                    }
+                    for row in rows {
+                        if let Some(jail) = jails.iter_mut().find(|jail| jail.name == row.jail) {
+                            jail.ips.push(row.ip);
+                        }
                     }
                 }
+                Err(error) => troubles.push(words(&error)),
             }
-            Err(error) => troubles.push(words(&error)),
-        },
+        }
     }
     if config.fail2ban.is_some() && watch::fail2ban_runs() {
         troubles.push(
@@ -143,6 +163,7 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
         well: troubles.is_empty(),
         troubles,
         off,
+        firewall,
         jails,
         processes,
     };
@@ -155,14 +176,14 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
 }
 
 /// Who is banned, and what is wrong with sets and chain.
-fn kernel(config: &Config, ipset: &mut Ipset) -> Result<(Vec<Row>, Vec<String>), ActError> {
-    let rows = rows(config, ipset)?;
+fn kernel(config: &Config, open: &mut dyn Firewall) -> Result<(Vec<Row>, Vec<String>), ActError> {
+    let rows = rows(config, open)?;
     let mut troubles = Vec::new();
-    let there = sets(config, ipset)?;
+    let there = sets(config, open)?;
     let mut absent = Vec::new();
     for set in keeper::wanted(config, &[]) {
         if !there.contains(&set) {
-            match ipset.look(&set) {
+            match open.look(&set) {
                 Err(error) => troubles.push(error.to_string()),
                 Ok(_) => absent.push(set.name),
             }
@@ -179,7 +200,7 @@ fn kernel(config: &Config, ipset: &mut Ipset) -> Result<(Vec<Row>, Vec<String>),
     });
     // Without any set there is nothing that a rule could look into.
     if !there.is_empty() {
-        troubles.extend(chain_troubles(config, &there, false, Path::new("")));
+        troubles.extend(chain_troubles(config, open, &there, false, Path::new("")));
     }
     Ok((rows, troubles))
 }
@@ -323,6 +344,9 @@ fn show(status: &Status, one: bool, out: &mut dyn Write) -> std::io::Result<()> 
             jail.hits,
             jail.bans
         )?;
+    }
+    if let Some(Used { name, look }) = &status.firewall {
+        writeln!(out, "Firewall: {name}; the bans of a jail: {look}")?;
     }
     for process in &status.processes {
         if watches(process) {

@@ -3,12 +3,10 @@
 use std::io::{ErrorKind, Write};
 
 use super::super::{Done, Failure, OffArgs, Outcome, WhereArgs};
-use super::{empty, failed, ipset_names, load, open, paths};
-use crate::act::ActError;
-use crate::act::chain::{self, Family};
-use crate::act::ipset::Ipset;
+use super::{empty, failed, load, open, paths};
+use crate::act::firewall;
 use crate::act::lock::try_lock;
-use crate::config::{Backend, Config};
+use crate::config::{self, Backend, Config};
 use crate::watch;
 
 /// `f2b-pipe off`: writes the off file, which every running f2b-pipe sees within a second, and empties every set.
@@ -21,16 +19,17 @@ pub fn off(args: &OffArgs, out: &mut dyn Write) -> Done {
     let file = paths(&args.place).off();
     let written = std::fs::create_dir_all(&args.place.runtime_dir)
         .and_then(|()| std::fs::write(&file, "f2b-pipe off\n"));
-    if config.firewall.backend == Backend::Ipset {
-        let mut ipset = open()?;
-        let bans = ipset_names(&config, &mut ipset)
-            .and_then(|names| empty(&names, &mut ipset))
+    if config.firewall.backend != Backend::DryRun {
+        let mut kernel = open(&config)?;
+        let bans = kernel
+            .ours(&config.firewall.set_prefix)
+            .and_then(|names| empty(&names, kernel.as_mut()))
             .map_err(|error| failed(&error))?;
         writeln!(out, "{bans} bans taken away")?;
         if args.remove {
             // A keeper that has not seen the file yet would put everything back.
             std::thread::sleep(crate::act::keeper::TICK.mul_f32(1.5));
-            for problem in remove(&config, &mut ipset) {
+            for problem in remove(&config) {
                 writeln!(out, "left: {problem}")?;
             }
         }
@@ -53,22 +52,26 @@ pub fn off(args: &OffArgs, out: &mut dyn Write) -> Done {
     Ok(Outcome::Fine)
 }
 
-/// Takes away chains and sets. What could not be done is returned.
-fn remove(config: &Config, ipset: &mut Ipset) -> Vec<String> {
+/// Takes away rules and sets, of both kinds of firewall: another one may have been in use before. What could not be done is
+/// returned.
+fn remove(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
-    for family in Family::ALL {
-        if let Err(error) = chain::remove_others(config, &[], family) {
+    for backend in [Backend::Ipset, Backend::Nftables] {
+        let which = config::Firewall {
+            backend,
+            ..config.firewall.clone()
+        };
+        // A kernel that does not have it has nothing of ours in it.
+        let Ok(mut kernel) = firewall::open(&which) else {
+            continue;
+        };
+        let used = kernel
+            .ours(&which.set_prefix)
+            .is_ok_and(|ours| !ours.is_empty());
+        let used = used || config.firewall.backend != Backend::Nftables;
+        if used && let Err(error) = kernel.remove(config) {
             problems.push(error.to_string());
         }
-    }
-    let mut destroy = || -> Result<(), ActError> {
-        for name in ipset_names(config, ipset)? {
-            ipset.destroy(&name)?;
-        }
-        Ok(())
-    };
-    if let Err(error) = destroy() {
-        problems.push(error.to_string());
     }
     problems
 }

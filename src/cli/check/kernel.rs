@@ -4,9 +4,9 @@ use nix::unistd::geteuid;
 
 use super::processes::{self, Process};
 use super::report::{Area, Report};
-use crate::act::chain::{self, Family, Found, Plan};
-use crate::act::ipset::Ipset;
-use crate::act::{self, SetRef, tool};
+use crate::act::firewall::{self, Firewall};
+use crate::act::plan::{Family, Found, Plan};
+use crate::act::{self, ActError, SetRef, tool};
 use crate::config::{Backend, Config};
 
 const AREA: Area = Area::Kernel;
@@ -19,18 +19,33 @@ pub(super) fn look(config: &Config, processes: &[Process], report: &mut Report) 
                 AREA,
                 "",
                 "firewall.backend is \"dry-run\": bans are told, and nobody is banned",
-                "in f2b-pipe.toml, [firewall]: backend = \"ipset\"",
+                "in f2b-pipe.toml, [firewall]: backend = \"auto\"",
             );
             return;
         }
-        Backend::Ipset => {}
+        Backend::Auto | Backend::Ipset | Backend::Nftables => {}
     }
     rights(processes, report);
-    tools(report);
-    if processes::own().has_net_admin()
-        && let Some(sets) = sets(config, report)
-    {
-        rules(config, &sets, processes::loggers(processes) > 0, report);
+    let opened = match processes::own().has_net_admin() {
+        true => firewall::open(&config.firewall),
+        // What is lacking was told.
+        false => Err(ActError::NoRights),
+    };
+    match opened {
+        Ok(mut open) => {
+            if open.name() == "ipset" {
+                tools(report);
+            }
+            let sets = sets(config, open.as_mut(), report);
+            let running = processes::loggers(processes) > 0;
+            rules(config, open.as_mut(), &sets, running, report);
+        }
+        Err(ActError::NoRights) => {
+            if config.firewall.backend != Backend::Nftables {
+                tools(report);
+            }
+        }
+        Err(error) => report.fail(AREA, "", error.to_string(), ""),
     }
 }
 
@@ -111,20 +126,13 @@ fn tools(report: &mut Report) {
     }
 }
 
-/// Sets of ours that are there; `None`: the kernel has none at all.
-fn sets(config: &Config, report: &mut Report) -> Option<Vec<SetRef>> {
-    let mut ipset = match Ipset::open() {
-        Ok(ipset) => ipset,
-        Err(error) => {
-            report.fail(AREA, "", error.to_string(), "");
-            return None;
-        }
-    };
+/// Sets of ours that are there.
+fn sets(config: &Config, open: &mut dyn Firewall, report: &mut Report) -> Vec<SetRef> {
     let mut there = Vec::new();
     let mut foreign = false;
     for (_, jail) in act::jails(config) {
         for set in SetRef::of(&config.firewall.set_prefix, jail) {
-            match ipset.look(&set) {
+            match open.look(&set) {
                 Ok(true) => there.push(set),
                 Ok(false) => {}
                 Err(error) => {
@@ -138,19 +146,38 @@ fn sets(config: &Config, report: &mut Report) -> Option<Vec<SetRef>> {
         report.ok(
             AREA,
             "",
-            format!("the kernel has ip_set; sets of ours in it: {}", there.len()),
+            format!(
+                "bans go into sets of {}; ours that are there: {}; to look into one: {}",
+                open.name(),
+                there.len(),
+                open.shown_by(&format!("{}JAIL", config.firewall.set_prefix))
+            ),
         );
     }
-    Some(there)
+    there
 }
 
 /// The chains, for each family. They are made by the first f2b-pipe that runs; without one they may well be missing.
-fn rules(config: &Config, sets: &[SetRef], running: bool, report: &mut Report) {
+fn rules(
+    config: &Config,
+    open: &mut dyn Firewall,
+    sets: &[SetRef],
+    running: bool,
+    report: &mut Report,
+) {
     let plans = Plan::all(config, sets);
-    let each = |plan| Family::ALL.map(|family| (plan, family));
+    let families = open.families();
+    let each = |plan| families.iter().map(move |family| (plan, *family));
     for (plan, family) in plans.iter().flat_map(each) {
-        let place = format!("{} {} {}", family.tool(), plan.place.table, plan.place.hook);
-        let found = match chain::look(plan, family) {
+        let (place, chain) = match open.name() {
+            "ipset" => (
+                format!("{} {} {}", family.tool(), plan.place.table, plan.place.hook),
+                plan.chain.clone(),
+            ),
+            _ => ("nftables".to_owned(), open.named(plan, family)),
+        };
+        let chain = chain.strip_prefix("chain ").unwrap_or(&chain);
+        let found = match open.found(plan, family) {
             Ok(found) => found,
             Err(error) => {
                 report.fail(
@@ -162,7 +189,6 @@ fn rules(config: &Config, sets: &[SetRef], running: bool, report: &mut Report) {
                 continue;
             }
         };
-        let chain = &plan.chain;
         let wrong = match found {
             Found::InPlace => {
                 report.ok(
@@ -185,6 +211,7 @@ fn rules(config: &Config, sets: &[SetRef], running: bool, report: &mut Report) {
                 "another rule comes before the chain {chain}; whom that one accepts no ban keeps out"
             ),
             Found::Doubled => format!("two rules lead to the chain {chain}"),
+            Found::Incomplete => format!("the chain {chain} has no rule yet for a set that is new"),
             Found::Changed => {
                 format!("the chain {chain} has other rules than the configuration wants")
             }

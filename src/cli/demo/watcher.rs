@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::actors::Play;
 use super::board::lock;
-use crate::act::ipset::{Ipset, Member};
+use crate::act::firewall::{self, Firewall, Member};
+use crate::config::Config;
 
 /// Where bans are seen.
 pub(super) enum Bans {
@@ -50,7 +51,7 @@ fn watch_kernel(play: &Play<'_>) {
         for set in kernel.names(SET_PREFIX).unwrap_or_default() {
             let mut members = Vec::new();
             // A set may be gone by now.
-            drop(kernel.list(&set, |member| members.push(member.addr)));
+            drop(kernel.list(&set, &mut |member| members.push(member.addr)));
             let at = Instant::now();
             for address in members {
                 if seen.insert((set.clone(), address)) {
@@ -61,9 +62,9 @@ fn watch_kernel(play: &Play<'_>) {
     }
 }
 
-fn open(kernel: &mut Option<Ipset>) -> Option<&mut Ipset> {
+fn open(kernel: &mut Option<Box<dyn Firewall>>) -> Option<&mut Box<dyn Firewall>> {
     if kernel.is_none() {
-        *kernel = Ipset::open().ok();
+        *kernel = firewall::open(&Config::default().firewall).ok();
     }
     kernel.as_mut()
 }
@@ -84,7 +85,7 @@ fn told(line: &str) -> Option<(&str, IpAddr)> {
     Some((jail, address))
 }
 
-/// `ipset list` of the sets that hold somebody.
+/// What the tool says of the sets that hold somebody.
 pub(super) fn kernel_list() -> String {
     let mut text = String::new();
     let mut kernel = None;
@@ -92,32 +93,34 @@ pub(super) fn kernel_list() -> String {
         return "It cannot be asked: no rights, or no ip_set.\n".to_owned();
     };
     let sets = kernel.names(SET_PREFIX).unwrap_or_default();
-    let with_tool = Command::new("ipset")
+    let tool = match kernel.name() {
+        "ipset" => "ipset",
+        _ => "nft",
+    };
+    let with_tool = Command::new(tool)
         .arg("--version")
         .stdout(Stdio::null())
         .status()
         .is_ok();
     if !with_tool {
-        text.push_str(
-            "(read through netlink; the package ipset has the tool that shows it as well)\n",
-        );
+        text.push_str(&format!(
+            "(read through netlink; the tool {tool} shows it as well)\n"
+        ));
     }
     for set in sets {
         let mut members = Vec::new();
-        drop(kernel.list(&set, |member| members.push(member)));
+        drop(kernel.list(&set, &mut |member| members.push(member)));
         if members.is_empty() {
             continue;
         }
         if with_tool {
-            let said = Command::new("ipset")
-                .args(["list", &set])
+            let shown = kernel.shown_by(&set);
+            let said = Command::new(tool)
+                .args(shown.split(' ').skip(1))
                 .stdin(Stdio::null())
                 .output();
             let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
-            text.push_str(&format!(
-                "$ ipset list {set}\n{}\n",
-                said.unwrap_or_default()
-            ));
+            text.push_str(&format!("$ {shown}\n{}\n", said.unwrap_or_default()));
         } else {
             text.push_str(&format!("{set}\n"));
             for Member {
