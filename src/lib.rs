@@ -66,6 +66,7 @@ pub mod notify; // who is told of bans: syslog, the status file
 pub mod say; // all output to people
 pub mod silence; // what is wrong and would show in nothing but silence
 
+pub mod changes; // what is changed while it runs
 pub mod control; // who asks and changes while it runs
 
 pub mod cli; // the commands

@@ -59,6 +59,7 @@ fn jail(name: &str, ports: Ports) -> Jail {
         written: "test".into(),
         rule: Rule::default(),
         mode: Mode::Ban,
+        idle: false,
         rare: false,
         maxretry: 5,
         findtime: Duration::from_secs(600),
@@ -92,11 +93,6 @@ fn config(blocktype: Blocktype) -> Config {
         ..jail("watched", port(80))
     };
     Config {
-        path: None,
-        fail2ban: None,
-        fail2ban_files: Vec::new(),
-        fail2ban_log: None,
-        broken: Vec::new(),
         firewall: Firewall {
             backend: Backend::Ipset,
             set_prefix: "f2bp-".into(),
@@ -106,6 +102,7 @@ fn config(blocktype: Blocktype) -> Config {
         proxies: Vec::new(),
         manual: jail("manual", port(80)),
         jails: vec![jail("web", web), watched, jail("all", Ports::All)],
+        ..Config::default()
     }
 }
 

@@ -23,7 +23,9 @@ const SET_PREFIX_MAX: usize = 8;
 /// Jails are numbered with 16 bits.
 const JAILS_MAX: usize = u16::MAX as usize;
 
-const SECTIONS: &[&str] = &["defaults", "firewall", "proxies", "jail", "fail2ban"];
+const SECTIONS: &[&str] = &[
+    "defaults", "firewall", "proxies", "jail", "fail2ban", "control",
+];
 
 /// Keys of `[defaults]`, each of which may stand in a jail.
 const SETTINGS: &[&str] = &[
@@ -52,6 +54,9 @@ const CONDITIONS: &[&str] = &[
 /// Keys of `[fail2ban]`.
 const FAIL2BAN: &[&str] = &["config", "socket", "logfile"];
 
+/// Keys of `[control]`.
+const CONTROL: &[&str] = &["group"];
+
 /// Everything that is not said anywhere; the shipped `[defaults]` say all of it.
 fn bare_jail(name: &str) -> Jail {
     Jail {
@@ -61,6 +66,7 @@ fn bare_jail(name: &str) -> Jail {
         written: super::SHIPPED_NAME.to_owned(),
         rule: Rule::default(),
         mode: Mode::Ban,
+        idle: false,
         rare: false,
         maxretry: 5,
         findtime: Duration::from_secs(600),
@@ -98,6 +104,9 @@ pub(super) fn check(
         fail2ban_files: Vec::new(),
         fail2ban_log: None,
         broken: Vec::new(),
+        control_group: None,
+        switched_off: Vec::new(),
+        log_level: log::LevelFilter::Info,
         firewall: Firewall {
             backend: Backend::Auto,
             set_prefix: "f2bp-".to_owned(),
@@ -124,6 +133,7 @@ pub(super) fn check(
             "proxies" => config.proxies = check.proxies(node),
             "jail" => {}
             "fail2ban" => check.fail2ban(&mut config, node),
+            "control" => check.control(&mut config, node),
             _ => check.unknown_section(key, node),
         }
     }
@@ -294,6 +304,23 @@ impl Check<'_> {
             self.problems.error(&node.place, "proxies", wrong);
         }
         nets
+    }
+
+    /// `[control]`: who may ask and change while the program runs.
+    fn control(&mut self, config: &mut Config, node: &Node) {
+        let Some(table) = self.table(node, "control") else {
+            return;
+        };
+        for (key, node) in &table.0 {
+            let path = join("control", key);
+            match key.as_str() {
+                "group" => {
+                    let text = self.told(&node.place, &path, value::text(&node.value));
+                    config.control_group = text.filter(|text| !text.is_empty()).map(str::to_owned);
+                }
+                _ => self.unknown(key, node, "control", CONTROL),
+            }
+        }
     }
 
     /// `[fail2ban]`: the folder whose jails run, too, and what programs see that know fail2ban.

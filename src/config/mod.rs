@@ -28,7 +28,9 @@ mod value; // durations, statuses, expressions
 pub use current::Current;
 use problem::Problems;
 pub use problem::{Place, Problem, Severity};
+pub(crate) use raw::MATCHES_MAX;
 pub use raw::{Backend as LineSource, Origin, Raw};
+pub(crate) use value::FINDTIME_MAX;
 
 /// The shipped file, as installed.
 pub const SHIPPED: &str = include_str!("../../conf/f2b-pipe.toml");
@@ -276,6 +278,12 @@ pub struct Config {
     pub fail2ban_log: Option<PathBuf>,
     /// Jails of it that are enabled and cannot run.
     pub broken: Vec<Broken>,
+    /// `[control] group`: its members may use the control socket, too; `None`: root only.
+    pub control_group: Option<String>,
+    /// Jails that are switched off while the program runs (`f2b-pipe jail NAME off`).
+    pub switched_off: Vec<String>,
+    /// What is told: everything up to this (`f2b-pipe log-level`).
+    pub log_level: log::LevelFilter,
 }
 
 impl Config {
@@ -349,6 +357,8 @@ pub struct Jail {
     pub rule: Rule,
     /// Ban, or only count and report.
     pub mode: Mode,
+    /// It counts nothing at the moment (fail2ban-client's `set JAIL idle on`).
+    pub idle: bool,
     /// It matches next to never, so that it has matched nothing is no news.
     pub rare: bool,
     /// Sum of weights within `findtime` that is a ban, 1 to 100,000.
@@ -376,7 +386,8 @@ pub struct Jail {
 }
 
 /// `mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Ban who reaches maxretry.
     Ban,
@@ -723,6 +734,18 @@ impl RuntimePaths {
     #[must_use]
     pub fn bans(&self) -> PathBuf {
         self.stem.with_extension("bans")
+    }
+
+    /// What was changed while the program ran, as JSON.
+    #[must_use]
+    pub fn changes(&self) -> PathBuf {
+        self.stem.with_extension("changes")
+    }
+
+    /// The control socket of the process in charge.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.stem.with_extension("sock")
     }
 
     /// What is known of sources of lines: how quiet they have been, as JSON.

@@ -32,7 +32,7 @@ const SERVICES: &[(&str, u16)] = &[
 
 /// One entry of `ignoreip`.
 #[derive(Debug)]
-pub(super) enum Who {
+pub(crate) enum Who {
     /// An address or network.
     Net(IpNet),
     /// A network with bits set beyond its length: the network that is meant.
@@ -42,7 +42,7 @@ pub(super) enum Who {
 }
 
 /// Reads an address, a network (`/24` or `/255.255.255.0`) or a host name.
-pub(super) fn who(text: &str) -> Result<Who, Wrong> {
+pub(crate) fn who(text: &str) -> Result<Who, Wrong> {
     let bad = || {
         Wrong::from(format!(
             "\"{text}\" is no address, network or host name; write \"192.0.2.7\", \"192.0.2.0/24\" or \"host.example.org\""

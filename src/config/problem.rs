@@ -92,9 +92,9 @@ impl fmt::Display for Place {
 
 /// Why a value cannot be read; the reader of a value does not know where it stands.
 #[derive(Debug)]
-pub(super) struct Wrong {
+pub(crate) struct Wrong {
     /// What is wrong; what to write.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// See [`Problem::cited`].
     pub(super) cited: Option<String>,
 }

@@ -52,7 +52,7 @@ const MAKING: &[&str] = &["filter", "failregex"];
 const RECIDIVE: &str = "recidive";
 
 /// Most lines of one address that are kept for reports.
-const MATCHES_MAX: usize = 1000;
+pub(crate) const MATCHES_MAX: usize = 1000;
 
 /// Who wrote a jail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

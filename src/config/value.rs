@@ -15,7 +15,7 @@ use super::text::Value;
 const REGEX_SIZE_MAX: usize = 1 << 20;
 
 /// Longest window: stamps are 32 bits of milliseconds.
-const FINDTIME_MAX: Duration = Duration::from_secs(28 * 24 * 60 * 60);
+pub(crate) const FINDTIME_MAX: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 
 /// fail2ban's units; a month is a twelfth of a year of 365.25 days, as there.
 const UNITS: &[(&[&str], f64)] = &[

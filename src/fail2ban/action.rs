@@ -67,7 +67,7 @@ impl Family {
 }
 
 /// One action of a jail.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Action {
     /// What it is called; different for each action of a jail.
     pub name: String,
@@ -86,7 +86,7 @@ pub struct Action {
 }
 
 /// What a packet filter is told about banned addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Block {
     /// As written: names, numbers, ranges `a:b`; `None`: all.
     pub ports: Option<Vec<String>>,

@@ -164,7 +164,7 @@ pub struct Increment {
 }
 
 /// `ignorecache = key="<ip>", max-count=100, max-time=5m`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct IgnoreCache {
     /// What an answer is kept under; tags as they are.
     pub key: String,
@@ -175,7 +175,8 @@ pub struct IgnoreCache {
 }
 
 /// `usedns`: what is done with a name where an address is expected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum UseDns {
     /// It is resolved.
     Yes,
