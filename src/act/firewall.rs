@@ -223,9 +223,6 @@ pub trait Firewall: fmt::Debug + Send {
     /// The first of several; the rest was taken away all the same.
     fn remove(&mut self, config: &Config) -> Result<(), ActError>;
 
-    /// Tables whose changes can have moved our rules.
-    fn tables(&self, plans: &[Plan]) -> Vec<String>;
-
     /// How many of a set's `members` are beyond what it may hold, where the kernel does not see to that itself.
     fn surplus(&self, _members: usize) -> usize {
         0

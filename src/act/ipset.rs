@@ -585,11 +585,6 @@ impl Firewall for Ipset {
         }
         done
     }
-
-    fn tables(&self, plans: &[Plan]) -> Vec<String> {
-        let tables = plans.iter().map(|plan| plan.place.table.to_owned());
-        tables.collect()
-    }
 }
 
 /// The name of the set that is there during a migration. No jail can have it: their names begin with a letter or digit.

@@ -22,7 +22,7 @@ use super::ipset::{self, Ipset};
 use super::lock::{Lock, try_lock};
 use super::netlink::{self, Socket, WireError};
 use super::nft::{self, Nft};
-use super::plan::{Family, Found, Plan};
+use super::plan::{Family, Found, Place, Plan, chain_name};
 use super::{ActError, Banned, SetRef, jail, jails, kill, place_of};
 use crate::config::{Backend, Config, Current, RuntimePaths};
 use crate::decide::BanFor;
@@ -102,6 +102,8 @@ struct Shared {
     off: Arc<AtomicBool>,
     stop: AtomicBool,
     dropped: AtomicU64,
+    /// A thread listens for changed rules, for as long as the keeper lives.
+    listening: AtomicBool,
     health: Mutex<Health>,
 }
 
@@ -159,6 +161,7 @@ impl Keeper {
             off: Arc::default(),
             stop: AtomicBool::default(),
             dropped: AtomicU64::default(),
+            listening: AtomicBool::default(),
             health: Mutex::default(),
         });
         // Before the first ban, not a tick later.
@@ -310,8 +313,6 @@ struct Keep<'a> {
     firewall: Option<Box<dyn Firewall>>,
     /// What is left over from others or from another configuration is still to be taken away.
     untidy: bool,
-    /// A thread listens for changed rules.
-    listening: bool,
     /// The sets that rules may look into: there, and ours.
     sets: Vec<SetRef>,
     /// Sets that a ban found gone, and made again.
@@ -353,7 +354,6 @@ impl<'a> Keep<'a> {
             lock: None,
             firewall: None,
             untidy: false,
-            listening: false,
             sets: Vec::new(),
             remade: Vec::new(),
             sets_retry: None,
@@ -479,8 +479,8 @@ impl<'a> Keep<'a> {
         true
     }
 
-    /// Keeps the chain from now on.
-    fn take_up(&mut self, lock: Lock, now: Instant) -> Vec<Plan> {
+    /// Keeps the rules from now on.
+    fn take_up(&mut self, lock: Lock, now: Instant) {
         self.lock = Some(lock);
         self.sets.clear();
         self.ends.clear();
@@ -491,7 +491,27 @@ impl<'a> Keep<'a> {
         self.untidy = true;
     }
 
-    /// Takes away what is left over, and begins to listen for changed rules.
+    fn won(&mut self, lock: Lock, now: Instant) {
+        self.take_up(lock, now);
+        if self.shared.listening.load(Ordering::Relaxed) {
+            return;
+        }
+        let (shared, to) = (Arc::clone(self.shared), self.to.clone());
+        let mut tables = vec![chain_name(&self.config.firewall.set_prefix)];
+        tables.extend(Place::ALL.map(|place| place.table.to_owned()));
+        let watching = std::thread::Builder::new()
+            .name("rules".into())
+            .spawn(move || {
+                crate::sys::stand_back();
+                watch_rules(&shared, &to, &tables);
+            });
+        self.shared
+            .listening
+            .store(watching.is_ok(), Ordering::Relaxed);
+        self.troubles.set("watching the rules", &watching);
+    }
+
+    /// Takes away what is left over of another configuration, but for its bans.
     fn tidy(&mut self, firewall: &mut dyn Firewall) {
         self.untidy = false;
         let plans = Plan::all(self.config, &[]);
@@ -501,24 +521,6 @@ impl<'a> Keep<'a> {
         }
         let moved = move_bans(self.config, firewall);
         self.troubles.set("bans of the other firewall", &moved);
-        if self.listening {
-            return;
-        }
-        plans
-    }
-
-    fn won(&mut self, lock: Lock, now: Instant) {
-        let plans = self.take_up(lock, now);
-        let (shared, to) = (Arc::clone(self.shared), self.to.clone());
-        let tables = firewall.tables(&plans);
-        let watching = std::thread::Builder::new()
-            .name("rules".into())
-            .spawn(move || {
-                crate::sys::stand_back();
-                watch_rules(&shared, &to, &tables);
-            });
-        self.listening = watching.is_ok();
-        self.troubles.set("watching the rules", &watching);
     }
 
     /// Makes the sets that are missing, with the bans that were in them, and notices those that appeared for networks.

@@ -807,10 +807,6 @@ impl Firewall for Nft {
             .map_err(|error| ActError::wire("nftables delete", "table", error))
     }
 
-    fn tables(&self, _plans: &[Plan]) -> Vec<String> {
-        vec![self.table.clone()]
-    }
-
     fn surplus(&self, members: usize) -> usize {
         // The kernel would take a bound only together with room for as many, 16 MB for each set.
         members.saturating_sub(usize::try_from(MAX_ELEMENTS).unwrap_or(usize::MAX))
