@@ -60,6 +60,22 @@ pub struct Tally {
     pub jails: Vec<JailTally>,
 }
 
+impl Tally {
+    /// Both together.
+    pub fn add(&mut self, other: &Self) {
+        self.spared += other.spared;
+        self.jails.resize(
+            self.jails.len().max(other.jails.len()),
+            JailTally::default(),
+        );
+        for (sum, more) in self.jails.iter_mut().zip(&other.jails) {
+            sum.hits += more.hits;
+            sum.bans += more.bans;
+            sum.not_banned += more.not_banned;
+        }
+    }
+}
+
 /// What one jail counted; `status --json` shows it so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -53,6 +53,7 @@ pub mod client; // whom a hit belongs to
 pub mod hit; // the waist
 pub mod key; // whom a failure belongs to, which may be more than an address
 
+pub mod feed; // hits on their way to another process, which judges them
 pub mod judge; // from hits to a decision: the rooms below, joined
 
 pub mod act; // the kernel's sets, the chain, open connections

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::cli::RunArgs;
-use crate::hit::Arrival;
 use crate::notify::logfile;
 use crate::say;
 use crate::source::stdin::{CHUNK_BYTES, Chunk, Stdin, Woken};
@@ -118,12 +117,13 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
     while chunk.is_none() && begun.elapsed() < QUIET_START {
         match stdin.wait(
             signals.fd(),
+            None,
             Some(QUIET_START.saturating_sub(begun.elapsed())),
         ) {
             Ok(Woken::Readable) => chunk = stdin.read(&mut buffer, 0).ok(),
             // The first copy gets SIGTERM before the end of its pipe.
             Ok(Woken::Signal) => signals.drain(),
-            Ok(Woken::Timeout) | Err(_) => break,
+            Ok(Woken::Beside | Woken::Timeout) | Err(_) => break,
         }
         if chunk.is_some_and(|chunk| chunk.end && chunk.lines == 0) {
             return ExitCode::SUCCESS;
@@ -152,7 +152,7 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
         engine,
         buffer: Arc::new(buffer),
         begun: 0,
-        began: Instant::now(),
+        began: (Instant::now(), monotonic_us()),
         reported: Instant::now(),
     };
     hot.until_the_end(args, signals, chunk);
@@ -168,7 +168,8 @@ struct Hot {
     buffer: Arc<Box<[u8]>>,
     /// Bytes at its beginning that belong to the next chunk.
     begun: usize,
-    began: Instant,
+    /// A moment, and the same on the clock that all processes share, microseconds.
+    began: (Instant, u64),
     reported: Instant,
 }
 
@@ -184,23 +185,19 @@ impl Hot {
                     break;
                 }
             }
-            let report_due = self
-                .engine
-                .as_ref()
-                .is_some_and(Engine::has_news)
-                .then(|| REPORT.saturating_sub(self.reported.elapsed()))
-                .or_else(|| {
-                    let watches = self.engine.as_ref().is_some_and(Engine::watches);
-                    watches.then_some(REPORT)
-                });
+            let now_us = self.now_us(Instant::now());
+            if let Some(engine) = &mut self.engine {
+                engine.tend(now_us);
+            }
             let ends = args.error_log && signals.ended();
             let timeout = if ends {
                 Some(ERROR_LOG_END)
             } else {
-                report_due
+                self.due(now_us)
             };
+            let beside = self.engine.as_ref().and_then(Engine::fd);
             let waited = Instant::now();
-            match self.stdin.wait(signals.fd(), timeout) {
+            match self.stdin.wait(signals.fd(), beside, timeout) {
                 Ok(Woken::Readable) => match self.read() {
                     Ok(read) => {
                         let fast = read.lines < SMALL_BYTES && waited.elapsed() < FAST;
@@ -211,7 +208,7 @@ impl Hot {
                 },
                 Ok(Woken::Signal) => signals.drain(),
                 Ok(Woken::Timeout) if ends && last_line.elapsed() >= ERROR_LOG_END => break,
-                Ok(Woken::Timeout) => {}
+                Ok(Woken::Beside | Woken::Timeout) => {}
                 Err(error) => self.trouble("poll", &error),
             }
             self.report();
@@ -226,19 +223,36 @@ impl Hot {
         say::flush();
     }
 
+    /// A moment on the clock that all processes share.
+    fn now_us(&self, now: Instant) -> u64 {
+        let (began, began_us) = self.began;
+        let since = now.saturating_duration_since(began).as_micros();
+        began_us.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
+    }
+
+    /// When there is something to do though no line comes.
+    fn due(&self, now_us: u64) -> Option<Duration> {
+        let engine = self.engine.as_ref()?;
+        let report = if engine.has_news() {
+            Some(REPORT.saturating_sub(self.reported.elapsed()))
+        } else {
+            engine.watches().then_some(REPORT)
+        };
+        [report, engine.due(now_us)].into_iter().flatten().min()
+    }
+
     /// To the log, to the judge, and only then out of the pipe. `fast`: with a pause to collect the next lines, during
     /// which the log's writer gets done, so that it need not be waited for.
     fn pass_on(&mut self, chunk: Chunk, fast: bool) {
         let arrived = Instant::now();
-        let since = arrived.saturating_duration_since(self.began);
-        let now = Arrival(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let now_us = self.now_us(arrived);
         if chunk.lines > 0 {
             if let Some(tee) = &mut self.tee {
                 tee.push(Arc::clone(&self.buffer), chunk.lines);
             }
             if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines))
             {
-                engine.judge(lines, chunk.trust, arrived, now);
+                engine.judge(lines, chunk.trust, arrived, now_us);
             }
             if fast && !chunk.end {
                 thread::sleep(PAUSE);
@@ -288,6 +302,15 @@ impl Hot {
             engine.report();
         }
     }
+}
+
+/// Microseconds of CLOCK_MONOTONIC, which is one clock for all processes of a host.
+pub(crate) fn monotonic_us() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    // It has no error on Linux.
+    now.map_or(0, |now| {
+        u64::try_from(Duration::from(now).as_micros()).unwrap_or(u64::MAX)
+    })
 }
 
 /// Runs `room`; a panic in it is said and is `None`.

@@ -95,6 +95,11 @@ impl Sifter {
         })
     }
 
+    /// See [`Filter::set_key`].
+    pub fn set_key(&mut self, key: u64) {
+        self.filter.set_key(key);
+    }
+
     /// What was read so far.
     #[must_use]
     pub fn tally(&self) -> Tally {

@@ -105,6 +105,10 @@ struct Shared {
     /// A thread listens for changed rules, for as long as the keeper lives.
     listening: AtomicBool,
     health: Mutex<Health>,
+    /// Another process is in charge, or will be.
+    yields: AtomicBool,
+    /// Something works here that only the process in charge may do.
+    in_use: AtomicBool,
 }
 
 enum Event {
@@ -157,6 +161,8 @@ impl Keeper {
         let (ended, done) = sync_channel::<()>(0);
         let current = Arc::new(Current::new(Arc::clone(&config)));
         let shared = Arc::new(Shared {
+            yields: AtomicBool::new(false),
+            in_use: AtomicBool::new(false),
             config: Arc::clone(&current),
             off: Arc::default(),
             stop: AtomicBool::default(),
@@ -241,6 +247,17 @@ impl Hand {
             measure::KEEPER.took();
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The lock is for another process from now on: given up at once, or as soon as nothing works under it any more. Or
+    /// it is to be had again.
+    pub fn yields(&self, yields: bool) {
+        self.shared.yields.store(yields, Ordering::Relaxed);
+    }
+
+    /// Something works, or does not any more, that only the process in charge may do.
+    pub fn in_use(&self, in_use: bool) {
+        self.shared.in_use.store(in_use, Ordering::Relaxed);
     }
 
     /// The same for another thread.
@@ -451,6 +468,12 @@ impl<'a> Keep<'a> {
     /// Whether this process keeps the chain, or can from now on.
     fn owns(&mut self, now: Instant) -> bool {
         let path = self.paths.lock();
+        if self.shared.yields.load(Ordering::Relaxed) {
+            if !self.shared.in_use.load(Ordering::Relaxed) && self.lock.take().is_some() {
+                self.forget();
+            }
+            return false;
+        }
         if let Some(lock) = &self.lock {
             if lock.holds(&path) {
                 return true;
@@ -479,13 +502,19 @@ impl<'a> Keep<'a> {
         true
     }
 
-    /// Keeps the rules from now on.
-    fn take_up(&mut self, lock: Lock, now: Instant) {
-        self.lock = Some(lock);
+    /// What is known of the kernel is for another process to know.
+    fn forget(&mut self) {
         self.sets.clear();
         self.ends.clear();
         self.order.clear();
+        self.firewall = None;
         self.learnt = false;
+    }
+
+    /// Keeps the rules from now on.
+    fn take_up(&mut self, lock: Lock, now: Instant) {
+        self.lock = Some(lock);
+        self.forget();
         self.learn_at = now;
         self.place_at = Some(now);
         self.untidy = true;
@@ -903,7 +932,7 @@ impl<'a> Keep<'a> {
 
     fn publish(&self) {
         let [chain, chain6] = self.in_place;
-        let owner = self.lock.is_some();
+        let owner = self.lock.is_some() && !self.shared.yields.load(Ordering::Relaxed);
         let health = Health {
             owner,
             off: self.is_off(),

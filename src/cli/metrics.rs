@@ -250,6 +250,46 @@ fn page(facts: &Facts<'_>) -> String {
         page.family(name, kind, help, samples);
     }
     page.family(
+        "fed",
+        "gauge",
+        "1: f2b-pipe watch counts this process's hits; 0: it counts by itself.",
+        processes().filter_map(|(pid, process)| {
+            let fed = process.get("fed")?.as_bool()?;
+            // Of watch itself there is no such thing.
+            let watch = process.get("feed").is_some_and(Value::is_object);
+            (!watch).then(|| (vec![pid], u64::from(fed)))
+        }),
+    );
+    page.family(
+        "feed_loggers",
+        "gauge",
+        "Loggers of httpd whose hits f2b-pipe watch counts.",
+        processes().filter_map(|(pid, process)| {
+            let runs = process.pointer("/feed/runs")?.as_array()?;
+            Some((vec![pid], many(runs.len())))
+        }),
+    );
+    page.family(
+        "feed_late_total",
+        "counter",
+        "Frames of hits that f2b-pipe watch got too late to count, as their logger does so itself by then.",
+        processes().filter_map(|(pid, process)| {
+            Some((vec![pid], process.pointer("/feed/late")?.as_u64()?))
+        }),
+    );
+    page.family(
+        "feed_unknown_hits_total",
+        "counter",
+        "Hits of loggers for jails that f2b-pipe watch does not know.",
+        processes().flat_map(|(pid, process)| {
+            let unknown = process.pointer("/feed/unknown").and_then(Value::as_object);
+            unknown.into_iter().flatten().filter_map(move |(jail, n)| {
+                let labels = vec![pid.clone(), ("jail", jail.clone())];
+                Some((labels, n.as_u64()?))
+            })
+        }),
+    );
+    page.family(
         "troubles",
         "gauge",
         "What is wrong, see f2b-pipe status.",
@@ -473,7 +513,7 @@ mod tests {
         let state = serde_json::to_value(crate::notify::state::State::default()).unwrap();
         for (key, _) in state.as_object().unwrap() {
             let elsewhere = [
-                "pid", "format", "tee", "act", "jails", "troubles", "measured",
+                "pid", "format", "tee", "act", "jails", "troubles", "measured", "fed", "feed",
             ];
             let elsewhere = elsewhere.contains(&key.as_str());
             let pointer = format!("/{key}");

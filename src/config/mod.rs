@@ -748,6 +748,18 @@ impl RuntimePaths {
         self.stem.with_extension("sock")
     }
 
+    /// The socket on which `watch` takes hits of httpd's loggers.
+    #[must_use]
+    pub fn feed(&self) -> PathBuf {
+        self.stem.with_extension("feed")
+    }
+
+    /// The key of distinct values.
+    #[must_use]
+    pub fn key(&self) -> PathBuf {
+        self.stem.with_extension("key")
+    }
+
     /// What is known of sources of lines: how quiet they have been, as JSON.
     #[must_use]
     pub fn pasts(&self) -> PathBuf {

@@ -13,6 +13,7 @@ mod search;
 use std::hash::{BuildHasher as _, RandomState};
 
 use aho_corasick::AhoCorasick;
+use foldhash::quality::FixedState;
 
 use alarm::Alarm;
 use search::Search;
@@ -40,7 +41,7 @@ struct Rules {
     searches: Vec<Search>,
     scratch: Scratch,
     scripts: Option<AhoCorasick>,
-    hasher: RandomState,
+    hasher: FixedState,
 }
 
 /// The jails that are open to a status, in order.
@@ -166,9 +167,15 @@ impl Filter {
                     .ascii_case_insensitive(true)
                     .build(SCRIPTS)
                     .ok(),
-                hasher: RandomState::new(),
+                hasher: FixedState::with_seed(RandomState::new().hash_one(0)),
             },
         })
+    }
+
+    /// The key of distinct values from now on, instead of one of this filter's own: processes whose hits are counted
+    /// together have the same.
+    pub fn set_key(&mut self, key: u64) {
+        self.rules.hasher = FixedState::with_seed(key);
     }
 
     /// Appends to `hits` one for each jail whose rule the line fits. A line without a client hits nothing.

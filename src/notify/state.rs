@@ -25,6 +25,10 @@ pub struct State {
     pub tee: Option<PathBuf>,
     /// What is wrong, and what to do.
     pub troubles: Vec<String>,
+    /// Its hits are counted by `watch`.
+    pub fed: bool,
+    /// Of `watch`: who feeds it.
+    pub feed: Option<crate::feed::Feeds>,
     /// Lines read.
     pub lines: u64,
     /// Lines that do not fit the format.

@@ -1,6 +1,7 @@
 //! Everything behind the tee: what judges lines and carries out bans, and what is told of it. A panic in here costs the
 //! counts, never a line.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -8,16 +9,18 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
-use super::guarded;
+use super::{guarded, monotonic_us};
 use crate::act::Act;
 use crate::act::keeper::Keeper;
 use crate::cli::RunArgs;
 use crate::config::{self, Backend, Config, Jail, Mode, RuntimePaths};
 use crate::exempt::{Exempt, Refresher};
+use crate::feed::wire::Named;
+use crate::feed::{self, Feeder, PATIENCE};
 use crate::filter;
 use crate::frame::{Framer, Trust};
-use crate::hit::Arrival;
-use crate::judge::{Judge, Outcome};
+use crate::hit::{Arrival, Batch};
+use crate::judge::{self, JailTally, Judge, Outcome};
 use crate::notify::logfile;
 use crate::notify::measure;
 use crate::notify::state::State;
@@ -30,8 +33,13 @@ use crate::watch::{Setting, Watch};
 
 /// An administrator who has just logged in is safe after this long.
 const FRESH: Duration = Duration::from_secs(2);
+/// After so many looks the start is over, and what only it needed can go.
+const RESTS_AFTER: u32 = 2;
 /// Panics after which a judge is not made anew.
 const PANICS_MAX: u32 = 10;
+
+/// Without a `watch` for so long the lock is for whoever comes first: one that is restarted finds it free.
+const LOCK_AFTER: Duration = Duration::from_secs(3);
 
 /// What judges.
 pub(super) struct Engine {
@@ -40,24 +48,47 @@ pub(super) struct Engine {
     exempt: Exempt,
     framer: Framer,
     /// `None` after too many panics.
-    rooms: Option<Rooms>,
+    sifter: Option<Sifter>,
+    /// To `f2b-pipe watch`; `None`: nothing is banned in truth, so it is not told.
+    feeder: Option<Feeder>,
+    /// While no `watch` counts.
+    alone: Option<Alone>,
+    /// When that last began, if a `watch` was there before.
+    alone_since: Option<Instant>,
+    /// Of earlier times alone.
+    before: judge::Tally,
     keeper: Option<Keeper>,
     /// Judges by expressions, on a thread of its own.
     watch: Option<Watch>,
     off: Arc<AtomicBool>,
     silence: Option<Silence>,
     state: State,
+    /// Of distinct values.
+    key: u64,
     panics: u32,
     shed: u64,
+    /// The jails were told of in fail2ban's log.
+    started: bool,
     /// Test hook: every batch panics (F2B_PIPE_TEST_PANIC=filter).
     panic_always: bool,
 }
 
-/// From lines to decisions.
-struct Rooms {
-    sifter: Sifter,
+/// From hits to decisions, in this process.
+struct Alone {
     judge: Judge,
     told: Told,
+}
+
+impl Alone {
+    fn judge(&mut self, batch: &mut Batch<'_>, now: Arrival, arrived: Instant) {
+        let Self { judge, told } = self;
+        judge.judge(batch, now, &mut |decision| {
+            if let Outcome::Banned { .. } = decision.outcome {
+                measure::banned(arrived);
+            }
+            told.tell(&decision);
+        });
+    }
 }
 
 impl Engine {
@@ -153,22 +184,30 @@ impl Engine {
                 })
                 .ok()
         });
+        let feeder = (config.firewall.backend != Backend::DryRun)
+            .then(|| Feeder::new(paths.feed(), &named(&config)));
         let mut engine = Self {
             config,
             reader,
             exempt,
             framer: Framer::default(),
-            rooms: None,
+            sifter: None,
+            feeder,
+            alone: None,
+            alone_since: None,
+            before: judge::Tally::default(),
             keeper,
             watch,
             off,
             silence,
             state,
+            key: feed::key(&paths.key()),
             panics: 0,
             shed: 0,
+            started: false,
             panic_always: std::env::var_os("F2B_PIPE_TEST_PANIC").is_some(),
         };
-        engine.make_rooms();
+        engine.make_sifter();
         let names: Vec<&str> = engine
             .config
             .jails
@@ -181,7 +220,7 @@ impl Engine {
             ""
         };
         log::info!("at work{dry}; jails: {}", names.join(", "));
-        engine.native().for_each(logfile::jail_started);
+        engine.tend(monotonic_us());
         Some(engine)
     }
 
@@ -192,14 +231,19 @@ impl Engine {
         native.map(|jail| jail.name.as_str())
     }
 
-    fn make_rooms(&mut self) {
-        let sifter = Sifter::new(&self.config, self.reader.clone());
+    fn make_sifter(&mut self) {
         let said = |error: &regex::Error| {
             log::error!("the patterns of all jails together: {error}; nobody is banned")
         };
-        let Ok(sifter) = sifter.inspect_err(said) else {
-            return;
-        };
+        let sifter = Sifter::new(&self.config, self.reader.clone());
+        self.sifter = sifter.inspect_err(said).ok();
+        if let Some(sifter) = &mut self.sifter {
+            sifter.set_key(self.key);
+        }
+    }
+
+    /// Somebody has to count: this process.
+    fn judge_alone(&mut self) {
         let mut judge = Judge::new(
             Arc::clone(&self.config),
             self.exempt.clone(),
@@ -210,8 +254,7 @@ impl Engine {
         if self.config.firewall.backend != Backend::DryRun {
             judge.notice_who_still_comes();
         }
-        self.rooms = Some(Rooms {
-            sifter,
+        self.alone = Some(Alone {
             judge,
             told: Told {
                 keeper: self.keeper.as_ref().map(|keeper| keeper.hand()),
@@ -220,14 +263,90 @@ impl Engine {
                 dry: self.config.firewall.backend == Backend::DryRun,
             },
         });
+        if !std::mem::replace(&mut self.started, true) {
+            self.native().for_each(logfile::jail_started);
+        }
     }
 
-    /// Judges a chunk. Never panics.
-    pub(super) fn judge(&mut self, chunk: &[u8], trust: Trust, arrived: Instant, now: Arrival) {
+    /// Looks who counts: `watch`, or nobody else, so this process. To be asked whenever [`due`](Self::due) says, and after
+    /// lines.
+    pub(super) fn tend(&mut self, now_us: u64) {
+        let Some(feeder) = &mut self.feeder else {
+            if self.alone.is_none() {
+                self.judge_alone();
+            }
+            return;
+        };
+        let was_fed = feeder.is_fed();
+        feeder.tend(now_us);
+        let (fed, hopeful) = (feeder.is_fed(), feeder.is_hopeful());
+        if fed && !was_fed {
+            self.alone_since = None;
+            if let Some(keeper) = &self.keeper {
+                keeper.yields(true);
+            }
+            self.leave_to_watch();
+        }
+        if was_fed && !fed {
+            self.alone_since = Some(Instant::now());
+        }
+        if self
+            .alone_since
+            .is_some_and(|since| since.elapsed() >= LOCK_AFTER)
+        {
+            self.alone_since = None;
+            if let Some(keeper) = &self.keeper {
+                keeper.yields(false);
+            }
+        }
+        if self.alone.is_none() && !hopeful {
+            self.judge_alone();
+            if let (Some(alone), Some(feeder)) = (&mut self.alone, &mut self.feeder) {
+                let now = Instant::now();
+                feeder.take_back(|batch, at, at_us| {
+                    let age = Duration::from_micros(now_us.saturating_sub(at_us));
+                    alone.judge(batch, at, now.checked_sub(age).unwrap_or(now));
+                });
+            }
+        }
+    }
+
+    /// `watch` counts from now on: what was needed for that is given back.
+    fn leave_to_watch(&mut self) {
+        let Some(Alone { judge, told }) = self.alone.take() else {
+            return;
+        };
+        self.before.add(judge.tally());
+        // To free the windows of many clients takes milliseconds, and lines may be waiting.
+        let free = move || {
+            crate::sys::stand_back();
+            drop((judge, told));
+            crate::sys::rest();
+        };
+        let started = thread::Builder::new().name("tidy".into()).spawn(free);
+        // Else they are freed here.
+        started.ok();
+    }
+
+    /// Something to wait for beside lines, see [`Feeder::fd`].
+    pub(super) fn fd(&self) -> Option<(BorrowedFd<'_>, bool)> {
+        self.feeder.as_ref().and_then(Feeder::fd)
+    }
+
+    /// When [`tend`](Self::tend) is to be called though nothing comes.
+    pub(super) fn due(&self, now_us: u64) -> Option<Duration> {
+        let lock = self.alone_since;
+        let lock = lock.map(|since| LOCK_AFTER.saturating_sub(since.elapsed()));
+        let feeder = self.feeder.as_ref().and_then(|feeder| feeder.due(now_us));
+        [lock, feeder].into_iter().flatten().min()
+    }
+
+    /// Judges a chunk that arrived at `now_us`. Never panics.
+    pub(super) fn judge(&mut self, chunk: &[u8], trust: Trust, arrived: Instant, now_us: u64) {
         if let Some(watch) = &self.watch {
             watch.feed(chunk, trust);
         }
-        let done = guarded(|| self.judge_all(chunk, trust, arrived, now));
+        let done = guarded(|| self.judge_all(chunk, trust, arrived, now_us));
         if done.is_some() {
             return;
         }
@@ -235,9 +354,12 @@ impl Engine {
         self.shed += u64::try_from(memchr::memchr_iter(b'\n', chunk).count()).unwrap_or(0);
         self.panics += 1;
         self.framer = Framer::after(chunk);
-        self.rooms = None;
+        self.sifter = None;
+        if self.alone.take().is_some() {
+            self.judge_alone();
+        }
         if self.panics < PANICS_MAX {
-            guarded(|| self.make_rooms());
+            guarded(|| self.make_sifter());
         } else if self.panics == PANICS_MAX {
             log::error!(
                 "{PANICS_MAX} internal errors: judging stops, lines only go on to the log until the next restart of httpd"
@@ -245,47 +367,57 @@ impl Engine {
         }
     }
 
-    fn judge_all(&mut self, chunk: &[u8], trust: Trust, arrived: Instant, now: Arrival) {
+    fn judge_all(&mut self, chunk: &[u8], trust: Trust, arrived: Instant, now_us: u64) {
         assert!(!self.panic_always, "asked for by F2B_PIPE_TEST_PANIC");
         let Self {
             framer,
-            rooms,
+            sifter,
+            feeder,
+            alone,
             silence,
             ..
         } = self;
-        let Some(Rooms {
-            sifter,
-            judge,
-            told,
-        }) = rooms
-        else {
-            return;
-        };
+        let Some(sifter) = sifter else { return };
         framer.feed(chunk, trust, |lines, trust| {
-            sifter.lines(lines, trust, &mut |batch| {
-                judge.judge(batch, now, &mut |decision| {
-                    if let Outcome::Banned { .. } = decision.outcome {
-                        measure::banned(arrived);
-                    }
-                    told.tell(&decision);
-                });
-            });
+            sifter.lines(
+                lines,
+                trust,
+                &mut |batch| match (&mut *alone, &mut *feeder) {
+                    (Some(alone), _) => alone.judge(batch, Arrival(now_us / 1000), arrived),
+                    (None, Some(feeder)) => feeder.put(batch, now_us),
+                    // `tend` makes one of them.
+                    (None, None) => batch.clear(),
+                },
+            );
         });
-        for suspect in judge.take_suspects() {
-            if let Some(silence) = silence {
-                silence.suspect(suspect);
+        match (alone, feeder) {
+            (Some(alone), _) => {
+                for suspect in alone.judge.take_suspects() {
+                    if let Some(silence) = silence {
+                        silence.suspect(suspect);
+                    }
+                }
             }
+            (None, Some(feeder)) => feeder.flush(),
+            (None, None) => {}
         }
     }
 
     /// Was something counted since the last report?
     pub(super) fn has_news(&self) -> bool {
-        self.rooms
-            .as_ref()
-            .map_or(0, |rooms| rooms.sifter.tally().lines)
-            != self.state.lines
+        self.lines() != self.state.lines
+            || self.is_fed() != self.state.fed
             || self.shed + self.watch.as_ref().map_or(0, Watch::shed) != self.state.shed
             || self.watch.as_ref().is_some_and(Watch::has_news)
+    }
+
+    fn lines(&self) -> u64 {
+        let sifter = self.sifter.as_ref();
+        sifter.map_or(self.state.lines, |sifter| sifter.tally().lines)
+    }
+
+    fn is_fed(&self) -> bool {
+        self.feeder.as_ref().is_some_and(Feeder::is_fed)
     }
 
     /// Are other logs watched, so that there can be news without a line?
@@ -296,23 +428,31 @@ impl Engine {
     /// Tells what was counted.
     pub(super) fn report(&mut self) {
         let mut state = self.state.clone();
-        if let Some(Rooms { sifter, judge, .. }) = &self.rooms {
-            let (read, tally) = (sifter.tally(), judge.tally());
+        if let Some(sifter) = &self.sifter {
+            let read = sifter.tally();
             state.lines = read.lines;
             state.unparsed = read.unparsed;
             state.doubtful = read.doubtful;
-            state.spared = tally.spared;
-            state.clients = judge.counter().clients();
-            state.evicted = judge.counter().evicted();
             state.names = sifter.has_names();
             state.misfit = sifter.first_misfit().map(|(misfit, line)| {
                 let (column, wants) = (misfit.at + 1, misfit.wants);
                 format!("at column {column} there should be {wants}: {line}")
             });
-            state.jails.clear();
-            for (jail, counts) in self.config.native().iter().zip(&tally.jails) {
-                state.jails.insert(jail.name.clone(), *counts);
-            }
+        }
+        let mut tally = self.before.clone();
+        let mut counter = (0, 0);
+        if let Some(Alone { judge, .. }) = &self.alone {
+            tally.add(judge.tally());
+            counter = (judge.counter().clients(), judge.counter().evicted());
+        }
+        state.fed = self.is_fed();
+        state.spared = tally.spared;
+        (state.clients, state.evicted) = counter;
+        state.jails.clear();
+        let zero = JailTally::default();
+        let counts = tally.jails.iter().chain(std::iter::repeat(&zero));
+        for (jail, counts) in self.config.native().iter().zip(counts) {
+            state.jails.insert(jail.name.clone(), *counts);
         }
         state.shed = self.shed;
         if let Some(watch) = &self.watch {
@@ -329,22 +469,54 @@ impl Engine {
 
     /// The end of the pipe.
     pub(super) fn finish(mut self) {
-        self.native().for_each(logfile::jail_stopped);
+        self.say_goodbye();
+        if self.started {
+            self.native().for_each(logfile::jail_stopped);
+        }
         drop(self.watch.take());
         drop(self.silence.take());
         drop(self.keeper.take());
         // The process ends: to free the windows of fifty thousand clients one by one would take twenty milliseconds.
-        std::mem::forget(self.rooms.take());
+        std::mem::forget(self.alone.take());
     }
+
+    /// Hits that `watch` has not counted yet get the time they would have, and are counted here if that was not enough.
+    fn say_goodbye(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.alone.is_none() && self.feeder.as_ref().is_some_and(Feeder::is_pending) {
+            let now_us = match Instant::now() < deadline {
+                true => monotonic_us(),
+                false => u64::MAX,
+            };
+            self.tend(now_us);
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The jails as `watch` is told of them.
+fn named(config: &Config) -> Vec<Named> {
+    let native = config.native().iter();
+    native
+        .map(|jail| Named {
+            name: jail.name.clone(),
+            observes: jail.mode == Mode::Observe,
+        })
+        .collect()
 }
 
 /// Looks up who is logged in, own addresses and host names, for as long as anybody asks.
 pub(crate) fn keep_fresh(mut refresher: Refresher) {
     let refresh = move || {
         crate::sys::stand_back();
+        let mut looks = 0;
         while refresher.is_wanted() {
             refresher.refresh();
             thread::sleep(FRESH);
+            looks += 1;
+            if looks == RESTS_AFTER {
+                crate::sys::rest();
+            }
         }
     };
     let started = thread::Builder::new().name("exempt".into()).spawn(refresh);

@@ -47,7 +47,9 @@ pub enum Woken {
     Readable,
     /// A signal came.
     Signal,
-    /// Neither, in time.
+    /// What was to be waited for beside has something to say, or has ended.
+    Beside,
+    /// None of these, in time.
     Timeout,
 }
 
@@ -140,13 +142,14 @@ impl Stdin {
         matches!(self.kind, Kind::Peeked { .. })
     }
 
-    /// Waits for bytes, a signal (`signals` is readable), or `timeout`.
+    /// Waits for bytes, a signal (`signals` is readable), `beside` (for bytes on it, or only for its end), or `timeout`.
     ///
     /// # Errors
     /// Of poll(2).
     pub fn wait(
         &mut self,
         signals: BorrowedFd<'_>,
+        beside: Option<(BorrowedFd<'_>, bool)>,
         timeout: Option<Duration>,
     ) -> io::Result<Woken> {
         // The beginning of a line that stays in the pipe would wake us for ever: look again a little later each time.
@@ -157,9 +160,15 @@ impl Stdin {
             Some(timeout) => PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
         };
+        let (beside, reads) = match beside {
+            Some((fd, true)) => (fd, PollFlags::POLLIN),
+            Some((fd, false)) => (fd, PollFlags::empty()),
+            None => (signals, PollFlags::empty()),
+        };
         let mut fds = [
             PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals, PollFlags::POLLIN),
+            PollFd::new(beside, reads),
         ];
         match poll(&mut fds, timeout) {
             Ok(0) => return Ok(Woken::Timeout),
@@ -167,11 +176,13 @@ impl Stdin {
             Err(Errno::EINTR) => return Ok(Woken::Signal),
             Err(error) => return Err(error.into()),
         }
-        let [stdin, _] = &fds;
+        let [stdin, signal, _] = &fds;
         Ok(if stdin.any().unwrap_or(true) {
             Woken::Readable
-        } else {
+        } else if signal.any().unwrap_or(true) {
             Woken::Signal
+        } else {
+            Woken::Beside
         })
     }
 

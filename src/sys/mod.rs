@@ -32,6 +32,57 @@ pub fn stand_back() {
     unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, 10) };
 }
 
+/// Gives memory back that is not needed at rest: what was freed and kept for later, and the pages of programs and libraries
+/// that only the start needed (reading the configuration, building the searches: some megabytes). Whatever is needed again
+/// comes back by itself, from the page cache.
+pub fn rest() {
+    // SAFETY: malloc_trim(3) takes a number, and locks what it looks at.
+    unsafe { nix::libc::malloc_trim(0) };
+    // SAFETY: the callback has the type that dl_iterate_phdr(3) asks for, and needs no data.
+    unsafe { nix::libc::dl_iterate_phdr(Some(forget_pages), std::ptr::null_mut()) };
+}
+
+/// Drops the pages of one program or library that nobody can have written to.
+unsafe extern "C" fn forget_pages(
+    info: *mut nix::libc::dl_phdr_info,
+    _size: usize,
+    _data: *mut nix::libc::c_void,
+) -> nix::libc::c_int {
+    // SAFETY: dl_iterate_phdr(3) hands over one that is valid until this returns, with dlpi_phnum headers at dlpi_phdr.
+    let (base, headers) = unsafe {
+        let info = &*info;
+        let many = usize::from(info.dlpi_phnum);
+        (
+            info.dlpi_addr,
+            std::slice::from_raw_parts(info.dlpi_phdr, many),
+        )
+    };
+    for header in headers {
+        // A segment that was mapped without the right to write holds what the file holds, to the byte: even the relocated
+        // pages (RELRO) belong to a writable one.
+        if header.p_type != nix::libc::PT_LOAD || header.p_flags & nix::libc::PF_W != 0 {
+            continue;
+        }
+        let mask = !4095;
+        let (Ok(start), Ok(end)) = (
+            usize::try_from((base + header.p_vaddr) & mask),
+            usize::try_from((base + header.p_vaddr + header.p_memsz) & mask),
+        ) else {
+            continue;
+        };
+        // SAFETY: the range is of this object's own private file mapping, and never written; dropped pages are read from
+        // the file again (madvise(2), MADV_DONTNEED). What is not mapped is refused (the vdso).
+        unsafe {
+            nix::libc::madvise(
+                std::ptr::with_exposed_provenance_mut(start),
+                end.saturating_sub(start),
+                nix::libc::MADV_DONTNEED,
+            );
+        }
+    }
+    0
+}
+
 /// Sets a command up to run apart from us: in a session of its own (so that no signal meant for httpd's group reaches it,
 /// and the whole group can be killed), with none of our open files but 0 to 2, with umask 077 as under fail2ban's server,
 /// and killed when the thread that started it is gone, so keep that thread until it has ended.

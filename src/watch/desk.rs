@@ -122,6 +122,11 @@ impl Desk {
         self.keeper.health().owner || self.config.firewall.backend == Backend::DryRun
     }
 
+    /// What only the process in charge may do begins.
+    pub(super) fn takes_charge(&self) {
+        self.keeper.in_use(true);
+    }
+
     pub(super) fn ledger(&self) -> Option<&Ledger> {
         self.ledger.as_ref()
     }

@@ -9,7 +9,7 @@
 //! only in the process that holds the lock in the runtime directory; lines that httpd pipes are judged in the process that
 //! gets them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -370,6 +370,7 @@ fn stay(
     let mut beside = look(&setting.config, false);
     while !shared.stop.load(Ordering::Relaxed) {
         let setting = current();
+        let keeper = setting.keeper.clone();
         if beside {
             let names: Vec<&str> = imported(&setting.config).collect();
             log::warn!(
@@ -378,7 +379,16 @@ fn stay(
             );
         }
         let room = Room::new(setting, back, Arc::clone(shared), beside);
-        room.stay(woken, fed, told, &|config| look(config, beside) == beside);
+        let changed = Cell::new(false);
+        room.stay(woken, fed, told, &|config| {
+            changed.set(look(config, beside) != beside);
+            !changed.get()
+        });
+        keeper.in_use(false);
+        if !changed.get() {
+            // Another process has the lock now, or this is the end.
+            continue;
+        }
         if beside {
             log::info!("fail2ban-server has ended");
         }
@@ -507,7 +517,9 @@ impl Room {
         let mut next_tick = begun;
         while !self.shared.stop.load(Ordering::Relaxed) {
             if Instant::now() >= next_tick {
-                self.tick();
+                if !self.tick() {
+                    break;
+                }
                 let early = !self.sources.is_open() && begun.elapsed() < EAGER;
                 next_tick = Instant::now() + if early { EARLY_TICK } else { TICK };
             }
@@ -639,10 +651,16 @@ impl Room {
         });
     }
 
-    fn tick(&mut self) {
+    /// `false`: what was opened is for another process from now on.
+    fn tick(&mut self) -> bool {
         let now = now();
         let owner = self.desk.owns();
+        if !owner && self.sources.is_open() {
+            log::info!("f2b-pipe watch reads the logs from now on");
+            return false;
+        }
         if owner && !self.sources.is_open() {
+            self.desk.takes_charge();
             let past = self.sources.open(&mut self.jails, now);
             self.desk.remember(&mut self.jails, past, now);
             let running = self.jails.iter().filter(|jail| jail.runs());
@@ -670,6 +688,7 @@ impl Room {
             *told = tallies;
             self.shared.counted.store(true, Ordering::Relaxed);
         }
+        true
     }
 
     fn end(mut self) {

@@ -12,10 +12,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::{Setting, Watch};
 use crate::act::keeper::Keeper;
 use crate::cli::WatchArgs;
-use crate::config::{self, Backend, RuntimePaths};
+use crate::config::{self, Backend, Config, RuntimePaths};
 use crate::exempt::Exempt;
+use crate::feed::{self, Counting, Fed};
 use crate::notify::logfile;
 use crate::notify::state::State;
+use crate::notify::told::Told;
 use crate::run::{keep_fresh, say_panics};
 use crate::say;
 use crate::silence::{self, Silence};
@@ -91,8 +93,8 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
         .ok();
     let setting = Setting {
         config: Arc::clone(&config),
-        paths,
-        exempt,
+        paths: paths.clone(),
+        exempt: exempt.clone(),
         off: keeper.off(),
         keeper: keeper.hand(),
         piped: None,
@@ -105,24 +107,67 @@ fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
             return false;
         }
     };
+    let counting = counting(&config, &paths, &keeper, &exempt, &silence, &watch);
     if config.jails.iter().all(|jail| jail.raw.is_none()) {
         log::info!(
             "no jail judges other logs than httpd's; write one with `filter` and `logpath`, or enable one in fail2ban's folder"
         );
     }
+    let mut counted = Fed::default();
     while !end.load(Ordering::Relaxed) && !again.swap(false, Ordering::Relaxed) {
-        if let Some(silence) = &silence
-            && watch.has_news()
-        {
+        let fed = counting.as_ref().map(Counting::fed).unwrap_or_default();
+        let news = watch.has_news() || fed != counted;
+        if let (Some(silence), true) = (&silence, news) {
             let tallies = watch.tallies();
-            if !silence.counted(|state| state.jails.clone_from(&tallies)) {
-                watch.untold();
+            let told = silence.counted(|state| {
+                state.clients = fed.clients;
+                state.evicted = fed.evicted;
+                state.spared = fed.spared;
+                state.feed = Some(fed.feed.clone());
+                state.jails = fed.jails.clone();
+                state.jails.extend(tallies);
+            });
+            match told {
+                true => counted = fed,
+                false => watch.untold(),
             }
         }
         thread::sleep(LOOK);
     }
+    drop(counting);
     drop(watch);
     drop(silence);
     logfile::server_ended();
     true
+}
+
+/// Takes hits of httpd's loggers, where bans are real.
+fn counting(
+    config: &Arc<Config>,
+    paths: &RuntimePaths,
+    keeper: &Keeper,
+    exempt: &Exempt,
+    silence: &Option<Silence>,
+    watch: &Watch,
+) -> Option<Counting> {
+    if config.firewall.backend == Backend::DryRun {
+        return None;
+    }
+    let setting = feed::Setting {
+        config: Arc::clone(config),
+        path: paths.feed(),
+        exempt: exempt.clone(),
+        off: keeper.off(),
+        told: Told {
+            keeper: Some(keeper.hand()),
+            watch: watch.teller(),
+            silence: silence.as_ref().map(Silence::hand),
+            dry: false,
+        },
+    };
+    Counting::start(setting)
+        .inspect_err(|error| {
+            log::error!("cannot start a thread: {error}; each logger of httpd counts by itself")
+        })
+        .ok()
 }

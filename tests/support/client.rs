@@ -24,6 +24,7 @@ const PATIENCE_SECS: i64 = 20;
 pub(crate) struct Request {
     method: &'static str,
     path: String,
+    host: &'static str,
     headers: String,
 }
 
@@ -33,6 +34,7 @@ impl Request {
         Self {
             method: "GET",
             path: path.into(),
+            host: "www.example.org",
             headers: String::new(),
         }
     }
@@ -40,6 +42,12 @@ impl Request {
     /// Another method.
     pub(crate) fn method(mut self, method: &'static str) -> Self {
         self.method = method;
+        self
+    }
+
+    /// Another vhost.
+    pub(crate) fn host(mut self, host: &'static str) -> Self {
+        self.host = host;
         self
     }
 
@@ -123,9 +131,10 @@ impl Connection {
         let Request {
             method,
             path,
+            host,
             headers,
         } = request;
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: www.example.org\r\n{headers}\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
         self.send(head.as_bytes())?;
         self.answer(*method == "HEAD")
     }

@@ -348,38 +348,75 @@ fn show(status: &Status, one: bool, out: &mut dyn Write) -> std::io::Result<()> 
     if let Some(Used { name, look }) = &status.firewall {
         writeln!(out, "Firewall: {name}; the bans of a jail: {look}")?;
     }
-    for process in &status.processes {
-        if watches(process) {
-            writeln!(out, "Process {}: watches logs", number(process, "pid"))?;
-            continue;
-        }
-        let text = |key| process.get(key).and_then(Value::as_str).unwrap_or("-");
-        writeln!(
-            out,
-            "Process {}: format {}, tee {}",
-            number(process, "pid"),
-            text("format"),
-            text("tee")
-        )?;
-        let numbers = [
-            ("lines", "lines"),
-            ("unparsed", "not of the format"),
-            ("doubtful", "not judged, perhaps torn"),
-            ("shed", "shed"),
-            ("tee_dropped", "not in the log"),
-            ("spared", "never banned"),
-            ("clients", "clients"),
-            ("evicted", "clients forgotten early"),
-        ];
-        let shown: Vec<String> = numbers
-            .iter()
-            .map(|(key, words)| (number(process, key), words))
-            .filter(|(n, words)| *n > 0 || **words == "lines")
-            .map(|(n, words)| format!("{n} {words}"))
-            .collect();
-        writeln!(out, "`- {}", shown.join(", "))?;
+    let (fed, others): (Vec<&Value>, Vec<&Value>) =
+        status.processes.iter().partition(|process| is_fed(process));
+    for process in others {
+        show_process(process, out)?;
     }
-    Ok(())
+    match fed.as_slice() {
+        [] => Ok(()),
+        [one] => show_process(one, out),
+        many => {
+            writeln!(out, "{} loggers of httpd, counted by watch", many.len())?;
+            show_numbers(many, out)
+        }
+    }
+}
+
+/// One that is fed has its hits counted by `watch`.
+fn is_fed(process: &Value) -> bool {
+    process.get("fed").and_then(Value::as_bool) == Some(true)
+}
+
+fn show_process(process: &Value, out: &mut dyn Write) -> std::io::Result<()> {
+    let pid = number(process, "pid");
+    if watches(process) {
+        let runs = process.pointer("/feed/runs").and_then(Value::as_array);
+        return match runs.map_or(0, Vec::len) {
+            0 => writeln!(out, "Process {pid}: watches logs"),
+            1 => writeln!(
+                out,
+                "Process {pid}: watches logs, counts for one logger of httpd"
+            ),
+            many => writeln!(
+                out,
+                "Process {pid}: watches logs, counts for {many} loggers of httpd"
+            ),
+        };
+    }
+    let text = |key| process.get(key).and_then(Value::as_str).unwrap_or("-");
+    let (format, tee) = (text("format"), text("tee"));
+    let counted = match is_fed(process) {
+        true => ", counted by watch",
+        false => "",
+    };
+    writeln!(out, "Process {pid}: format {format}, tee {tee}{counted}")?;
+    show_numbers(&[process], out)
+}
+
+/// What these processes counted together.
+fn show_numbers(processes: &[&Value], out: &mut dyn Write) -> std::io::Result<()> {
+    let numbers = [
+        ("lines", "lines"),
+        ("unparsed", "not of the format"),
+        ("doubtful", "not judged, perhaps torn"),
+        ("shed", "shed"),
+        ("tee_dropped", "not in the log"),
+        ("spared", "never banned"),
+        ("clients", "clients"),
+        ("evicted", "clients forgotten early"),
+    ];
+    let sum = |key| {
+        let each = processes.iter().map(|process| number(process, key));
+        each.fold(0, u64::saturating_add)
+    };
+    let shown: Vec<String> = numbers
+        .iter()
+        .map(|(key, words)| (sum(key), words))
+        .filter(|(n, words)| *n > 0 || **words == "lines")
+        .map(|(n, words)| format!("{n} {words}"))
+        .collect();
+    writeln!(out, "`- {}", shown.join(", "))
 }
 
 /// fail2ban-client's tree, without the lines that have no meaning here (currently failed; of httpd's lines the file list).
