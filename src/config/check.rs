@@ -15,7 +15,7 @@ use super::{
     Backend, Blocktype, Conditions, Config, Distinct, Field, Firewall, Import, Jail, Mode, Ports,
     Rule, Weight, name_byte, names_sets, sets_of,
 };
-use super::{place, raw, value};
+use super::{FAIL2BAN_SOCKET, place, raw, value};
 
 /// `[firewall] set_prefix`: with the longest name of a jail (20) and the longest ending (`-n6`) the kernel's 31 bytes.
 const SET_PREFIX_MAX: usize = 8;
@@ -103,6 +103,7 @@ pub(super) fn check(
         fail2ban: None,
         fail2ban_files: Vec::new(),
         fail2ban_log: None,
+        fail2ban_socket: None,
         broken: Vec::new(),
         control_group: None,
         switched_off: Vec::new(),
@@ -306,6 +307,18 @@ impl Check<'_> {
         nets
     }
 
+    /// A whole path; `None`: "", or a mistake.
+    fn path_or_none(&mut self, node: &Node, key: &str, such_as: &str) -> Option<PathBuf> {
+        let text = self.told(&node.place, key, value::text(&node.value));
+        let path = PathBuf::from(text.filter(|text| !text.is_empty())?);
+        if !path.is_absolute() {
+            let wrong = format!("is no whole path; write \"{such_as}\", or \"\" for none");
+            self.problems.error(&node.place, key, wrong);
+            return None;
+        }
+        Some(path)
+    }
+
     /// `[control]`: who may ask and change while the program runs.
     fn control(&mut self, config: &mut Config, node: &Node) {
         let Some(table) = self.table(node, "control") else {
@@ -336,22 +349,10 @@ impl Check<'_> {
                     config.fail2ban = text.filter(|text| !text.is_empty()).map(PathBuf::from);
                 }
                 "logfile" => {
-                    let text = self.told(&node.place, &path, value::text(&node.value));
-                    let log = text.filter(|text| !text.is_empty()).map(PathBuf::from);
-                    if log.as_ref().is_some_and(|log| !log.is_absolute()) {
-                        let wrong =
-                            "is no whole path; write \"/var/log/fail2ban.log\", or \"\" for none";
-                        self.problems.error(&node.place, &path, wrong.to_owned());
-                    } else {
-                        config.fail2ban_log = log;
-                    }
+                    config.fail2ban_log = self.path_or_none(node, &path, "/var/log/fail2ban.log");
                 }
                 "socket" => {
-                    let text = self.told(&node.place, &path, value::text(&node.value));
-                    if text.is_some_and(|text| !text.is_empty()) {
-                        let text = "not in this version; leave the key out".to_owned();
-                        self.problems.warn(&node.place, &path, text);
-                    }
+                    config.fail2ban_socket = self.path_or_none(node, &path, FAIL2BAN_SOCKET)
                 }
                 _ => self.unknown(key, node, "fail2ban", FAIL2BAN),
             }

@@ -276,6 +276,8 @@ pub struct Config {
     pub fail2ban_files: Vec<PathBuf>,
     /// Where fail2ban's log is written; `None`: nowhere.
     pub fail2ban_log: Option<PathBuf>,
+    /// Where fail2ban's clients are answered, unless [`RuntimePaths::fail2ban_socket`] says no; `None`: nowhere.
+    pub fail2ban_socket: Option<PathBuf>,
     /// Jails of it that are enabled and cannot run.
     pub broken: Vec<Broken>,
     /// `[control] group`: its members may use the control socket, too; `None`: root only.
@@ -683,6 +685,9 @@ impl Field {
     }
 }
 
+/// Where fail2ban's clients look for its server.
+pub const FAIL2BAN_SOCKET: &str = "/run/fail2ban/fail2ban.sock";
+
 /// Where the ledger is, unless the runtime directory is another one, too.
 const STATE_DIR: &str = "/var/lib/f2b-pipe";
 
@@ -728,6 +733,15 @@ impl RuntimePaths {
     #[must_use]
     pub fn off(&self) -> PathBuf {
         self.stem.with_extension("off")
+    }
+
+    /// Where fail2ban's clients are answered; `None`: nowhere. Its usual place is the host's, which whoever works in a
+    /// folder of his own leaves to the others.
+    #[must_use]
+    pub fn fail2ban_socket(&self, config: &Config) -> Option<PathBuf> {
+        let usual = self.lasting.starts_with(STATE_DIR);
+        let socket = config.fail2ban_socket.clone();
+        socket.filter(|path| usual || path != Path::new(FAIL2BAN_SOCKET))
     }
 
     /// The socket of the process that counts bans.

@@ -7,15 +7,15 @@ use std::path::Path;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 
-/// Where it answers, unless it was told otherwise.
-const SOCKET: &str = "/run/fail2ban/fail2ban.sock";
+use crate::config::FAIL2BAN_SOCKET;
+
 /// Its name as the kernel keeps it, which is 15 bytes at most (TASK_COMM_LEN).
 const NAME: &[u8] = b"fail2ban-server";
 
 /// Does a fail2ban-server run that shares this network? One in a container has a packet filter of its own.
 #[must_use]
 pub fn fail2ban_runs() -> bool {
-    has_process() || answers(Path::new(SOCKET))
+    has_process() || answers(Path::new(FAIL2BAN_SOCKET))
 }
 
 /// Looks again and again. To ask a socket costs nothing; to look at all processes takes milliseconds where there are many.
@@ -32,7 +32,7 @@ impl Lookout {
     pub(super) fn sees(&mut self, before: bool) -> bool {
         let thorough = before || self.looks.is_multiple_of(Self::THOROUGH);
         self.looks = self.looks.wrapping_add(1);
-        answers(Path::new(SOCKET)) || (thorough && has_process())
+        answers(Path::new(FAIL2BAN_SOCKET)) || (thorough && has_process())
     }
 }
 

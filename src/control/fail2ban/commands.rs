@@ -93,7 +93,8 @@ fn reload(words: Words<'_>, server: &mut dyn Server) -> Answer {
     if asks("--unban") {
         server.unban_all(only)?;
     }
-    server.reload(only, asks("--restart"))?;
+    // What `--restart` loses, counts and bans, nobody wants to lose.
+    server.reload(only)?;
     Ok(Value::text("OK"))
 }
 

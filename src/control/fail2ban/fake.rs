@@ -6,8 +6,10 @@ use std::sync::Arc;
 use super::commands::answer;
 use super::pickle::{Exception, Value};
 use super::python::repr;
-use super::server::{Ban, General, Jail, Lines, Server, Setting, unknown};
+use super::server::{Ban, General, Jail, Server, unknown};
+use crate::changes::Setting;
 use crate::config::{self, Config};
+use crate::control::Lines;
 
 /// Its jails, and what it was asked to do.
 pub(super) struct Fake {
@@ -78,7 +80,6 @@ impl Server for Fake {
             failed_in_all: 7,
             banned_in_all: bans.len() as u64,
             lines: Lines::Files(logs.iter().map(|log| log.glob.clone()).collect()),
-            idle: false,
         })
     }
 
@@ -145,14 +146,20 @@ impl Server for Fake {
         Ok(())
     }
 
+    fn ignore(&mut self, jail: &str, who: Vec<String>, add: bool) -> Result<(), Exception> {
+        self.of(jail)?;
+        self.said.push(format!("ignore {jail} {who:?} {add}"));
+        Ok(())
+    }
+
     fn switch(&mut self, jail: &str, on: bool) -> Result<(), Exception> {
         self.of(jail)?;
         self.said.push(format!("switch {jail} {on}"));
         Ok(())
     }
 
-    fn reload(&mut self, jail: Option<&str>, restart: bool) -> Result<(), Exception> {
-        self.said.push(format!("reload {jail:?} {restart}"));
+    fn reload(&mut self, jail: Option<&str>) -> Result<(), Exception> {
+        self.said.push(format!("reload {jail:?}"));
         Ok(())
     }
 
@@ -164,7 +171,7 @@ impl Server for Fake {
         General {
             log_level: "INFO".to_owned(),
             log_target: "/var/log/fail2ban.log".to_owned(),
-            ledger: Some("/var/lib/f2b-pipe/f2b-pipe.sqlite3".to_owned()),
+            ledger: "/var/lib/f2b-pipe/f2b-pipe.sqlite3".to_owned(),
             ledger_age: 86_400.0,
         }
     }

@@ -2,9 +2,10 @@
 
 use super::pickle::{Exception, Value};
 use super::python::{Answer, Words, error, quoted, string};
-use super::server::{Jail, Lines, Server};
+use super::server::{Jail, Server};
 use super::status;
 use crate::config::Raw;
+use crate::control::Lines;
 use crate::date::Detector;
 use crate::decide::BanFor;
 use crate::fail2ban::{Action, UseDns};
@@ -89,11 +90,9 @@ pub(super) fn general(name: &str, server: &mut dyn Server) -> Option<Value> {
         "logtarget" => Value::text(general.log_target),
         "syslogsocket" => Value::text("auto"),
         "thread" => Value::Dict(vec![(Value::text("stacksize"), Value::Int(0))]),
-        "dbfile" => general.ledger.map_or(Value::None, Value::text),
-        "dbmaxmatches" => general.ledger.map_or(Value::None, |_| Value::Int(10)),
-        "dbpurgeage" => general
-            .ledger
-            .map_or(Value::None, |_| number(general.ledger_age)),
+        "dbfile" => Value::text(general.ledger),
+        "dbmaxmatches" => Value::Int(10),
+        "dbpurgeage" => number(general.ledger_age),
         _ => return None,
     })
 }
@@ -128,10 +127,10 @@ pub(super) fn setting(jail: &Jail, key: &str) -> Value {
     match key {
         "logpath" => match &jail.lines {
             Lines::Files(files) => Value::texts(files.iter().cloned()),
-            Lines::Journal(_) => Value::List(Vec::new()),
+            Lines::Journal(_) | Lines::Httpd | Lines::Bans => Value::List(Vec::new()),
         },
         "journalmatch" => match &jail.lines {
-            Lines::Files(_) => Value::List(Vec::new()),
+            Lines::Files(_) | Lines::Httpd | Lines::Bans => Value::List(Vec::new()),
             Lines::Journal(matches) => {
                 let alternatives = matches
                     .iter()
@@ -143,7 +142,7 @@ pub(super) fn setting(jail: &Jail, key: &str) -> Value {
             None | Some("auto") => "UTF-8",
             Some(encoding) => encoding,
         }),
-        "idle" => Value::Bool(jail.idle),
+        "idle" => Value::Bool(config.idle),
         "ignoreself" => Value::Bool(config.ignoreself),
         "ignoreip" => Value::texts(ignored(jail)),
         "ignorecommand" => raw

@@ -12,6 +12,7 @@ pub mod commands; // a command to an answer
 #[cfg(test)]
 mod fake; // a program for tests
 mod get; // what is set
+pub mod host; // the process in charge, asked
 pub mod pickle; // Python's pickles, data only
 mod python; // what Python says
 pub mod server; // what commands ask of the program

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use chrono::{Local, TimeZone as _};
 
 use super::pickle::{Exception, Value};
-use crate::bans::Written;
+use crate::changes::Setting;
 use crate::config;
-use crate::fail2ban::{Action, IgnoreCache, UseDns};
+use crate::control::Lines;
 
 /// The program, as far as fail2ban's clients know it. Jails are those that run, ours and fail2ban's.
 pub trait Server {
@@ -60,17 +60,23 @@ pub trait Server {
     /// It cannot be so.
     fn set(&mut self, jail: &str, setting: Setting) -> Result<(), Exception>;
 
+    /// Adds to who is never banned in a jail that is known, or takes away from it.
+    ///
+    /// # Errors
+    /// It is no address, network or name.
+    fn ignore(&mut self, jail: &str, who: Vec<String>, add: bool) -> Result<(), Exception>;
+
     /// Begins or ends a jail.
     ///
     /// # Errors
     /// There is no such jail.
     fn switch(&mut self, jail: &str, on: bool) -> Result<(), Exception>;
 
-    /// Reads the configuration anew, of all jails or one; `restart`: counts begin anew, too.
+    /// Reads the configuration anew, of all jails or one.
     ///
     /// # Errors
     /// It is bad, and the old one goes on.
-    fn reload(&mut self, jail: Option<&str>, restart: bool) -> Result<(), Exception>;
+    fn reload(&mut self, jail: Option<&str>) -> Result<(), Exception>;
 
     /// Opens logs anew.
     ///
@@ -99,19 +105,8 @@ pub struct Jail {
     pub failed_in_all: u64,
     /// Bans since the start.
     pub banned_in_all: u64,
-    /// What is read.
+    /// Where its lines come from.
     pub lines: Lines,
-    /// It reads and bans nothing at the moment.
-    pub idle: bool,
-}
-
-/// What a jail reads.
-#[derive(Clone, Debug)]
-pub enum Lines {
-    /// These files.
-    Files(Vec<String>),
-    /// Of the journal what fits one of these.
-    Journal(Vec<Vec<String>>),
 }
 
 /// A ban that stands.
@@ -132,66 +127,10 @@ pub struct General {
     pub log_level: String,
     /// Where the log goes: a path, or `SYSLOG`.
     pub log_target: String,
-    /// Where bans are remembered; `None`: nowhere.
-    pub ledger: Option<String>,
+    /// Where bans are remembered.
+    pub ledger: String,
     /// How long, seconds.
     pub ledger_age: f64,
-}
-
-/// A setting of a jail, and what it is to be.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Setting {
-    /// Failures.
-    MaxRetry(u32),
-    /// Seconds.
-    FindTime(f64),
-    /// Seconds; `None`: for ever.
-    BanTime(Option<f64>),
-    /// `bantime.*`, all of them.
-    Increment(Written),
-    /// Lines kept for each address.
-    MaxMatches(u32),
-    /// Lines looked at together.
-    MaxLines(u32),
-    /// What is done with names.
-    UseDns(UseDns),
-    /// Lines of `datepattern`.
-    DatePattern(Vec<String>),
-    /// The zone of dates without one.
-    LogTimeZone(String),
-    /// The encoding of lines.
-    LogEncoding(String),
-    /// Own addresses are not banned.
-    IgnoreSelf(bool),
-    /// Addresses, networks, names that are never banned.
-    AddIgnoreIp(Vec<String>),
-    /// No more.
-    DelIgnoreIp(String),
-    /// Says who is not banned.
-    IgnoreCommand(Option<String>),
-    /// How long its answers are kept.
-    IgnoreCache(Option<IgnoreCache>),
-    /// What every line must match.
-    PrefRegex(Option<String>),
-    /// Expressions of failures, all of them.
-    FailRegex(Vec<String>),
-    /// Expressions of what is no failure, all of them.
-    IgnoreRegex(Vec<String>),
-    /// One more log; `tail`: from its end on.
-    AddLogPath {
-        /// Its path.
-        path: String,
-        /// From its end on.
-        tail: bool,
-    },
-    /// A log less.
-    DelLogPath(String),
-    /// What is read of the journal, all of it.
-    JournalMatch(Vec<Vec<String>>),
-    /// It reads and bans nothing for a while.
-    Idle(bool),
-    /// What is done about bans, all of it.
-    Actions(Vec<Action>),
 }
 
 /// There is no such jail.

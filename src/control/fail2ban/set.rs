@@ -5,9 +5,11 @@ use super::pickle::{Exception, Value};
 use super::python::{
     Answer, Words, error, int, not_evaluated, quoted, repr, seconds, string, truth, value_error,
 };
-use super::server::{Jail, Lines, Server, Setting};
+use super::server::{Jail, Server};
 use crate::bans::Written;
+use crate::changes::Setting;
 use crate::config::Raw;
+use crate::control::Lines;
 use crate::date::Detector;
 use crate::fail2ban::{Action, UseDns, ignorecache};
 use crate::key::Key;
@@ -56,20 +58,29 @@ pub(super) fn set(words: Words<'_>, server: &mut dyn Server) -> Answer {
             let who: Vec<String> = words.from(2).texts();
             let who = who.into_iter().filter(|who| !who.is_empty()).collect();
             server.jail(&name)?;
-            change(&name, "ignoreip", Setting::AddIgnoreIp(who), server)
+            server.ignore(&name, who, true)?;
+            Ok(get::setting(&server.jail(&name)?, "ignoreip"))
+        }
+        "delignoreip" => {
+            let who = words.text(2)?;
+            let known = get::setting(&server.jail(&name)?, "ignoreip");
+            let who = Key::parse(&who).to_string();
+            if !known
+                .items()
+                .is_some_and(|known| known.contains(&Value::text(who.as_str())))
+            {
+                return Err(value_error("list.remove(x): x not in list"));
+            }
+            server.ignore(&name, vec![who], false)?;
+            Ok(get::setting(&server.jail(&name)?, "ignoreip"))
         }
         "addaction" | "delaction" | "action" => actions(&name, &key, words, server),
         key => {
             let asked = Asked::read(&name, key, words.from(2), server)?;
-            change(&name, asked.shown, asked.setting, server)
+            server.set(&name, asked.setting)?;
+            Ok(get::setting(&server.jail(&name)?, asked.shown))
         }
     }
-}
-
-/// Sets, and answers with what is set then.
-fn change(jail: &str, shown: &str, setting: Setting, server: &mut dyn Server) -> Answer {
-    server.set(jail, setting)?;
-    Ok(get::setting(&server.jail(jail)?, shown))
 }
 
 /// What is the same for all jails. Where the log goes and how bans are remembered is said in f2b-pipe's own configuration:
@@ -142,18 +153,6 @@ impl Asked {
                 let is = truth(words.at(0)?);
                 server.jail(name)?;
                 ask(Setting::IgnoreSelf(is), "ignoreself")
-            }
-            "delignoreip" => {
-                let who = words.text(0)?;
-                let jail = server.jail(name)?;
-                let Value::List(known) = get::setting(&jail, "ignoreip") else {
-                    return Err(error("Invalid command"));
-                };
-                let who = Key::parse(&who).to_string();
-                if !known.contains(&Value::text(who.as_str())) {
-                    return Err(value_error("list.remove(x): x not in list"));
-                }
-                ask(Setting::DelIgnoreIp(who), "ignoreip")
             }
             "ignorecommand" => {
                 let command = Some(words.text(0)?).filter(|command| !command.is_empty());
@@ -453,7 +452,7 @@ fn journalmatch(
 ) -> Result<Asked, Exception> {
     let given = words.texts();
     let mut all = match server.jail(name)?.lines {
-        Lines::Files(_) => Vec::new(),
+        Lines::Files(_) | Lines::Httpd | Lines::Bans => Vec::new(),
         Lines::Journal(matches) if key == "addjournalmatch" => {
             let added = given.split(|word| word == "+").map(<[String]>::to_vec);
             matches.into_iter().chain(added).collect()

@@ -2,7 +2,8 @@
 
 use super::pickle::Value;
 use super::python::{Answer, Words, error};
-use super::server::{Ban, Lines, Server, Shown};
+use super::server::{Ban, Server, Shown};
+use crate::control::Lines;
 
 /// `status`, `status JAIL`, `status JAIL FLAVOR`.
 pub(super) fn status(words: Words<'_>, server: &mut dyn Server) -> Answer {
@@ -29,6 +30,8 @@ fn of_jail(name: &str, flavor: &str, server: &mut dyn Server) -> Answer {
     ];
     filter.push(match &jail.lines {
         Lines::Files(files) => ("File list", Value::texts(files.iter().cloned())),
+        // Programs look for a list here; httpd's pipes and other jails' bans have no path.
+        Lines::Httpd | Lines::Bans => ("File list", Value::List(Vec::new())),
         Lines::Journal(matches) => {
             let matches = matches.iter().map(|words| words.join(" "));
             let all = matches.collect::<Vec<_>>().join(" + ");
