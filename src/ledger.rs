@@ -26,11 +26,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 
 use crate::bans::{Bad, Ban, Decision, Remembered, Standing, What};
 use crate::key::Key;
 use crate::silence::board;
+
+pub mod beside; // what another program remembered is put in
 
 /// "f2bp": `file` and `sqlite3` can tell whose it is.
 const APPLICATION_ID: i32 = 0x6632_6270;
@@ -107,6 +109,7 @@ pub struct Past {
 /// The writing end. Every call returns at once.
 #[derive(Debug)]
 pub struct Ledger {
+    path: PathBuf,
     notes: SyncSender<Note>,
     lost: Arc<AtomicU64>,
     done: Receiver<()>,
@@ -179,7 +182,15 @@ impl Ledger {
                 drop(store);
                 at_end.send(()).ok();
             })?;
-        Ok((Self { notes, lost, done }, past))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                notes,
+                lost,
+                done,
+            },
+            past,
+        ))
     }
 
     /// Notes what a warden decided. What was restored is known.
@@ -227,6 +238,16 @@ impl Ledger {
         if self.notes.try_send(Note { now, what }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What the file says now: a command may have put something in.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn look(&self) -> rusqlite::Result<Past> {
+        let open = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        open.busy_timeout(Duration::from_secs(1))?;
+        read(&open)
     }
 
     /// Notes that were not written: the queue was full, or the disk.

@@ -48,7 +48,7 @@ fn failed(error: &ActError) -> Failure {
     Failure::Usage(words(error))
 }
 
-fn words(error: &ActError) -> String {
+pub(super) fn words(error: &ActError) -> String {
     if *error == ActError::NoRights && !geteuid().is_root() {
         return "looking at bans or changing them needs root: sudo f2b-pipe ...".to_owned();
     }
@@ -69,7 +69,7 @@ fn jail_named<'a>(config: &'a Config, name: &str) -> Result<(JailId, &'a Jail), 
 }
 
 /// No jail is called `name`: which was meant?
-fn unknown_jail(config: &Config, name: &str) -> Failure {
+pub(super) fn unknown_jail(config: &Config, name: &str) -> Failure {
     let names: Vec<&str> = config
         .jails
         .iter()
@@ -356,7 +356,7 @@ pub fn ban(args: &BanArgs, out: &mut dyn Write) -> Done {
 }
 
 /// Bans, or gives a standing ban the new time.
-fn banned_now(act: &mut Act, ban: &Ban<'_>) -> Result<&'static str, ActError> {
+pub(super) fn banned_now(act: &mut Act, ban: &Ban<'_>) -> Result<&'static str, ActError> {
     match act.ban(ban, 0)? {
         Banned::New | Banned::NewSet => Ok("banned"),
         Banned::Already => act.prolong(ban, 0).map(|()| "prolonged"),
@@ -547,7 +547,7 @@ fn empty(names: &[String], kernel: &mut dyn Firewall) -> Result<usize, ActError>
 }
 
 /// One JSON object on a line.
-fn json(shown: &impl Serialize, out: &mut dyn Write) -> std::io::Result<()> {
+pub(super) fn json(shown: &impl Serialize, out: &mut dyn Write) -> std::io::Result<()> {
     let text = serde_json::to_string(shown)?;
     writeln!(out, "{text}")
 }

@@ -19,7 +19,7 @@ use super::{Cli, Done, Failure, GenerateArgs, Outcome};
 const MANUAL: &str = "f2b-pipe";
 
 /// The parts written by hand, by command; "" is the page of the program itself.
-const WRITTEN: [(&str, &str); 15] = [
+const WRITTEN: [(&str, &str); 16] = [
     ("", include_str!("../../conf/man/f2b-pipe.roff")),
     ("run", include_str!("../../conf/man/run.roff")),
     ("watch", include_str!("../../conf/man/watch.roff")),
@@ -29,6 +29,7 @@ const WRITTEN: [(&str, &str); 15] = [
     ("ban", include_str!("../../conf/man/ban.roff")),
     ("unban", include_str!("../../conf/man/unban.roff")),
     ("off", include_str!("../../conf/man/off.roff")),
+    ("import", include_str!("../../conf/man/import.roff")),
     ("metrics", include_str!("../../conf/man/metrics.roff")),
     ("explain", include_str!("../../conf/man/explain.roff")),
     ("replay", include_str!("../../conf/man/replay.roff")),

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Problem, Severity};
+use crate::fail2ban::database;
 use crate::frame::{Framed, Framer, Lines, Trust};
 use crate::say;
 
@@ -18,6 +19,7 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 pub mod generate;
+pub mod import;
 mod logs; // which logs a jail reads here
 pub mod metrics;
 pub mod replay;
@@ -97,6 +99,8 @@ pub enum Command {
     Off(OffArgs),
     /// After `off`: ban again. A changed configuration is read with `systemctl reload f2b-pipe` and `apachectl graceful`
     Reload(WhereArgs),
+    /// Take over the bans and the history of a fail2ban-server, from its database; only read, and safe to repeat
+    Import(ImportArgs),
     /// Numbers of all running processes and the kernel's sets, as Prometheus reads them
     Metrics(MetricsArgs),
     /// Show each room's view of one line: what was read, what it would count for, where it stops and why
@@ -266,6 +270,17 @@ pub struct OffArgs {
     /// Take away the rules and the sets themselves, too: for uninstalling
     #[arg(long, hide = true)]
     pub remove: bool,
+}
+
+/// `import`.
+#[derive(Args, Clone, Debug)]
+pub struct ImportArgs {
+    /// fail2ban's database
+    #[arg(value_name = "FILE", default_value = database::FILE)]
+    pub file: PathBuf,
+    /// Which configuration, and how to print.
+    #[command(flatten)]
+    pub list: ListArgs,
 }
 
 /// `metrics`.
@@ -483,6 +498,7 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::Unban(args) => bans::unban(args, out),
         Command::Off(args) => bans::switch::off(args, out),
         Command::Reload(args) => bans::switch::reload(args, out),
+        Command::Import(args) => import::import(args, out),
         Command::Metrics(args) => metrics::metrics(args, out),
         Command::Explain(args) => explain::explain(args, out),
         Command::Replay(args) => replay::replay(args, out),

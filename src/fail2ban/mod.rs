@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Place, Problem};
 
+pub mod database; // what a fail2ban-server remembers
+
 mod action; // action.d, and which of it our own sets replace
 mod definition; // a file of filter.d or action.d with its parameters
 mod filter; // a filter, alone or in a jail

@@ -349,3 +349,255 @@ fn a_full_disk_costs_history_and_nobody_waits() {
     assert!(closed);
     assert!(!past.bans.is_empty(), "what was written before is whole");
 }
+
+/// Random numbers that are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+/// Whatever stands in the file, a ledger opens, nothing waits, and what is noted from then on is there at the next start.
+#[test]
+fn a_file_with_random_bytes_in_it_costs_history_and_nothing_else() {
+    let whole = Dir::new("whole");
+    let (ledger, _) = whole.open(1000.0);
+    for n in 0..300 {
+        let key = format!("10.0.{}.{}", n / 250, n % 250);
+        ledger.decided("sshd", &ban(&key, 1000.0, Some(86_400.0), 1), 1000.0);
+    }
+    ledger.position("/var/log/auth.log", "{\"offset\":7}".into(), 1000.0);
+    assert!(ledger.close(PATIENCE));
+    let bytes = fs::read(whole.file()).unwrap();
+    let (mut set_aside, mut kept) = (0, 0);
+    for seed in 0..150 {
+        let dir = Dir::new("random");
+        fs::create_dir(&dir.0).unwrap();
+        let mut dice = Dice(seed);
+        let mut spoilt = bytes.clone();
+        let (place, n) = (dice.roll(spoilt.len()), 1 + dice.roll(2000));
+        match seed % 3 {
+            // Here and there, in one place, or cut off.
+            0 => (0..n).for_each(|_| {
+                let at = dice.roll(spoilt.len());
+                spoilt[at] = dice.roll(256) as u8;
+            }),
+            1 => spoilt
+                .iter_mut()
+                .skip(place)
+                .take(n)
+                .for_each(|byte| *byte = dice.roll(256) as u8),
+            _ => spoilt.truncate(place),
+        }
+        fs::write(dir.file(), &spoilt).unwrap();
+        let (ledger, past) = dir.open(1001.0);
+        ledger.decided("sshd", &ban("192.0.2.7", 1001.0, None, 1), 1001.0);
+        assert!(ledger.close(PATIENCE), "seed {seed}");
+        let (ledger, after) = dir.open(1002.0);
+        assert!(
+            after
+                .bans
+                .contains(&remembered("192.0.2.7", 1001.0, None, 1)),
+            "seed {seed}: {:?}",
+            dir.names()
+        );
+        assert!(ledger.close(PATIENCE), "seed {seed}");
+        match dir.names().iter().any(|name| name.contains("broken")) {
+            true => set_aside += 1,
+            false => kept += past.bans.len(),
+        }
+    }
+    assert!(
+        set_aside > 50 && kept > 0,
+        "{set_aside} set aside, {kept} bans read"
+    );
+}
+
+/// The same of what was not yet written into the file itself when the process was killed.
+#[test]
+fn a_journal_with_random_bytes_in_it_costs_history_and_nothing_else() {
+    let whole = Dir::new("journal");
+    let (ledger, _) = whole.open(1000.0);
+    for n in 0..100 {
+        ledger.decided(
+            "sshd",
+            &ban(&format!("10.0.0.{n}"), 1000.0, None, 1),
+            1000.0,
+        );
+    }
+    std::thread::sleep(BATCH_PAUSE * 5);
+    let files: Vec<(String, Vec<u8>)> = whole
+        .names()
+        .into_iter()
+        .filter(|name| !name.ends_with("-shm"))
+        .map(|name| (name.clone(), fs::read(whole.0.join(&name)).unwrap()))
+        .collect();
+    assert!(
+        files
+            .iter()
+            .any(|(name, bytes)| name.ends_with("-wal") && !bytes.is_empty())
+    );
+    assert!(ledger.close(PATIENCE));
+    for seed in 0..40 {
+        let dir = Dir::new("wal");
+        fs::create_dir(&dir.0).unwrap();
+        let mut dice = Dice(seed);
+        for (name, bytes) in &files {
+            let mut bytes = bytes.clone();
+            if name.ends_with("-wal") {
+                for _ in 0..1 + dice.roll(500) {
+                    let at = dice.roll(bytes.len());
+                    bytes[at] = dice.roll(256) as u8;
+                }
+            }
+            fs::write(dir.0.join(name), bytes).unwrap();
+        }
+        let (ledger, _) = dir.open(1001.0);
+        ledger.decided("sshd", &ban("192.0.2.7", 1001.0, None, 1), 1001.0);
+        assert!(ledger.close(PATIENCE), "seed {seed}");
+        let (ledger, after) = dir.open(1002.0);
+        assert!(
+            after
+                .bans
+                .contains(&remembered("192.0.2.7", 1001.0, None, 1)),
+            "seed {seed}"
+        );
+        assert!(ledger.close(PATIENCE));
+    }
+}
+
+/// A ledger with three bans, one of them over, one for ever.
+fn three_bans(file: &Path) {
+    let now = 1_760_000_000.0;
+    let (ledger, _) = Ledger::open(file, Limits::default(), now).unwrap();
+    for decision in [
+        ban("2001:db8::/64", now, None, 3),
+        ban("192.0.2.1", now + 0.5, Some(600.0), 1),
+        ban("root", now, Some(60.0), 1),
+    ] {
+        ledger.decided("sshd", &decision, now);
+    }
+    ledger.position("/var/log/auth.log", "[]".into(), now);
+    ledger.cursor("_SYSTEMD_UNIT=ssh", "\"s=1\"".into(), now);
+    assert!(ledger.close(PATIENCE));
+}
+
+/// In tests/ledgers is one of each schema that was ever released, made by the version that had it; none is changed later.
+#[test]
+fn ledgers_of_every_released_schema_load() {
+    let fresh = Dir::new("fresh");
+    three_bans(&fresh.file());
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ledgers");
+    let released = (1..=VERSION).map(|version| tree.join(format!("version-{version}.sqlite3")));
+    for file in released.chain([fresh.file()]) {
+        if !file.exists() {
+            // The first run with a new schema makes its file, to be committed.
+            fs::copy(fresh.file(), &file).unwrap();
+            panic!("{} was missing, and is made: commit it", file.display());
+        }
+        let dir = Dir::new("released");
+        fs::create_dir(&dir.0).unwrap();
+        fs::copy(&file, dir.file()).unwrap();
+        let (ledger, past) = dir.open(1_760_000_300.0);
+        assert_eq!(
+            past.bans,
+            [
+                remembered("2001:db8::/64", 1_760_000_000.0, None, 3),
+                remembered("192.0.2.1", 1_760_000_000.5, Some(600.0), 1),
+            ]
+        );
+        assert_eq!(past.bad.len(), 3);
+        assert_eq!(
+            past.positions,
+            [("/var/log/auth.log".to_owned(), "[]".to_owned())]
+        );
+        assert_eq!(past.cursors.len(), 1);
+        let later = ban("192.0.2.9", 1_760_000_300.0, None, 1);
+        ledger.decided("sshd", &later, 1_760_000_300.0);
+        assert!(ledger.close(PATIENCE));
+        let (ledger, past) = dir.open(1_760_000_301.0);
+        assert_eq!(past.bans.len(), 3);
+        assert!(ledger.close(PATIENCE));
+        assert!(!dir.names().iter().any(|name| name.contains("broken")));
+    }
+}
+
+fn foreign(key: &str, start: f64, bantime: Option<f64>, number: u32) -> beside::Foreign {
+    beside::Foreign {
+        jail: "sshd".to_owned(),
+        key: Key::parse(key),
+        standing: Standing { start, bantime },
+        number,
+        failures: 5,
+        lines: vec!["one".into()],
+    }
+}
+
+#[test]
+fn what_another_program_remembered_is_put_in_beside_the_owner_and_only_once() {
+    use beside::{Beside, Put};
+    let dir = Dir::new("beside");
+    let now = 200_000.0;
+    let (ledger, _) = dir.open(now);
+    // Banned here since, and let out again; banned here and standing.
+    ledger.decided("sshd", &ban("192.0.2.3", now, Some(60.0), 1), now);
+    std::thread::sleep(BATCH_PAUSE * 3);
+    let last = [
+        foreign("192.0.2.1", now - 100.0, Some(600.0), 4),
+        foreign("192.0.2.2", now - 700.0, Some(600.0), 2),
+        foreign("192.0.2.3", now - 50.0, Some(600.0), 7),
+        foreign("192.0.2.4", now - 190_000.0, Some(600.0), 1),
+        foreign("192.0.2.5", now - 190_000.0, None, 1),
+    ];
+    let past = [
+        foreign("192.0.2.1", now - 100.0, Some(600.0), 4),
+        foreign("192.0.2.1", now - 5_000.0, Some(600.0), 3),
+        foreign("192.0.2.1", now - 190_000.0, Some(600.0), 1),
+    ];
+    let mut open = Beside::open(&dir.file(), Limits::default(), now).unwrap();
+    assert_eq!(
+        open.last(&last, now).unwrap(),
+        [Put::Stands, Put::Over, Put::Known, Put::Old, Put::Stands]
+    );
+    assert_eq!(
+        open.past(&past, now).unwrap(),
+        [Put::Known, Put::Over, Put::Old]
+    );
+    let look = ledger.look().unwrap();
+    assert_eq!(
+        look.bans,
+        [
+            remembered("192.0.2.5", now - 190_000.0, None, 1),
+            remembered("192.0.2.1", now - 100.0, Some(600.0), 4),
+            remembered("192.0.2.3", now, Some(60.0), 1),
+        ]
+    );
+    let count = |past: &Past, key: &str| {
+        let of = past.bad.iter().find(|(_, of, _)| *of == Key::parse(key));
+        of.map(|(_, _, bad)| (bad.count, bad.bantime))
+    };
+    assert_eq!(count(&look, "192.0.2.2"), Some((2, Some(600.0))));
+    // His latest ban is ours, and the number of his bans theirs.
+    assert_eq!(count(&look, "192.0.2.3"), Some((7, Some(60.0))));
+    assert_eq!(count(&look, "192.0.2.4"), None);
+    // He is let out by hand, and not put back.
+    let (key, what) = (Key::parse("192.0.2.1"), What::Unban { at: now + 1.0 });
+    ledger.forget("sshd", &key, now + 1.0);
+    ledger.decided("sshd", &Decision { key, what }, now + 1.0);
+    std::thread::sleep(BATCH_PAUSE * 3);
+    assert_eq!(
+        open.last(&last, now + 2.0).unwrap(),
+        [Put::Known, Put::Known, Put::Known, Put::Old, Put::Known]
+    );
+    let look = ledger.look().unwrap();
+    assert_eq!(count(&look, "192.0.2.1"), None);
+    assert_eq!(look.bans.len(), 2);
+    drop(open);
+    assert!(ledger.close(PATIENCE));
+}

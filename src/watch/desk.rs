@@ -155,6 +155,12 @@ impl Desk {
             self.start_actions(jail);
         }
         let Some((ledger, past)) = past else { return };
+        self.ledger = Some(ledger);
+        self.restore(jails, past, now);
+    }
+
+    /// Puts in force what was remembered, and goes on counting from there.
+    fn restore(&mut self, jails: &mut [Jail], past: Past, now: f64) {
         let at: HashMap<String, usize> = jails
             .iter()
             .enumerate()
@@ -172,14 +178,15 @@ impl Desk {
             };
             let (key, mut decisions) = (remembered.key.clone(), Vec::new());
             let mut sink = |decision| decisions.push(decision);
-            if !jail.warden.restore(remembered, now, &mut sink) {
+            if !jail.warden.restore(remembered, now, &mut sink)
+                && let Some(ledger) = &self.ledger
+            {
                 // It ended while nobody was here to note that.
                 let what = What::Unban { at: now };
                 ledger.decided(&name, &Decision { key, what }, now);
             }
             self.carry_out(jails, *at, decisions, None, now);
         }
-        self.ledger = Some(ledger);
     }
 
     fn start_actions(&mut self, jail: &mut Jail) {
@@ -254,6 +261,11 @@ impl Desk {
                 Told::Unban { jail, key } => {
                     self.lift(jails, jail.as_deref(), key.as_ref(), now);
                 }
+                Told::Remembered => match self.ledger.as_ref().map(Ledger::look) {
+                    Some(Ok(past)) => self.restore(jails, past, now),
+                    Some(Err(error)) => log::error!("bans that were imported: {error}"),
+                    None => {}
+                },
             }
         }
     }

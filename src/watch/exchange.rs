@@ -4,8 +4,8 @@
 //! That one has a datagram socket in the runtime directory. A datagram that finds no room is lost: then recidive misses
 //! one ban, and nobody ever waits.
 //!
-//! A datagram is `f2b-pipe 1`, `ban` or `unban`, a jail's name and an address or network, each on a line; of an unban the
-//! last two may be `*`, for all.
+//! A datagram is `f2b-pipe 1`, `ban`, `unban` or `remembered`, a jail's name and an address or network, each on a line; of
+//! an unban the last two may be `*`, for all, and of the third they are.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -31,6 +31,8 @@ pub(super) enum Told {
         jail: Option<String>,
         key: Option<Key>,
     },
+    /// Bans were put into the ledger by a command: they are to be in force.
+    Remembered,
 }
 
 /// The way between processes.
@@ -87,6 +89,7 @@ impl Exchange {
                 let key = key.as_ref().map_or(any.clone(), ToString::to_string);
                 ("unban", jail.as_ref().unwrap_or(&any), key)
             }
+            Told::Remembered => ("remembered", &any, any.clone()),
         };
         let text = format!("{MAGIC}{what}\n{jail}\n{key}");
         self.out
@@ -123,6 +126,7 @@ fn parse(text: &str) -> Option<Told> {
             jail: Some(jail.to_owned()).filter(|jail| jail != "*"),
             key: Some(Key::parse(key)).filter(|_| key != "*"),
         }),
+        "remembered" => Some(Told::Remembered),
         _ => None,
     }
 }
@@ -151,6 +155,7 @@ mod tests {
                 jail: Some("sshd".to_owned()),
                 key: Some(Key::parse("192.0.2.7")),
             },
+            Told::Remembered,
         ];
         assert!(!other.send(&sent[0]));
         owner.open().unwrap();

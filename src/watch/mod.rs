@@ -318,6 +318,12 @@ pub fn lifted(
     }
 }
 
+/// Bans were put into the ledger: whether a process that watches logs was told, and puts them in force.
+#[must_use]
+pub fn remembered(paths: &RuntimePaths) -> bool {
+    Exchange::new(paths.bans()).send(&exchange::Told::Remembered)
+}
+
 /// Makes the thread look. A pipe that is full wakes it all the same.
 fn wake(wake: &UnixStream) {
     let mut wake = wake;

@@ -72,7 +72,7 @@ fn recidive_counts_bans_of_httpds_loggers_beside_watch() {
 }
 
 /// Seconds that the kernel will hold him.
-fn left(world: &World, jail: &str, who: &str) -> u64 {
+pub(crate) fn left(world: &World, jail: &str, who: &str) -> u64 {
     let sets = world.sets();
     let entry = sets[&format!("f2bp-{jail}")]
         .iter()

@@ -20,6 +20,7 @@ mod support;
 mod actions; // what else is done about a ban
 mod bans; // who is banned, and what that does to him
 mod feed; // several loggers and one watch that counts for all
+mod import; // what a fail2ban-server remembers
 mod jails; // jails together, over a restart, beside fail2ban, and broken ones
 mod ordinary; // who is not
 mod other_logs; // sshd's log and the journal
