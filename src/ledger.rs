@@ -22,11 +22,11 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
+use rusqlite::{Connection, ErrorCode, Transaction, params};
 
 use crate::bans::{Bad, Ban, Decision, Remembered, Standing, What};
 use crate::key::Key;
@@ -109,10 +109,17 @@ pub struct Past {
 /// The writing end. Every call returns at once.
 #[derive(Debug)]
 pub struct Ledger {
-    path: PathBuf,
-    notes: SyncSender<Note>,
+    notes: SyncSender<Order>,
     lost: Arc<AtomicU64>,
     done: Receiver<()>,
+}
+
+/// What the thread is to do.
+#[derive(Debug)]
+enum Order {
+    Note(Note),
+    /// Tell what the file says.
+    Look(SyncSender<Past>),
 }
 
 #[derive(Debug)]
@@ -182,15 +189,7 @@ impl Ledger {
                 drop(store);
                 at_end.send(()).ok();
             })?;
-        Ok((
-            Self {
-                path: path.to_owned(),
-                notes,
-                lost,
-                done,
-            },
-            past,
-        ))
+        Ok((Self { notes, lost, done }, past))
     }
 
     /// Notes what a warden decided. What was restored is known.
@@ -235,19 +234,22 @@ impl Ledger {
     }
 
     fn note(&self, now: f64, what: Noted) {
-        if self.notes.try_send(Note { now, what }).is_err() {
+        if self
+            .notes
+            .try_send(Order::Note(Note { now, what }))
+            .is_err()
+        {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// What the file says now: a command may have put something in.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn look(&self) -> rusqlite::Result<Past> {
-        let open = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        open.busy_timeout(Duration::from_secs(1))?;
-        read(&open)
+    /// What the file says, with all that was noted so far in it: a command may have put something in, see [`beside`]. Waits
+    /// for the disk, up to `patience`; `None`: it cannot be read by then.
+    #[must_use]
+    pub fn look(&self, patience: Duration) -> Option<Past> {
+        let (answer, past) = sync_channel(1);
+        self.notes.try_send(Order::Look(answer)).ok()?;
+        past.recv_timeout(patience).ok()
     }
 
     /// Notes that were not written: the queue was full, or the disk.
@@ -279,17 +281,33 @@ struct Store {
 }
 
 impl Store {
-    fn follow(&mut self, notes: &Receiver<Note>) {
-        while let Ok(first) = notes.recv() {
-            let mut batch = vec![first];
+    fn follow(&mut self, orders: &Receiver<Order>) {
+        while let Ok(first) = orders.recv() {
+            let (mut batch, mut asked, mut next) = (Vec::new(), None, Some(first));
             let end = Instant::now() + BATCH_PAUSE;
-            while batch.len() < BATCH_MAX {
-                match notes.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                    Ok(note) => batch.push(note),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-                }
+            while let Some(order) = next {
+                next = match order {
+                    Order::Look(answer) => {
+                        asked = Some(answer);
+                        None
+                    }
+                    Order::Note(note) => {
+                        batch.push(note);
+                        let left = end.saturating_duration_since(Instant::now());
+                        let more = batch.len() < BATCH_MAX;
+                        more.then(|| orders.recv_timeout(left).ok()).flatten()
+                    }
+                };
             }
-            self.write(&batch);
+            if !batch.is_empty() {
+                self.write(&batch);
+            }
+            if let (Some(answer), Some(open)) = (asked, &self.open)
+                && let Ok(past) = read(open)
+            {
+                // Who asked may have lost patience.
+                answer.try_send(past).ok();
+            }
         }
     }
 

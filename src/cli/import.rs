@@ -273,7 +273,7 @@ fn why_not(config: &Config, name: &str) -> String {
     let observes = |jail: &&Jail| jail.name == name && jail.mode == Mode::Observe;
     match config.jails.iter().find(observes) {
         Some(_) => "the jail only observes here; write mode = \"ban\" first".to_owned(),
-        None => format!("{} (enable it first)", unknown_jail(config, name)),
+        None => unknown_jail(config, name).to_string(),
     }
 }
 
@@ -286,18 +286,25 @@ fn print(told: &Told<'_>, out: &mut dyn Write) -> std::io::Result<()> {
     let mut bans = 0;
     for jail in &told.jails {
         bans += jail.bans;
-        writeln!(
-            out,
-            "  {}: {}, {} with their counts, {}{}",
-            jail.jail,
-            of(jail.bans, "ban that stands", "bans that stand"),
-            of(jail.keys, "address", "addresses"),
-            of(jail.past, "past ban", "past bans"),
-            match jail.known {
-                0 => String::new(),
-                known => format!("; {known} known already"),
-            }
-        )?;
+        let parts = [
+            (jail.bans, "ban that stands", "bans that stand"),
+            (
+                jail.keys,
+                "address with its count",
+                "addresses with their counts",
+            ),
+            (jail.past, "past ban", "past bans"),
+            (jail.known, "known already", "known already"),
+        ];
+        let parts: Vec<String> = parts
+            .into_iter()
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, one, more)| of(count, one, more))
+            .collect();
+        match parts.is_empty() {
+            true => writeln!(out, "  {}: nothing", jail.jail)?,
+            false => writeln!(out, "  {}: {}", jail.jail, parts.join(", "))?,
+        }
         for Left { count, why } in &jail.left {
             writeln!(out, "    left: {count}: {why}")?;
         }

@@ -547,7 +547,7 @@ fn what_another_program_remembered_is_put_in_beside_the_owner_and_only_once() {
     let (ledger, _) = dir.open(now);
     // Banned here since, and let out again; banned here and standing.
     ledger.decided("sshd", &ban("192.0.2.3", now, Some(60.0), 1), now);
-    std::thread::sleep(BATCH_PAUSE * 3);
+    assert!(ledger.look(PATIENCE).is_some());
     let last = [
         foreign("192.0.2.1", now - 100.0, Some(600.0), 4),
         foreign("192.0.2.2", now - 700.0, Some(600.0), 2),
@@ -569,7 +569,7 @@ fn what_another_program_remembered_is_put_in_beside_the_owner_and_only_once() {
         open.past(&past, now).unwrap(),
         [Put::Known, Put::Over, Put::Old]
     );
-    let look = ledger.look().unwrap();
+    let look = ledger.look(PATIENCE).unwrap();
     assert_eq!(
         look.bans,
         [
@@ -590,12 +590,12 @@ fn what_another_program_remembered_is_put_in_beside_the_owner_and_only_once() {
     let (key, what) = (Key::parse("192.0.2.1"), What::Unban { at: now + 1.0 });
     ledger.forget("sshd", &key, now + 1.0);
     ledger.decided("sshd", &Decision { key, what }, now + 1.0);
-    std::thread::sleep(BATCH_PAUSE * 3);
+    assert!(ledger.look(PATIENCE).is_some());
     assert_eq!(
         open.last(&last, now + 2.0).unwrap(),
         [Put::Known, Put::Known, Put::Known, Put::Old, Put::Known]
     );
-    let look = ledger.look().unwrap();
+    let look = ledger.look(PATIENCE).unwrap();
     assert_eq!(count(&look, "192.0.2.1"), None);
     assert_eq!(look.bans.len(), 2);
     drop(open);

@@ -31,6 +31,9 @@ use crate::silence::still::{self, Still};
 /// What is shown of a line in a set's comment, bytes.
 const EVIDENCE_BYTES: usize = 100;
 
+/// How long logs wait for the disk when bans were imported.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Everybody who has a part in a ban.
 pub(super) struct Desk {
     config: Arc<Config>,
@@ -261,11 +264,15 @@ impl Desk {
                 Told::Unban { jail, key } => {
                     self.lift(jails, jail.as_deref(), key.as_ref(), now);
                 }
-                Told::Remembered => match self.ledger.as_ref().map(Ledger::look) {
-                    Some(Ok(past)) => self.restore(jails, past, now),
-                    Some(Err(error)) => log::error!("bans that were imported: {error}"),
-                    None => {}
-                },
+                Told::Remembered => {
+                    let Some(ledger) = &self.ledger else { continue };
+                    match ledger.look(PATIENCE) {
+                        Some(past) => self.restore(jails, past, now),
+                        None => log::error!(
+                            "bans that were imported cannot be read from the ledger; they are in force after a restart"
+                        ),
+                    }
+                }
             }
         }
     }
