@@ -52,6 +52,7 @@ use exchange::Exchange;
 pub use hand::View;
 use jail::Jail;
 use neighbour::Lookout;
+pub(crate) use neighbour::connect;
 pub use neighbour::fail2ban_runs;
 use sources::{Sources, Told};
 pub use standalone::run;

@@ -1,11 +1,13 @@
 //! Does fail2ban's own server run beside us? Then the jails of its folder are its business.
 
 use std::fs;
+use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt};
 
 use crate::config::FAIL2BAN_SOCKET;
 
@@ -51,10 +53,19 @@ fn has_process() -> bool {
     })
 }
 
+/// Connects without waiting. A server that does not accept, since it is stopped or busy, must not hold up whoever looks; it
+/// is there all the same ([`io::ErrorKind::WouldBlock`]).
+pub(crate) fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let made = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(made.as_raw_fd(), &UnixAddr::new(socket)?)?;
+    Ok(made.into())
+}
+
 /// One that was started by the name of its interpreter is known by its socket; ours can be there as well.
 fn answers(socket: &Path) -> bool {
     let exe = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
-    UnixStream::connect(socket)
+    connect(socket)
         .ok()
         .and_then(|stream| getsockopt(&stream, PeerCredentials).ok())
         .is_some_and(|peer| exe(&peer.pid().to_string()) != exe("self"))
@@ -71,6 +82,24 @@ mod tests {
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert!(!answers(&path));
         drop(listener);
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_server_that_does_not_accept_holds_nobody_up() {
+        let path = std::env::temp_dir().join(format!("f2b-stopped-{}", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = connect(&path) {
+            waiting.push(stream);
+        }
+        // Whose it is cannot be asked; a fail2ban-server that is stopped is known by its name.
+        assert!(!answers(&path));
+        assert_eq!(
+            connect(&path).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
         fs::remove_file(path).unwrap();
     }
 }

@@ -30,7 +30,7 @@ const END: &[u8] = b"<F2B_END_COMMAND>";
 const CLOSE: &[u8] = b"<F2B_CLOSE_COMMAND>";
 /// Longest message, bytes. A reload of all of fail2ban's jails is some 500,000.
 const REQUEST_MAX: usize = 4 << 20;
-/// Clients at a time; more wait to be accepted.
+/// Clients at a time; for one more the one goes that has said nothing for longest.
 const CLIENTS_MAX: usize = 16;
 /// How long a client may say nothing, or read nothing of its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -115,7 +115,7 @@ impl<'p> Place<'p> {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(io::Error::other("it is there and no socket"));
             }
-            Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => match crate::watch::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Ok(_) | Err(_) => return Ok(None),
@@ -175,9 +175,13 @@ fn serve(place: &Place<'_>, woken: &UnixStream, stop: &AtomicBool, server: &mut 
             clients.retain(|client| client.since.elapsed() < PATIENCE);
         }
         wait(place, woken, &clients);
-        while clients.len() < CLIENTS_MAX
-            && let Ok((stream, _)) = place.listener.accept()
-        {
+        while let Ok((stream, _)) = place.listener.accept() {
+            if clients.len() >= CLIENTS_MAX {
+                let silent = clients.iter().enumerate().min_by_key(|(_, c)| c.since);
+                if let Some(at) = silent.map(|(at, _)| at) {
+                    clients.swap_remove(at);
+                }
+            }
             clients.extend(Client::admit(stream));
         }
         clients.retain_mut(|client| client.go_on(server).unwrap_or(false));
@@ -185,10 +189,10 @@ fn serve(place: &Place<'_>, woken: &UnixStream, stop: &AtomicBool, server: &mut 
 }
 
 fn wait(place: &Place<'_>, woken: &UnixStream, clients: &[Client]) {
-    let mut fds = vec![PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
-    if clients.len() < CLIENTS_MAX {
-        fds.push(PollFd::new(place.listener.as_fd(), PollFlags::POLLIN));
-    }
+    let mut fds = vec![
+        PollFd::new(woken.as_fd(), PollFlags::POLLIN),
+        PollFd::new(place.listener.as_fd(), PollFlags::POLLIN),
+    ];
     fds.extend(clients.iter().map(|client| {
         let for_what = match client.unsent.is_empty() {
             true => PollFlags::POLLIN,
@@ -371,7 +375,7 @@ mod tests {
         let dir = folder("silent");
         let path = dir.join("fail2ban.sock");
         let _socket = Socket::start(path.clone(), Box::new(Fake::new())).unwrap();
-        let _silent: Vec<UnixStream> = (0..CLIENTS_MAX - 1).map(|_| connected(&path)).collect();
+        let _silent: Vec<UnixStream> = (0..200).map(|_| connected(&path)).collect();
         let mut stream = connected(&path);
         stream
             .write_all(&[b"\x80\x02]X\x04\0\0\0pinga.", END].concat())
