@@ -241,12 +241,15 @@ impl Socket {
         })
     }
 
-    /// Makes room for long batches.
+    /// Makes room for long batches. In a user namespace, whose root is none outside, only as much as the host allows
+    /// everybody (net.core.wmem_max, 200 kB).
     ///
     /// # Errors
-    /// [`WireError::Open`]: no CAP_NET_ADMIN.
+    /// [`WireError::Open`].
     pub fn widen(&self) -> Result<(), WireError> {
-        setsockopt(&self.fd, sockopt::SndBufForce, &BATCH_BYTES).map_err(WireError::Open)
+        setsockopt(&self.fd, sockopt::SndBufForce, &BATCH_BYTES)
+            .or_else(|_| setsockopt(&self.fd, sockopt::SndBuf, &BATCH_BYTES))
+            .map_err(WireError::Open)
     }
 
     /// What the last dump gave may lack something, or have it twice: it was changed meanwhile.
