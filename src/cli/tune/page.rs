@@ -33,7 +33,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .2rem .6rem; white-space: nowrap; border-bottom: 1px solid var(--line) }
 th { font-weight: 600; color: var(--faint) } th:first-child, td:first-child { text-align: left; padding-left: 0 }
-td.who { text-align: left; color: var(--faint) } small { color: var(--faint) } tr.take td, tr.take small { font-weight: 600; color: var(--take) }
+small { color: var(--faint) } tr.take td, tr.take small { font-weight: 600; color: var(--take) }
 pre { background: var(--paper); border: 1px solid var(--line); border-radius: .35rem; padding: .6rem .8rem; margin: .6rem 0 0; overflow-x: auto }
 .remark { border-left: 3px solid var(--take); padding-left: .7rem }
 .why { font-weight: 600 }
@@ -41,8 +41,10 @@ pre { background: var(--paper); border: 1px solid var(--line); border-radius: .3
 .key i { display: inline-block; width: .75em; height: .75em; border-radius: 2px; margin-right: .35em }
 svg { display: block; width: 100%; margin-top: .75rem } svg text { font: 11px system-ui, sans-serif; fill: var(--faint) }
 svg text.take { fill: var(--take); font-weight: 600 }
-@media (max-width: 36rem) { section { padding: .75rem } table { font-size: .78rem } th, td { padding: .2rem .3rem }
-  th { white-space: normal; font-size: .7rem; vertical-align: bottom; overflow-wrap: normal; hyphens: manual } small { display: block; font-size: .7rem } }
+td small { margin-left: .4rem }
+@media (max-width: 36rem) { body { padding: 1rem .6rem 2rem } section { padding: .75rem } table { font-size: .78rem; width: 100% }
+  th, td { padding: .2rem } th { white-space: normal; font-size: .68rem; vertical-align: bottom; overflow-wrap: normal; hyphens: manual }
+  small { display: block; white-space: normal; font-size: .7rem } td small { margin-left: 0 } }
 </style></head><body>
 "#;
 
@@ -168,7 +170,7 @@ fn plot(jail: &ToldJail, page: &mut String) {
         );
     }
     *page += &format!(
-        "<line x1=\"0\" x2=\"100%\" y1=\"{bottom}\" y2=\"{bottom}\" stroke=\"var(--line)\"/>\n<text x=\"50%\" y=\"{:.1}\" text-anchor=\"middle\">highest count within findtime, from</text>\n",
+        "<line x1=\"0\" x2=\"100%\" y1=\"{bottom}\" y2=\"{bottom}\" stroke=\"var(--line)\"/>\n<text x=\"50%\" y=\"{:.1}\" text-anchor=\"middle\">highest count within findtime, from; heights are logarithms</text>\n",
         bottom + 31.0
     );
     let at = |number: u32| {
@@ -197,24 +199,27 @@ fn plot(jail: &ToldJail, page: &mut String) {
 }
 
 fn spreads(jail: &ToldJail, page: &mut String) {
-    *page += "<div class=\"wide\"><table><tr><th>highest count<th>clients<th>half<th>90 %<th>99 %<th>99.9 %<th>most<th></tr>\n";
+    *page += "<div class=\"wide\"><table><tr><th>highest count<th>clients<th>half<th>90 %<th>99 %<th>99.9 %<th>most</tr>\n";
     for kind in Kind::ALL {
         let spread = jail.kinds.of(kind);
-        *page += &format!("<tr><td>{}<td>{}", kind.words(), spread.clients);
+        *page += &format!("<tr><td>{}", kind.words());
+        if let Some(who) = &spread.busiest {
+            *page += &format!(" <small>most: {}</small>", escaped(who));
+        }
+        *page += &format!("<td>{}", spread.clients);
         for count in [spread.p50, spread.p90, spread.p99, spread.p999, spread.max] {
             match spread.clients {
                 0 => *page += "<td>",
                 _ => *page += &format!("<td>{}", counted(count, jail)),
             }
         }
-        let who = spread.busiest.as_deref().unwrap_or_default();
-        *page += &format!("<td class=\"who\">{}</tr>\n", escaped(who));
+        *page += "</tr>\n";
     }
     *page += "</table></div>\n";
 }
 
 fn candidates(jail: &ToldJail, page: &mut String) {
-    *page += "<div class=\"wide\"><table><tr><th>maxretry<th>banned<th>like people<th>attackers<th>ordinary<th>search engines<th>authen&shy;ticated</tr>\n";
+    *page += "<div class=\"wide\"><table><tr><th>maxretry<th>banned<th>like people<th>attack&shy;ers<th>ordi&shy;nary<th>search engines<th>authen&shy;ti&shy;cated</tr>\n";
     for candidate in &jail.candidates {
         let is_taken = Some(candidate.maxretry) == jail.recommended;
         let is_now = candidate.maxretry == jail.maxretry;
