@@ -27,6 +27,7 @@ mod other_logs; // sshd's log and the journal
 mod signals; // what does not end it, and what does
 mod silences; // what would show in nothing but the absence of bans
 mod tee; // every byte of the log
+mod threats; // what whoever may write a log can do to others
 mod torn; // lines that a full pipe tears, and lines that clients forge
-mod troubles;
-mod tutorial; // httpd's logs as administrators of fail2ban have them judged // what may be broken without httpd noticing
+mod troubles; // what may be broken without httpd noticing
+mod tutorial; // httpd's logs as administrators of fail2ban have them judged
