@@ -2,6 +2,9 @@
 //! is something new, by the thread that speaks.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -90,7 +93,15 @@ impl StateFile {
             return;
         };
         let beside = self.path.with_extension("new");
-        if std::fs::write(&beside, text).is_ok() && std::fs::rename(&beside, &self.path).is_err() {
+        // It names clients. tmpfiles.d makes the directory root's alone; a host without it has what umask says.
+        let made = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside);
+        let written = made.and_then(|mut file| file.write_all(&text));
+        if written.is_ok() && std::fs::rename(&beside, &self.path).is_err() {
             drop(std::fs::remove_file(&beside));
         }
     }

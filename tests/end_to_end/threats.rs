@@ -193,3 +193,66 @@ fn an_expression_that_takes_very_many_steps_keeps_no_other_jail_from_banning() {
     });
     assert_eq!(world.banned("slow"), [""; 0]);
 }
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_local_user_can_neither_ask_nor_tell_nor_read_anything() {
+    let world = World::new();
+    world.config(&format!(
+        "{}[fail2ban]\nconfig = ''\n",
+        door("ours", "/var/log/door.log")
+    ));
+    let host = Host::new(&world);
+    denied(&host, "/var/log/door.log", ATTACKER);
+    host.watch();
+    world.wait_banned("ours", ATTACKER);
+    // The folder itself is root's alone where tmpfiles.d makes it: here what is in it has to stand by itself.
+    must(Command::new("chmod").arg("755").arg(world.path("run")));
+    must(Command::new("chmod").arg("755").arg(world.dir()));
+    let script = "
+import os, socket, sys
+wrong = []
+for name in sorted(os.listdir(sys.argv[1])):
+    path = os.path.join(sys.argv[1], name)
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        try:
+            socket.socket(socket.AF_UNIX, kind).connect(path)
+            wrong.append('connects to ' + name)
+        except OSError:
+            pass
+    for mode in ('rb', 'ab'):
+        try:
+            open(path, mode)
+            wrong.append(mode + ' ' + name)
+        except OSError:
+            pass
+print(len(os.listdir(sys.argv[1])), 'files;', wrong)
+";
+    let run = world.path("run").display().to_string();
+    let as_nobody = |command: &[&str]| {
+        let mut words = host.on("setpriv");
+        words.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        let output = words.args(command).output().expect("setpriv");
+        let (said, errors) = (output.stdout, output.stderr);
+        String::from_utf8_lossy(&[said, errors].concat()).into_owned()
+    };
+    let found = as_nobody(&["/usr/bin/python3", "-c", script, &run]);
+    assert!(found.contains("files;"), "{found}");
+    assert!(!found.starts_with("0 "), "{found}");
+    assert!(found.ends_with("; []\n"), "{found}");
+    // root, who is not kept out, shows that they would have been found.
+    let output = host
+        .on("/usr/bin/python3")
+        .args(["-c", script, &run])
+        .output()
+        .expect("python3");
+    let found = String::from_utf8_lossy(&output.stdout).into_owned();
+    for words in [
+        "connects to f2b-pipe.feed",
+        "connects to f2b-pipe.bans",
+        "rb f2b-pipe.sqlite3",
+    ] {
+        assert!(found.contains(words), "{words}: {found}");
+    }
+    assert_eq!(world.banned("ours"), [ATTACKER]);
+}
