@@ -301,7 +301,9 @@ impl Run {
             let (warden, now, history) = (&mut wardens[jail], event.now, &mut history);
             let sink = &mut |decision: Decision| told.push(line(jail, &decision));
             match event.what {
-                Happening::Failure => warden.failure(&failure, now, history, sink),
+                Happening::Failure => {
+                    warden.failure(&failure, now, history, sink);
+                }
                 Happening::Ban => warden.ban(&key, now, history, sink),
                 Happening::Unban => {
                     warden.unban(&key, now, history, sink);

@@ -69,6 +69,19 @@ pub struct Failure<'f> {
     pub line: Option<&'f str>,
 }
 
+/// A failure counted for more, as its key was banned before ([`Terms`]' `increment`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weighed {
+    /// Bans of this key in this jail that are known.
+    pub bans: u32,
+    /// How many failures it counted for.
+    pub weight: u32,
+    /// It would have been more, but for maxretry.
+    pub capped: bool,
+    /// That alone reaches maxretry.
+    pub enough: bool,
+}
+
 /// What is to be done about a key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
@@ -110,6 +123,8 @@ pub struct Ban {
     pub failures: u32,
     /// The latest lines.
     pub lines: Vec<Box<str>>,
+    /// When the last ban before it began, if it is longer because of that; seconds since the epoch.
+    pub before: Option<f64>,
     /// Whether the history took note of it; not of a ban that began no later than the last one it knows of.
     pub noted: bool,
     /// Whether it is from before a restart.
@@ -201,30 +216,30 @@ impl Warden {
         &self.terms
     }
 
-    /// Counts a failure. Bans that have ended by `now` are told first.
+    /// Counts a failure. Bans that have ended by `now` are told first. `Some`: it counted for more than one.
     pub fn failure(
         &mut self,
         failure: &Failure<'_>,
         now: f64,
         history: &mut History,
         sink: &mut dyn FnMut(Decision),
-    ) {
+    ) -> Option<Weighed> {
         self.advance(now, sink);
         let Failure { key, line, .. } = *failure;
         // Not `min`: what is not a number is in the future too.
         let at = if failure.at < now { failure.at } else { now };
         let maxretry = self.terms.rule.maxretry;
         let mut count = self.counters.add(key, at, now, line);
-        if count < maxretry {
-            let (weight, bans) = self.extra_weight(key, at, now, history);
-            if weight > 0 {
-                count = self
-                    .counters
-                    .add_weight(key, at, now, weight, bans)
-                    .unwrap_or(count);
-            }
+        let weighed = match count < maxretry {
+            true => self.weighed(key, at, now, history),
+            false => None,
+        };
+        if let Some(Weighed { bans, weight, .. }) = weighed {
+            let more = self.counters.add_weight(key, at, now, weight - 1, bans);
+            count = more.unwrap_or(count);
         }
         self.judge(key, count, now, history, sink);
+        weighed
     }
 
     /// Counts failures by hand, at the clock: `times` of them, without more weight for whom was banned before.
@@ -260,19 +275,22 @@ impl Warden {
         }
     }
 
-    /// How many times more a failure counts, and because of how many bans before.
-    fn extra_weight(&self, key: &Key, at: f64, now: f64, history: &mut History) -> (u32, u32) {
-        if self.terms.increment.is_none() {
-            return (0, 0);
-        }
-        match history.of(key, self.jail, now) {
-            // A failure from before the last ban was counted for that one.
-            Some(bad) if at > bad.last => {
-                let weight = increment::weight(bad.count).min(self.terms.rule.maxretry);
-                (weight.saturating_sub(1), bad.count)
-            }
-            Some(_) | None => (0, 0),
-        }
+    /// Whether a failure counts for more than one, and why.
+    fn weighed(&self, key: &Key, at: f64, now: f64, history: &mut History) -> Option<Weighed> {
+        self.terms.increment.as_ref()?;
+        let maxretry = self.terms.rule.maxretry;
+        // A failure from before the last ban was counted for that one.
+        let bad = history
+            .of(key, self.jail, now)
+            .filter(|bad| at > bad.last)?;
+        let weight = increment::weight(bad.count);
+        Some(Weighed {
+            bans: bad.count,
+            weight: weight.min(maxretry),
+            capped: weight > maxretry,
+            enough: weight >= maxretry,
+        })
+        .filter(|weighed| weighed.weight > 1)
     }
 
     /// Tells which bans have ended before `now`, in the order of their ends.
@@ -372,6 +390,7 @@ impl Warden {
                 count: 0,
                 failures: 0,
                 lines: Vec::new(),
+                before: None,
                 noted: false,
                 restored: true,
             }),
@@ -427,7 +446,7 @@ impl Warden {
             self.prolong(key, old, ban, counted.count, sink);
             return;
         }
-        let (bans, noted) = self.lengthen(key, counted.bans_before, &mut ban, now, history);
+        let (bans, noted, before) = self.lengthen(key, counted.bans_before, &mut ban, now, history);
         if ban.is_over(now) {
             // Terms that make a ban shorter.
             return;
@@ -450,6 +469,7 @@ impl Warden {
                 count: counted.count,
                 failures: counted.failures,
                 lines: counted.lines,
+                before,
                 noted,
                 restored: false,
             }),
@@ -488,7 +508,8 @@ impl Warden {
         });
     }
 
-    /// Gives a new ban the length that the bans before ask for. Its number, and whether it is to be noted.
+    /// Gives a new ban the length that the bans before ask for. Its number, whether it is to be noted, and when the ban
+    /// before it began.
     ///
     /// `bans_before` were known when counting began. The history may have forgotten them since; then the ban is not longer,
     /// but has its number.
@@ -499,9 +520,9 @@ impl Warden {
         ban: &mut Standing,
         now: f64,
         history: &mut History,
-    ) -> (u32, bool) {
+    ) -> (u32, bool, Option<f64>) {
         let Some(increment) = &self.terms.increment else {
-            return (1, true);
+            return (1, true, None);
         };
         let before = if increment.overall() {
             history.overall(key, now)
@@ -509,13 +530,13 @@ impl Warden {
             history.of(key, self.jail, now)
         };
         let (Some(before), Some(bantime)) = (before, ban.bantime.filter(|b| *b > 0.0)) else {
-            return (bans_before.saturating_add(1), true);
+            return (bans_before.saturating_add(1), true, None);
         };
         let number = before.count.max(bans_before).saturating_add(1);
         match increment.bantime(bantime, before.count, &mut self.random) {
             Ok(longer) => {
                 ban.bantime = longer;
-                (number, ban.start > before.last)
+                (number, ban.start > before.last, Some(before.last))
             }
             Err(error) => {
                 if !self.complained {
@@ -525,7 +546,7 @@ impl Warden {
                         increment.jail()
                     );
                 }
-                (number, true)
+                (number, true, None)
             }
         }
     }

@@ -45,6 +45,7 @@ fn ban(key: &str, start: f64, bantime: Option<f64>, bans: u32) -> Decision {
             count: 5,
             failures: 5,
             lines: vec!["one".into(), "two".into()],
+            before: None,
             noted: true,
             restored: false,
         }),

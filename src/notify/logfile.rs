@@ -26,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 use chrono::{DateTime, Local};
 use ipnet::IpNet;
 
+use crate::bans::Weighed;
 use crate::exempt::Spared;
 use crate::say;
 
@@ -182,6 +183,48 @@ pub fn unban(jail: &str, who: &dyn Display) {
 fn notice(jail: &str, what: &str, who: &dyn Display) {
     let text = || format!("[{jail}] {what} {}", shown(who));
     tell("actions", "NOTICE", None, QUEUE, text);
+}
+
+/// A failure counts for more, as its client was banned before. `when`: seconds since the epoch.
+pub fn found_bad(jail: &str, who: &dyn Display, when: f64, weighed: &Weighed) {
+    let text = || {
+        let Weighed {
+            bans,
+            weight,
+            capped,
+            enough,
+        } = weighed;
+        // fail2ban computes with fractions, but maxretry has none.
+        let fraction = if *capped { "" } else { ".0" };
+        let ban = if *enough { ", Ban" } else { "" };
+        format!(
+            "[{jail}] Found {}, bad - {}, {bans} # -> {weight}{fraction}{ban}",
+            shown(who),
+            local(when)
+        )
+    };
+    tell("observer", "INFO", None, COMMON, text);
+}
+
+/// A ban will be longer, `lengths` from and to (seconds; `None`: for ever), after `bans` before, the last of which began at
+/// `last`, seconds since the epoch.
+pub fn is_bad(
+    jail: &str,
+    who: &dyn Display,
+    bans: u32,
+    last: f64,
+    lengths: (Option<f64>, Option<f64>),
+) {
+    let text = || {
+        let [from, to] =
+            [lengths.0, lengths.1].map(|secs| secs.map_or("permanent".to_owned(), length));
+        format!(
+            "[{jail}] IP {} is bad: {bans} # last {} - incr {from} to {to}",
+            shown(who),
+            local(last)
+        )
+    };
+    tell("observer", "INFO", None, QUEUE, text);
 }
 
 /// A ban is longer than the jail's, as it is the `number`th one. Seconds; `None`: for ever.

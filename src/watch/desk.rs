@@ -465,10 +465,14 @@ impl Desk {
             line: Some(&lines),
         };
         let mut decisions = Vec::new();
-        jail.warden
+        let weighed = jail
+            .warden
             .failure(&failed, now, &mut self.history, &mut |decision| {
                 decisions.push(decision)
             });
+        if let Some(weighed) = weighed.filter(|_| jail.bans()) {
+            logfile::found_bad(jail.name(), &failure.id, when.min(now), &weighed);
+        }
         self.carry_out(jails, at, decisions, Some(failure), now);
     }
 
@@ -606,6 +610,16 @@ impl Desk {
             let terms = jail.warden.terms();
             if terms.increment.is_some() && ban.standing.bantime != terms.bantime {
                 let lasts = ban.standing.bantime;
+                if let Some(before) = ban.before {
+                    let lengths = (terms.bantime, lasts);
+                    logfile::is_bad(
+                        jail.name(),
+                        key,
+                        ban.bans.saturating_sub(1),
+                        before,
+                        lengths,
+                    );
+                }
                 logfile::increased(jail.name(), key, ban.bans, lasts, ban.until());
             }
         } else if ban.restored {
