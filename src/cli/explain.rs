@@ -175,6 +175,11 @@ impl Rooms {
 
     fn explain(&mut self, framed: Framed<'_>) -> Explained {
         let line = framed.bytes();
+        // Of a longer one expressions get nothing: see the tail.
+        let whole = match framed {
+            Framed::Line(line) => line,
+            Framed::Head(_) => &[],
+        };
         let format = match &self.reader {
             Reader::Access(format) => Some(format),
             Reader::ErrorLog => None,
@@ -187,7 +192,7 @@ impl Rooms {
             fields: Vec::new(),
             client: None,
             jails: Vec::new(),
-            others: self.expressions.explain(line, &self.config, &self.exempt),
+            others: self.expressions.explain(whole, &self.config, &self.exempt),
         };
         let mut access = Access::default();
         if let Err(misfit) = self.reader.read(framed, Trust::Whole, &mut access) {
