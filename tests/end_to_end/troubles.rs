@@ -152,7 +152,8 @@ const NO_TOOLS: &str = "for tool in /usr/sbin/ipset /usr/sbin/iptables /usr/sbin
 
 fn without(library: &str) {
     let world = World::new();
-    world.config(CONFIG);
+    // Left to itself it would take nftables.
+    world.config(&format!("[firewall]\nbackend = 'ipset'\n{CONFIG}"));
     let library = shim(&world, "without", library);
     let httpd = Setup::new(&world)
         .before(NO_TOOLS)
@@ -184,7 +185,7 @@ fn a_kernel_without_ip_set_and_no_tools() {
 #[ignore = "needs root and network namespaces"]
 fn no_iptables() {
     let world = World::new();
-    world.config(CONFIG);
+    world.config(&format!("[firewall]\nbackend = 'ipset'\n{CONFIG}"));
     let httpd = Setup::new(&world).before(NO_TOOLS).start();
     serves_three_thousand(&world, &httpd);
     httpd.assert_tee_is_complete();
