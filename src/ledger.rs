@@ -458,7 +458,7 @@ fn open(path: &Path, limits: Limits, now: f64) -> rusqlite::Result<(Connection, 
     }
     let pages = limits.bytes / 4096;
     open.execute_batch(&format!(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304;
+        "PRAGMA temp_store = MEMORY; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304;
          PRAGMA max_page_count = {};",
         pages.max(16)
     ))?;

@@ -36,6 +36,8 @@
 pub mod run; // the loop: what happens to a line, and in which order
 pub mod watch; // the same for other logs
 
+pub mod privilege; // what a process gives up once it runs
+
 pub mod filter; // fields to hits
 pub mod frame; // bytes to lines
 pub mod parse; // lines to fields

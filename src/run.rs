@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::cli::RunArgs;
+use crate::config::{Backend, Config, RuntimePaths};
 use crate::notify::logfile;
+use crate::privilege::{self, Entered};
 use crate::say;
 use crate::source::stdin::{CHUNK_BYTES, Chunk, Stdin, Woken};
 use crate::tee::Tee;
@@ -129,8 +131,15 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    say::start();
     say_panics();
+    let loaded = match trouble {
+        Some(_) => None,
+        None => guarded(|| engine::configuration(args)),
+    };
+    // Before the first thread, and so before anything is said.
+    let entered = guarded(|| confine(args, loaded.as_ref().map(|loaded| &loaded.config)));
+    say::start();
+    privilege::begin();
     if let Some(trouble) = trouble {
         log::error!("{trouble}");
     }
@@ -142,9 +151,12 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
     }
     let tee = args.tee.as_ref();
     let tee = tee.map(|path| Tee::start(path, true));
-    let engine = match trouble {
-        Some(_) => None,
-        None => guarded(|| Engine::start(args, tee.as_ref().map(Tee::gauge))).flatten(),
+    let engine = match (loaded, entered) {
+        (Some(loaded), Some(Entered::Confined)) => {
+            let gauge = tee.as_ref().map(Tee::gauge);
+            guarded(|| Engine::start(args, loaded, gauge)).flatten()
+        }
+        _ => None,
     };
     let mut hot = Hot {
         stdin,
@@ -157,6 +169,19 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
     };
     hot.until_the_end(args, signals, chunk);
     ExitCode::SUCCESS
+}
+
+/// Gives up what this process does not need; without a configuration that is all but the log.
+fn confine(args: &RunArgs, config: Option<&Config>) -> Entered {
+    let mut nothing = Config::default();
+    nothing.firewall.backend = Backend::DryRun;
+    let place = &args.place;
+    privilege::enter(&privilege::Setting {
+        config: config.unwrap_or(&nothing),
+        config_path: &place.config,
+        paths: &RuntimePaths::new(&place.runtime_dir, &place.config),
+        tee: args.tee.as_deref(),
+    })
 }
 
 /// The hot thread.
@@ -220,6 +245,7 @@ impl Hot {
             engine.finish();
         }
         logfile::flush();
+        privilege::end();
         say::flush();
     }
 

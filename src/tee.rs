@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::privilege::helper;
 use crate::silence::board;
 
 /// How long a chunk may take before the pipe is read on without it. The pipe takes thousands of lines meanwhile; less, and
@@ -425,12 +426,11 @@ impl Log {
                 Err(_) => {}
             }
         }
-        let opened = OpenOptions::new()
-            .append(true)
-            .read(true)
-            .create(true)
-            .mode(0o640)
-            .open(&self.path);
+        let opened = open(&self.path).or_else(|error| match (error.kind(), helper()) {
+            // It is not root's, or its folder is not.
+            (io::ErrorKind::PermissionDenied, Some(helper)) => helper.tee().map_err(|_| error),
+            _ => Err(error),
+        });
         match (opened, &self.file) {
             (Ok(file), _) => {
                 self.end = u64::MAX;
@@ -471,6 +471,19 @@ impl Log {
         }
         board().over(&about, &words);
     }
+}
+
+/// Opens a log, and makes it where it is not there.
+///
+/// # Errors
+/// Of open(2).
+pub fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .read(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
 }
 
 /// flock(2), which only our own processes take. One that hangs in a write holds it, so this waits a moment only.

@@ -43,7 +43,7 @@ mod support;
 use support::{PROGRAM, World};
 
 /// Replaced in all that is printed.
-const EVERYWHERE: [(&str, &str); 5] = [
+const EVERYWHERE: [(&str, &str); 6] = [
     // A time of the day on which the test runs. Logs here are of 2020.
     (
         r"20(2[1-9]|[3-9]\d)-\d\d-\d\d[ T]\d\d:\d\d:\d\d([.,]\d+)?",
@@ -51,6 +51,7 @@ const EVERYWHERE: [(&str, &str); 5] = [
     ),
     (r"\b([Pp]rocess|pid) \d+", "$1 PID"),
     (r#""pid": \d+"#, r#""pid": 4711"#),
+    (r#""helper": \d+"#, r#""helper": 4712"#),
     (r#"pid="\d+""#, r#"pid="4711""#),
     (r"\b0\.1\.0\b", "VERSION"),
 ];

@@ -3,12 +3,15 @@
 //! The chain is written as a whole by one iptables-restore, so that there is no moment with half of it, and looked at by
 //! one `iptables -S`. Presence is not enough: a rule that accepts established connections, inserted above ours by
 //! somebody else, lets the banned go on.
+//!
+//! A process that gave up its right to run iptables has these functions done by its helper ([`crate::privilege`]).
 
 use std::fmt::Write as _;
 
 use super::plan::{Family, Found, NAME, Place, Plan, Rule, chain_name};
 use super::tool::{self, ToolError};
 use crate::config::{Blocktype, Config, Protocol};
+use crate::privilege::helper;
 
 /// Ports that one rule takes, a range being two: XT_MULTI_PORTS of xt_multiport.h.
 const MULTIPORT_MAX: usize = 15;
@@ -68,7 +71,10 @@ fn text(plan: &Plan, family: Family, jumps: usize) -> String {
 ///
 /// # Errors
 /// iptables does not work.
-pub(super) fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
+pub(crate) fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
+    if let Some(helper) = helper() {
+        return helper.look(plan, family);
+    }
     Ok(seen(plan, family, &listing(plan.place, family)?))
 }
 
@@ -76,7 +82,10 @@ pub(super) fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
 ///
 /// # Errors
 /// iptables does not work; what was there stays.
-pub(super) fn place(plan: &Plan, family: Family) -> Result<(), ToolError> {
+pub(crate) fn place(plan: &Plan, family: Family) -> Result<(), ToolError> {
+    if let Some(helper) = helper() {
+        return helper.place(plan, family);
+    }
     let jumps = jumps(&listing(plan.place, family)?, plan.place, &plan.chain);
     restore(family, &text(plan, family, jumps))
 }
@@ -85,11 +94,14 @@ pub(super) fn place(plan: &Plan, family: Family) -> Result<(), ToolError> {
 ///
 /// # Errors
 /// iptables does not work; the first of several.
-pub(super) fn remove_others(
+pub(crate) fn remove_others(
     config: &Config,
     plans: &[Plan],
     family: Family,
 ) -> Result<(), ToolError> {
+    if let Some(helper) = helper() {
+        return helper.remove_others(family);
+    }
     let unwanted = |place: &Place| plans.iter().all(|plan| plan.place != *place);
     let chain = chain_name(&config.firewall.set_prefix);
     let mut done = Ok(());

@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::fail2ban::Action;
+
 pub mod action; // when which command runs
 pub mod child; // one command
 pub mod ignore; // ignorecommand
@@ -74,6 +76,26 @@ impl Spec {
             repair_on_unban: false,
             timeout: TIMEOUT,
         }
+    }
+
+    /// An action of a jail as the configuration's files say.
+    #[must_use]
+    pub fn of(jail: &str, action: &Action) -> Self {
+        let file = match &action.python {
+            Some(file) => file.display().to_string(),
+            None => action.file.clone(),
+        };
+        let mut spec = Self::new(jail, &action.name, &file);
+        spec.properties.extend(action.params.clone());
+        spec.properties.extend(action.commands.clone());
+        spec.start_on_demand = action
+            .commands
+            .get("actionstart_on_demand")
+            .map(|text| text == "true");
+        spec.norestored = action.is_on("norestored");
+        spec.repair_on_unban = action.is_on("actionrepair_on_unban");
+        spec.timeout = Duration::try_from_secs_f64(action.timeout()).unwrap_or(spec.timeout);
+        spec
     }
 
     /// What in it could let strangers run commands, though we hand over their text safely; for `check` to tell.

@@ -474,13 +474,11 @@ impl<'a> Keep<'a> {
             }
             return false;
         }
-        if let Some(lock) = &self.lock {
-            if lock.holds(&path) {
-                return true;
-            }
-            // Somebody took the file away; whoever makes and locks the new one goes on.
-            self.lock = None;
+        if self.lock.as_ref().is_some_and(|lock| lock.holds(&path)) {
+            return true;
         }
+        // Somebody took the file away; whoever makes and locks the new one goes on.
+        let before = self.lock.take();
         let taken = try_lock(&path).or_else(|error| {
             // The directory is made by tmpfiles.d; a host without it still wants its bans.
             match path.parent() {
@@ -497,6 +495,9 @@ impl<'a> Keep<'a> {
         );
         match taken {
             Ok(Some(lock)) => self.won(lock, now),
+            // There is none that another could lock, and none can be made here: in a folder that came after this process
+            // began ([`crate::privilege`]), say.
+            Err(_) if before.is_some() && !path.exists() => self.lock = before,
             Ok(None) | Err(_) => return false,
         }
         true

@@ -23,13 +23,7 @@ pub struct Lock {
 pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
     // Twice is enough: a file that is exchanged all the time is not a lock.
     for _ in 0..2 {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(OFlag::O_NOFOLLOW.bits())
-            .open(path)?;
+        let (file, written) = open(path)?;
         let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
@@ -40,8 +34,10 @@ pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
         let ours = file.metadata()?;
         match std::fs::metadata(path) {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
-                file.set_len(0)?;
-                writeln!(file, "{}", std::process::id())?;
+                if written {
+                    file.set_len(0)?;
+                    writeln!(file, "{}", std::process::id())?;
+                }
                 return Ok(Some(Lock { file }));
             }
             Ok(_) => {}
@@ -50,6 +46,22 @@ pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
         }
     }
     Ok(None)
+}
+
+/// The file, made if it is not there, and whether it can be written: of a folder that came after this process began it may
+/// be that it is only read ([`crate::privilege`]), and read is enough to lock it.
+fn open(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .mode(0o600);
+    match options.clone().write(true).create(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            options.open(path).map(|file| (file, false))
+        }
+        opened => opened.map(|file| (file, true)),
+    }
 }
 
 impl Lock {

@@ -11,8 +11,9 @@ use crate::config::{Backend, Config, Jail, Mode};
 use crate::decide::BanFor;
 use crate::exempt::{Bannable, Target};
 use crate::hit::JailId;
+use crate::privilege;
 
-mod chain; // iptables' rules that look into them
+pub(crate) mod chain; // iptables' rules that look into them
 pub mod command; // fail2ban's actions that are commands
 pub mod dry; // the same without a kernel, for replay
 pub mod firewall; // the kernel's sets and rules, of either kind
@@ -223,12 +224,16 @@ impl ActError {
         use netlink::{Refusal, WireError};
         use nix::errno::Errno;
         crate::notify::measure::netlink_failed();
-        let no_rights = [
-            WireError::Open(Errno::EPERM),
-            WireError::Send(Errno::EPERM),
-            WireError::Refused(Refusal::Os(Errno::EPERM)),
-        ];
-        if no_rights.contains(&error) {
+        // EACCES is SELinux's.
+        let no_rights = [Errno::EPERM, Errno::EACCES].into_iter().any(|errno| {
+            [
+                WireError::Open(errno),
+                WireError::Send(errno),
+                WireError::Refused(Refusal::Os(errno)),
+            ]
+            .contains(&error)
+        });
+        if no_rights {
             return Self::NoRights;
         }
         Self::Wire {
@@ -259,6 +264,10 @@ impl fmt::Display for ActError {
             Self::NoIpset => f.write_str(
                 "this kernel has no ip_set; install it: apt install ipset / dnf install ipset (a minimal RHEL 10 also needs \
                  kernel-modules-extra); counting goes on, nobody is banned until then",
+            ),
+            Self::NoRights if privilege::enforced().is_some() => f.write_str(
+                "no right to ban: SELinux is enforcing, and f2b-pipe check says how it is made to allow this (ausearch -m avc -c \
+                 f2b-pipe shows what it refused); counting goes on, nobody is banned until then",
             ),
             Self::NoRights => f.write_str(
                 "no right to ban (CAP_NET_ADMIN); httpd must be started as root, a container needs --cap-add NET_ADMIN, a \

@@ -3,6 +3,8 @@
 //! Jails that drop have theirs before everything else (raw PREROUTING), jails that reject at INPUT, as the kernel rejects
 //! nowhere earlier; either may be there without the other.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Kind, SetRef, jails};
 use crate::config::{Blocktype, Config, Jail, Ports, Protocol};
 
@@ -153,7 +155,7 @@ impl Plan {
 }
 
 /// What stands where the chain should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Found {
     /// All is well.
     InPlace,

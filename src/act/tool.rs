@@ -58,6 +58,8 @@ pub enum ToolError {
         /// Its name.
         tool: &'static str,
     },
+    /// What became of it in the helper process.
+    Told(String),
     /// It said no.
     Failed {
         /// Its name.
@@ -81,6 +83,7 @@ impl fmt::Display for ToolError {
                 "{tool} did not end within {} s; is another program holding the xtables lock?",
                 PATIENCE.as_secs()
             ),
+            Self::Told(text) => f.write_str(text),
             Self::Failed { tool, message } => write!(f, "{tool}: {message}"),
         }
     }

@@ -513,7 +513,16 @@ mod tests {
         let state = serde_json::to_value(crate::notify::state::State::default()).unwrap();
         for (key, _) in state.as_object().unwrap() {
             let elsewhere = [
-                "pid", "format", "tee", "act", "jails", "troubles", "measured", "fed", "feed",
+                "pid",
+                "format",
+                "tee",
+                "act",
+                "jails",
+                "troubles",
+                "measured",
+                "fed",
+                "feed",
+                "privileges",
             ];
             let elsewhere = elsewhere.contains(&key.as_str());
             let pointer = format!("/{key}");

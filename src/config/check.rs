@@ -13,7 +13,7 @@ use super::suggest::nearest;
 use super::text::{Node, Table, Value, join};
 use super::{
     Backend, Blocktype, Conditions, Config, Distinct, Field, Firewall, Import, Jail, Mode, Ports,
-    Rule, Weight, name_byte, names_sets, sets_of,
+    Privileges, Rule, Weight, name_byte, names_sets, sets_of,
 };
 use super::{FAIL2BAN_SOCKET, place, raw, value};
 
@@ -24,7 +24,13 @@ const SET_PREFIX_MAX: usize = 8;
 const JAILS_MAX: usize = u16::MAX as usize;
 
 const SECTIONS: &[&str] = &[
-    "defaults", "firewall", "proxies", "jail", "fail2ban", "control",
+    "defaults",
+    "firewall",
+    "proxies",
+    "jail",
+    "fail2ban",
+    "control",
+    "privileges",
 ];
 
 /// Keys of `[defaults]`, each of which may stand in a jail.
@@ -108,6 +114,14 @@ pub(super) fn check(
         control_group: None,
         switched_off: Vec::new(),
         log_level: log::LevelFilter::Info,
+        privileges: Privileges {
+            capabilities: true,
+            no_new_privs: true,
+            landlock: true,
+            seccomp: true,
+            read: Vec::new(),
+            write: Vec::new(),
+        },
         firewall: Firewall {
             backend: Backend::Auto,
             set_prefix: "f2bp-".to_owned(),
@@ -135,6 +149,7 @@ pub(super) fn check(
             "jail" => {}
             "fail2ban" => check.fail2ban(&mut config, node),
             "control" => check.control(&mut config, node),
+            "privileges" => check.privileges(&mut config.privileges, node),
             _ => check.unknown_section(key, node),
         }
     }
@@ -357,6 +372,67 @@ impl Check<'_> {
                 _ => self.unknown(key, node, "fail2ban", FAIL2BAN),
             }
         }
+    }
+
+    fn privileges(&mut self, privileges: &mut Privileges, node: &Node) {
+        const KEYS: &[&str] = &[
+            "capabilities",
+            "no_new_privs",
+            "landlock",
+            "seccomp",
+            "read",
+            "write",
+        ];
+        let Some(table) = self.table(node, "privileges") else {
+            return;
+        };
+        for (key, node) in &table.0 {
+            let path = join("privileges", key);
+            let step = match key.as_str() {
+                "capabilities" => &mut privileges.capabilities,
+                "no_new_privs" => &mut privileges.no_new_privs,
+                "landlock" => &mut privileges.landlock,
+                "seccomp" => &mut privileges.seccomp,
+                "read" => {
+                    privileges.read = self.folders(node, &path);
+                    continue;
+                }
+                "write" => {
+                    privileges.write = self.folders(node, &path);
+                    continue;
+                }
+                _ => {
+                    self.unknown(key, node, "privileges", KEYS);
+                    continue;
+                }
+            };
+            self.set(step, node, &path, value::boolean);
+        }
+        if !privileges.no_new_privs && (privileges.landlock || privileges.seccomp) {
+            let wrong = "landlock and seccomp need it; write false for both of them, too";
+            let place = table.get("no_new_privs").unwrap_or(node).place.clone();
+            self.problems
+                .error(&place, "privileges.no_new_privs", wrong.to_owned());
+            privileges.no_new_privs = true;
+        }
+    }
+
+    /// Whole paths. An empty list is meant: none.
+    fn folders(&mut self, node: &Node, path: &str) -> Vec<PathBuf> {
+        let mut folders = Vec::new();
+        for entry in node.entries() {
+            let text = self.told(&entry.place, path, value::text(&entry.value));
+            let Some(folder) = text.map(PathBuf::from) else {
+                continue;
+            };
+            if folder.is_absolute() {
+                folders.push(folder);
+            } else {
+                let wrong = "is no whole path; write \"/srv/logs\"";
+                self.problems.error(&entry.place, path, wrong.to_owned());
+            }
+        }
+        folders
     }
 
     fn firewall(&mut self, firewall: &mut Firewall, node: &Node) {

@@ -286,6 +286,8 @@ pub struct Config {
     pub switched_off: Vec<String>,
     /// What is told: everything up to this (`f2b-pipe log-level`).
     pub log_level: log::LevelFilter,
+    /// What processes give up once they run.
+    pub privileges: Privileges,
 }
 
 impl Config {
@@ -316,6 +318,23 @@ pub struct Firewall {
     pub blocktype: Blocktype,
     /// Reset the banned client's open connections to the jail's ports (SOCK_DESTROY).
     pub kill_connections: bool,
+}
+
+/// `[privileges]`: which rights `run` and `watch` give up, and what they may reach beside what is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Privileges {
+    /// All capabilities that a ban does not need.
+    pub capabilities: bool,
+    /// More rights by executing something; `landlock` and `seccomp` need it.
+    pub no_new_privs: bool,
+    /// Folders that are not in use, and executing anything.
+    pub landlock: bool,
+    /// System calls that are not in use.
+    pub seccomp: bool,
+    /// More folders to be read, absolute: of logs that are added later.
+    pub read: Vec<PathBuf>,
+    /// More folders to be written into, absolute.
+    pub write: Vec<PathBuf>,
 }
 
 /// `firewall.backend`.

@@ -56,6 +56,8 @@ pub struct State {
     pub measured: Measured,
     /// The chain and the sets.
     pub act: crate::act::keeper::Health,
+    /// What it gave up.
+    pub privileges: crate::privilege::Report,
     /// By name.
     pub jails: BTreeMap<String, JailTally>,
     /// Where the first line that does not fit the format stops to fit, and the line.

@@ -13,7 +13,7 @@ use super::{guarded, monotonic_us};
 use crate::act::Act;
 use crate::act::keeper::Keeper;
 use crate::cli::RunArgs;
-use crate::config::{self, Backend, Config, Jail, Mode, RuntimePaths};
+use crate::config::{self, Backend, Config, Jail, Loaded, Mode, RuntimePaths};
 use crate::exempt::{Exempt, Refresher};
 use crate::feed::wire::Named;
 use crate::feed::{self, Feeder, PATIENCE};
@@ -40,6 +40,14 @@ const PANICS_MAX: u32 = 10;
 
 /// Without a `watch` for so long the lock is for whoever comes first: one that is restarted finds it free.
 const LOCK_AFTER: Duration = Duration::from_secs(3);
+/// Reads the configuration.
+pub(super) fn configuration(args: &RunArgs) -> Loaded {
+    let mut loaded = config::load(&args.place.config);
+    if args.dry_run {
+        loaded.config.firewall.backend = Backend::DryRun;
+    }
+    loaded
+}
 
 /// What judges.
 pub(super) struct Engine {
@@ -92,16 +100,12 @@ impl Alone {
 }
 
 impl Engine {
-    /// Reads the configuration and takes up the work; `None`: that cannot be, and why was said.
-    pub(super) fn start(args: &RunArgs, tee: Option<tee::Gauge>) -> Option<Self> {
-        let loaded = config::load(&args.place.config);
+    /// Takes up the work that the configuration says; `None`: that cannot be, and why was said.
+    pub(super) fn start(args: &RunArgs, loaded: Loaded, tee: Option<tee::Gauge>) -> Option<Self> {
         for problem in loaded.told() {
             log::warn!("{problem}");
         }
         let mut config = loaded.config;
-        if args.dry_run {
-            config.firewall.backend = Backend::DryRun;
-        }
         let reader = if args.error_log {
             Reader::ErrorLog
         } else {

@@ -19,6 +19,7 @@ use crate::exempt::Target;
 use crate::hit::JailId;
 use crate::notify::measure::Measured;
 use crate::notify::state::{State, StateFile, others};
+use crate::privilege;
 use crate::say::{Message, send};
 use crate::tee;
 
@@ -245,6 +246,8 @@ impl Watcher {
             }
             self.still(suspects);
             state.troubles = board().shown();
+            state.troubles.extend(privilege::troubles());
+            state.privileges = privilege::report();
             self.write(state);
 
             let inbox = shared.lock();

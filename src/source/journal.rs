@@ -5,10 +5,11 @@
 //! only the child. It goes when the pipe it writes to goes: journalctl looks for that while it waits.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -16,6 +17,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
+use crate::privilege::{Life, helper};
 use crate::source::tail::Encoding;
 
 mod entry;
@@ -51,7 +53,7 @@ pub struct Query {
 }
 
 /// Where the journal is: the options of `backend = systemd[...]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// `journalpath`.
     pub folder: Option<String>,
@@ -93,6 +95,53 @@ pub enum Event<'a> {
         /// What.
         text: &'a str,
     },
+}
+
+/// What journalctl is to be started for: all that it is told beside what it is always told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Wanted {
+    alternatives: Vec<Vec<String>>,
+    place: Place,
+    after: Option<String>,
+    /// Epoch seconds.
+    since: f64,
+}
+
+impl Wanted {
+    /// Where that journal is.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The command, not yet started.
+    ///
+    /// # Errors
+    /// Some word would not be a match, but something else to journalctl.
+    pub fn command(&self) -> Result<Command, String> {
+        let words = || self.alternatives.iter().flatten();
+        if let Some(word) = words().find(|word| !is_match(word)) {
+            return Err(format!("journalmatch: {word:?} is no match"));
+        }
+        let mut command = Command::new("journalctl");
+        command
+            .args(["--follow", "--no-tail", "--quiet", "--no-pager", "--all"])
+            .arg("--output=json")
+            .arg(format!("--output-fields={FIELDS}"))
+            .arg(match &self.after {
+                Some(cursor) => format!("--after-cursor={cursor}"),
+                None => format!("--since=@{:.6}", self.since.max(0.0)),
+            })
+            .args(arguments(&self.place, &self.alternatives))
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LC_ALL", "C")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(command)
+    }
 }
 
 /// Can a jail turn to the journal on this host?
@@ -147,26 +196,29 @@ impl Query {
     }
 
     fn arguments(&self) -> Vec<String> {
-        let mut arguments = Vec::new();
-        let place = &self.place;
-        if let Some(folder) = &place.folder {
-            arguments.push(format!("--directory={folder}"));
-        }
-        arguments.extend(place.files.iter().map(|glob| format!("--file={glob}")));
-        if let Some(namespace) = &place.namespace {
-            arguments.push(format!("--namespace={namespace}"));
-        }
-        if place.folder.is_none() && place.files.is_empty() && !place.of_users {
-            arguments.push("--system".to_owned());
-        }
-        for (at, alternative) in self.alternatives.iter().enumerate() {
-            if at > 0 {
-                arguments.push("+".to_owned());
-            }
-            arguments.extend(alternative.iter().cloned());
-        }
-        arguments
+        arguments(&self.place, &self.alternatives)
     }
+}
+
+fn arguments(place: &Place, alternatives: &[Vec<String>]) -> Vec<String> {
+    let mut arguments = Vec::new();
+    if let Some(folder) = &place.folder {
+        arguments.push(format!("--directory={folder}"));
+    }
+    arguments.extend(place.files.iter().map(|glob| format!("--file={glob}")));
+    if let Some(namespace) = &place.namespace {
+        arguments.push(format!("--namespace={namespace}"));
+    }
+    if place.folder.is_none() && place.files.is_empty() && !place.of_users {
+        arguments.push("--system".to_owned());
+    }
+    for (at, alternative) in alternatives.iter().enumerate() {
+        if at > 0 {
+            arguments.push("+".to_owned());
+        }
+        arguments.extend(alternative.iter().cloned());
+    }
+    arguments
 }
 
 impl fmt::Display for Query {
@@ -203,20 +255,20 @@ fn words(line: &str) -> Result<Vec<String>, String> {
 }
 
 fn checked(word: String, line: &str) -> Result<String, String> {
-    let is_field = word.split_once('=').is_some_and(|(name, _)| {
-        !name.is_empty()
-            && name
-                .chars()
-                .all(|c| matches!(c, 'A'..='Z' | '0'..='9' | '_'))
-    });
     // What is no field, a path or an option, would mean something else to journalctl.
-    if is_field || word == "+" {
+    if is_match(&word) || word == "+" {
         Ok(word)
     } else {
         Err(format!(
             "journalmatch: {word:?} in {line:?} is no match; write FIELD=value, as in _SYSTEMD_UNIT=ssh.service"
         ))
     }
+}
+
+fn is_match(word: &str) -> bool {
+    let upper = |c| matches!(c, 'A'..='Z' | '0'..='9' | '_');
+    let field = word.split_once('=').map_or("", |(name, _)| name);
+    !field.is_empty() && field.chars().all(upper)
 }
 
 /// Follows the journal.
@@ -242,14 +294,45 @@ pub struct Journal {
 
 #[derive(Debug)]
 struct Running {
-    child: Child,
-    out: ChildStdout,
+    child: Follower,
+    out: File,
     /// `None`: it closed it.
-    err: Option<ChildStderr>,
+    err: Option<File>,
     complaint: Vec<u8>,
     /// It has shown an entry.
     of_use: bool,
     by_cursor: bool,
+}
+
+/// The journalctl that runs: ours, or the helper process's.
+#[derive(Debug)]
+enum Follower {
+    Ours(Child),
+    Helpers(Life),
+}
+
+impl Follower {
+    fn id(&self) -> u32 {
+        match self {
+            Self::Ours(child) => child.id(),
+            Self::Helpers(life) => life.id(),
+        }
+    }
+
+    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        match self {
+            Self::Ours(child) => child.try_wait(),
+            Self::Helpers(life) => life.try_wait(),
+        }
+    }
+
+    fn kill(&mut self) {
+        match self {
+            // Can fail only if it has just ended.
+            Self::Ours(child) => child.kill().unwrap_or_default(),
+            Self::Helpers(life) => life.kill(),
+        }
+    }
 }
 
 impl Journal {
@@ -370,27 +453,16 @@ impl Journal {
     }
 
     fn start(&mut self, on: &mut dyn FnMut(Event<'_>)) {
-        let mut command = Command::new("journalctl");
-        command
-            .args(["--follow", "--no-tail", "--quiet", "--no-pager", "--all"])
-            .arg("--output=json")
-            .arg(format!("--output-fields={FIELDS}"))
-            .arg(match &self.cursor {
-                Some(Cursor { cursor, .. }) => format!("--after-cursor={cursor}"),
-                None => format!("--since=@{:.6}", self.since.max(0.0)),
-            })
-            .args(self.query.arguments())
-            .env_clear()
-            .env("PATH", PATH)
-            .env("LC_ALL", "C")
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let wanted = Wanted {
+            alternatives: self.query.alternatives.clone(),
+            place: self.query.place.clone(),
+            after: self.cursor.as_ref().map(|cursor| cursor.cursor.clone()),
+            since: self.since,
+        };
         self.line.clear();
         self.skipping = false;
         self.last_word = Instant::now();
-        match Running::start(&mut command, self.cursor.is_some()) {
+        match Running::start(wanted) {
             Ok(running) => self.child = Some(running),
             Err(error) => {
                 let text = if error.kind() == io::ErrorKind::NotFound {
@@ -524,10 +596,22 @@ impl Drop for Journal {
 }
 
 impl Running {
-    fn start(command: &mut Command, by_cursor: bool) -> io::Result<Self> {
-        let mut child = command.spawn()?;
-        let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(io::Error::other("no pipe to it"));
+    fn start(wanted: Wanted) -> io::Result<Self> {
+        let by_cursor = wanted.after.is_some();
+        let (child, out, err) = match helper() {
+            Some(helper) => {
+                let (out, err, life) = helper.journal(wanted)?;
+                (Follower::Helpers(life), out, err)
+            }
+            None => {
+                let mut child = wanted.command().map_err(io::Error::other)?.spawn()?;
+                let pipes = (child.stdout.take(), child.stderr.take());
+                let (Some(out), Some(err)) = pipes else {
+                    return Err(io::Error::other("no pipe to it"));
+                };
+                let (out, err) = (OwnedFd::from(out), OwnedFd::from(err));
+                (Follower::Ours(child), out.into(), err.into())
+            }
         };
         fcntl(&out, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         fcntl(&err, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -578,8 +662,7 @@ impl Running {
                 Ok(None) | Err(_) => return None,
             }
             if begun.elapsed() >= patience {
-                // Can fail only if it has just ended.
-                self.child.kill().ok();
+                self.child.kill();
             }
             std::thread::sleep(Duration::from_millis(2));
         }

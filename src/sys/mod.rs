@@ -122,3 +122,182 @@ pub fn apart(command: &mut Command) {
     // errors made of an errno, which allocate nothing.
     unsafe { command.pre_exec(prepare) };
 }
+
+/// Puts a filter of system calls on all threads of this process. `told`: what it refuses the audit log names, where the kernel
+/// can (Linux 4.14).
+///
+/// # Errors
+/// `ENOSYS`, `EINVAL`: this kernel has no such filters. `EACCES`: without no_new_privs.
+pub fn filter_calls(program: &[seccompiler::sock_filter], told: bool) -> io::Result<()> {
+    let fprog = nix::libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    let set = |flags: nix::libc::c_ulong| {
+        // SAFETY: the kernel reads `len` instructions at `filter` and writes nothing (seccomp(2)); both crates lay struct
+        // sock_filter out as the kernel does (repr(C), linux/filter.h).
+        let done = unsafe {
+            nix::libc::syscall(
+                nix::libc::SYS_seccomp,
+                nix::libc::SECCOMP_SET_MODE_FILTER,
+                flags,
+                &raw const fprog,
+            )
+        };
+        match done {
+            0 => Ok(()),
+            -1 => Err(io::Error::last_os_error()),
+            thread => Err(io::Error::other(format!(
+                "thread {thread} has another filter"
+            ))),
+        }
+    };
+    let all = nix::libc::SECCOMP_FILTER_FLAG_TSYNC;
+    match told {
+        true => set(all | nix::libc::SECCOMP_FILTER_FLAG_LOG).or_else(|_| set(all)),
+        false => set(all),
+    }
+}
+
+/// The number of the child process; `None` in the child, which has one thread and all that was open.
+///
+/// # Errors
+/// There are other threads: locks that they hold would be held for ever in the child. Or no process can be had.
+pub fn fork_alone() -> io::Result<Option<nix::unistd::Pid>> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("{threads} threads run already")));
+    }
+    // SAFETY: this process has one thread, so the child finds no lock held and no structure half changed (fork(2)); /proc
+    // was asked by that very thread, and nobody else could have started one since.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Some(child)),
+        nix::unistd::ForkResult::Child => Ok(None),
+    }
+}
+
+/// Makes a process that was just forked one of its own: no signal that is meant for its parent reaches or ends it, it goes
+/// when `parent` goes, and of the open files it has only stderr and `kept`, which is returned under its new number.
+///
+/// # Errors
+/// The parent has gone meanwhile, or /dev/null cannot be opened.
+pub fn part_from(
+    parent: nix::unistd::Pid,
+    name: &std::ffi::CStr,
+    kept: std::os::fd::OwnedFd,
+) -> io::Result<std::os::fd::OwnedFd> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    use std::os::fd::{FromRawFd, IntoRawFd};
+    extern "C" fn deaf(_: nix::libc::c_int) {}
+    /// The first number behind stderr.
+    const FIRST: std::os::fd::RawFd = 3;
+    // A handler, as what is executed begins with the default then; what is ignored would stay so.
+    let action = SigAction::new(
+        SigHandler::Handler(deaf),
+        SaFlags::SA_RESTART,
+        SigSet::empty(),
+    );
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGUSR1,
+    ] {
+        // SAFETY: the handler does nothing, which is safe at any time (signal-safety(7)).
+        unsafe { sigaction(signal, &action) }?;
+    }
+    nix::unistd::setsid()?;
+    nix::sys::prctl::set_name(name)?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if nix::unistd::getppid() != parent {
+        return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));
+    }
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?
+        .into_raw_fd();
+    let kept = kept.into_raw_fd();
+    // SAFETY: these take numbers. The program goes on with 0 to 3 only: whoever owned one of the other numbers is never
+    // dropped, since this process ends by `leave`.
+    unsafe {
+        nix::libc::dup2(null, 0);
+        nix::libc::dup2(null, 1);
+        if kept != FIRST {
+            nix::libc::dup2(kept, FIRST);
+        }
+        nix::libc::fcntl(FIRST, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC);
+        if nix::libc::syscall(
+            nix::libc::SYS_close_range,
+            FIRST + 1,
+            nix::libc::c_uint::MAX,
+            0,
+        ) != 0
+        {
+            // Linux before 5.9.
+            let most = nix::libc::sysconf(nix::libc::_SC_OPEN_MAX).clamp(256, 65_536);
+            for fd in FIRST + 1..i32::try_from(most).unwrap_or(256) {
+                nix::libc::close(fd);
+            }
+        }
+        Ok(std::os::fd::OwnedFd::from_raw_fd(FIRST))
+    }
+}
+
+/// Ends this process at once, and drops nothing: for one that [`part_from`] took all files from.
+pub fn leave(code: u8) -> ! {
+    // SAFETY: takes a number and does not return.
+    unsafe { nix::libc::_exit(i32::from(code)) }
+}
+
+/// Readable when the process `pid`, a child that was not waited for, has ended (pidfd_open(2), Linux 5.3).
+///
+/// # Errors
+/// The kernel is older, or no file descriptor is left.
+pub fn end_of(pid: u32) -> io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    let pid = nix::libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: takes two numbers, and returns a new file descriptor, which is nobody else's.
+    unsafe {
+        let fd = nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0);
+        match i32::try_from(fd) {
+            Ok(fd) if fd >= 0 => Ok(std::os::fd::OwnedFd::from_raw_fd(fd)),
+            Ok(_) => Err(io::Error::last_os_error()),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+}
+
+/// One message of a socket that keeps them apart, with the open files that came with it; no bytes: the other side has ended.
+///
+/// # Errors
+/// Of recvmsg(2); a message that is longer than `buffer` is one, too.
+pub fn receive(
+    socket: std::os::fd::BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<std::os::fd::OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    use std::os::fd::FromRawFd;
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 8]);
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let got = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+            Err(nix::errno::Errno::EINTR) => {}
+            got => break got?,
+        }
+    };
+    let mut files = Vec::new();
+    for part in got.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = part {
+            for fd in fds {
+                // SAFETY: the kernel made it for this message (unix(7)), and nobody else knows it.
+                files.push(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    if got.flags.contains(MsgFlags::MSG_TRUNC) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((got.bytes, files))
+}

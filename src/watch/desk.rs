@@ -16,7 +16,6 @@ use crate::bans::{self, Ban, Decision, History, HistoryBounds, Terms, What};
 use crate::config::{Backend, Config, Mode};
 use crate::decide::BanFor;
 use crate::exempt::{Exempt, Target};
-use crate::fail2ban::Action;
 use crate::failregex::Failure;
 use crate::hit::{Arrival, JailId};
 use crate::judge::renumbered;
@@ -25,6 +24,7 @@ use crate::ledger::{Ledger, Past};
 use crate::notify::measure;
 use crate::notify::{self, logfile};
 use crate::parse::text::Escaped;
+use crate::privilege::Actions;
 use crate::silence;
 use crate::silence::still::{self, Still};
 
@@ -43,7 +43,7 @@ pub(super) struct Desk {
     off: Arc<AtomicBool>,
     history: History,
     ledger: Option<Ledger>,
-    /// Runs the commands of actions, once there are any.
+    /// Runs the commands of actions, once there are any; not where a helper process does.
     pool: Option<Pool>,
     /// Bans of other processes, and ours to them.
     exchange: Exchange,
@@ -200,20 +200,15 @@ impl Desk {
         {
             return;
         }
-        if self.pool.is_none() {
-            match Pool::new(&Settings::default()) {
-                Ok(pool) => self.pool = Some(pool),
-                Err(error) => log::error!(
-                    "cannot start threads for the actions of jails: {error}; none of them run"
-                ),
-            }
-        }
-        let Some(pool) = &self.pool else { return };
-        let (started, errors) = pool.jail(jail.name(), actions);
+        let started = Actions::start(jail.name(), actions, &mut self.pool, &Settings::default());
+        let Ok((started, errors)) = started.inspect_err(|error| {
+            log::error!("cannot start threads for the actions of jails: {error}; none of them run")
+        }) else {
+            return;
+        };
         for error in errors {
             log::error!("{error}");
         }
-        started.start();
         jail.actions = Some(started);
     }
 
@@ -734,10 +729,8 @@ impl Desk {
         {
             log::warn!("the ledger was not written to its end in time");
         }
-        if let Some(pool) = self.pool {
-            let left = pool.finish(patience);
-            log::debug!("{left} orders of actions are left");
-        }
+        let left = Actions::finish(self.pool, patience);
+        log::debug!("{left} orders of actions are left");
     }
 }
 
@@ -803,26 +796,9 @@ fn ticket(failure: &Failure, when: f64) -> Ticket {
 /// The actions of a jail.
 fn specs(jail: &Jail) -> Vec<Spec> {
     let actions = jail.raw().into_iter().flat_map(|raw| raw.run());
-    actions.map(|action| spec(jail.name(), action)).collect()
-}
-
-/// An action as the commands' room takes it.
-fn spec(jail: &str, action: &Action) -> Spec {
-    let file = match &action.python {
-        Some(file) => file.display().to_string(),
-        None => action.file.clone(),
-    };
-    let mut spec = Spec::new(jail, &action.name, &file);
-    spec.properties.extend(action.params.clone());
-    spec.properties.extend(action.commands.clone());
-    spec.start_on_demand = action
-        .commands
-        .get("actionstart_on_demand")
-        .map(|text| text == "true");
-    spec.norestored = action.is_on("norestored");
-    spec.repair_on_unban = action.is_on("actionrepair_on_unban");
-    spec.timeout = Duration::try_from_secs_f64(action.timeout()).unwrap_or(spec.timeout);
-    spec
+    actions
+        .map(|action| Spec::of(jail.name(), action))
+        .collect()
 }
 
 /// Milliseconds since the epoch.

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::slow::{Back, Slow};
 use crate::act::command;
@@ -14,6 +13,7 @@ use crate::failregex::{Clock, Failure, Matcher, Phase, Seen, Stamp};
 use crate::hit::JailId;
 use crate::judge::JailTally;
 use crate::key::Key;
+use crate::privilege::{Actions, Ignore};
 use crate::run::guarded;
 use crate::silence::board;
 use crate::source::tail::Encoding;
@@ -34,7 +34,7 @@ pub(super) struct Jail {
     pub(super) warden: Warden,
     /// What has to be asked before a failure counts.
     pub(super) slow: Option<Slow>,
-    pub(super) actions: Option<command::Jail>,
+    pub(super) actions: Option<Actions>,
     /// Bans that actions know of, to tell them of the end.
     pub(super) held: HashMap<Key, command::Ticket>,
     pub(super) tally: JailTally,
@@ -66,14 +66,7 @@ impl Jail {
             .jails
             .get(usize::from(id))
             .map_or("", |jail| &jail.name);
-        let ignore = raw.ignorecommand.as_ref().map(|command| {
-            let cache = raw.ignorecache.as_ref().map(|cache| command::IgnoreCache {
-                key: cache.key.clone(),
-                max_count: cache.max_count as usize,
-                max_time: Duration::try_from_secs_f64(cache.max_time).unwrap_or(Duration::MAX),
-            });
-            command::IgnoreCommand::new(name, command, cache, &command::Settings::default().path)
-        });
+        let ignore = Ignore::of(name, raw);
         let names = matches!(raw.rules.usedns, UseDns::Yes | UseDns::Warn);
         let slow = (names || ignore.is_some()).then(|| Slow::new(name, ignore, back));
         Self {

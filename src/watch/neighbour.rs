@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -39,7 +40,12 @@ impl Lookout {
 }
 
 fn has_process() -> bool {
-    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    // Not by ns/net, which only shows itself to whoever may trace that process: files of one network are one file, whoever's
+    // /proc they are seen in.
+    let network = |pid: &str| {
+        let file = fs::metadata(format!("/proc/{pid}/net/dev"));
+        file.map(|file| file.ino()).ok()
+    };
     let own = network("self");
     let Ok(entries) = fs::read_dir("/proc") else {
         return false;
@@ -64,11 +70,12 @@ pub(crate) fn connect(socket: &Path) -> io::Result<UnixStream> {
 
 /// One that was started by the name of its interpreter is known by its socket; ours can be there as well.
 fn answers(socket: &Path) -> bool {
-    let exe = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    // Not by exe, for the same reason.
+    let name = |pid: &str| fs::read(format!("/proc/{pid}/comm")).ok();
     connect(socket)
         .ok()
         .and_then(|stream| getsockopt(&stream, PeerCredentials).ok())
-        .is_some_and(|peer| exe(&peer.pid().to_string()) != exe("self"))
+        .is_some_and(|peer| name(&peer.pid().to_string()) != name("self"))
 }
 
 #[cfg(test)]

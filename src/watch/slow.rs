@@ -13,9 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::News;
-use crate::act::command::{IgnoreCommand, Ticket};
+use crate::act::command::Ticket;
 use crate::failregex::Failure;
 use crate::notify::logfile;
+use crate::privilege::Ignore;
 
 /// Failures of one jail that may wait.
 const WAITING: usize = 1000;
@@ -63,7 +64,7 @@ struct Waiting {
 }
 
 impl Slow {
-    pub(super) fn new(name: &str, ignore: Option<IgnoreCommand>, back: &Arc<Back>) -> Self {
+    pub(super) fn new(name: &str, ignore: Option<Ignore>, back: &Arc<Back>) -> Self {
         Self {
             asks_command: ignore.is_some(),
             asker: Some(Asker {
@@ -100,7 +101,7 @@ impl Slow {
 #[derive(Debug)]
 struct Asker {
     name: Arc<str>,
-    ignore: Option<IgnoreCommand>,
+    ignore: Option<Ignore>,
     back: Arc<Back>,
     names: HashMap<String, (Instant, Vec<IpAddr>)>,
 }

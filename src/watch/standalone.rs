@@ -12,12 +12,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::{Setting, Watch};
 use crate::act::keeper::Keeper;
 use crate::cli::WatchArgs;
-use crate::config::{self, Backend, Config, RuntimePaths};
+use crate::config::{self, Backend, Config, Loaded, RuntimePaths};
 use crate::exempt::Exempt;
 use crate::feed::{self, Counting, Fed};
 use crate::notify::logfile;
 use crate::notify::state::State;
 use crate::notify::told::Told;
+use crate::privilege::{self, Entered};
 use crate::run::{keep_fresh, say_panics};
 use crate::say;
 use crate::silence::{self, Silence};
@@ -28,7 +29,6 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Watches logs until SIGTERM; SIGHUP reads the configuration anew (counts begin anew then, bans and places stay).
 #[must_use]
 pub fn run(args: &WatchArgs) -> ExitCode {
-    say::start();
     say_panics();
     let (end, again) = (
         Arc::new(AtomicBool::new(false)),
@@ -36,32 +36,63 @@ pub fn run(args: &WatchArgs) -> ExitCode {
     );
     for (signal, flag) in [(SIGTERM, &end), (SIGINT, &end), (SIGHUP, &again)] {
         if let Err(error) = signal_hook::flag::register(signal, Arc::clone(flag)) {
+            say::direct();
             log::error!("cannot catch signals: {error}");
             return ExitCode::from(1);
         }
     }
-    while !end.load(Ordering::Relaxed) {
-        if !watch(args, &end, &again) {
-            say::flush();
-            return ExitCode::from(1);
-        }
+    let mut loaded = configuration(args);
+    // Before the first thread, and so before anything is said.
+    let entered = needs(args, &loaded.config, privilege::enter);
+    say::start();
+    privilege::begin();
+    if entered == Entered::Closed {
+        say::flush();
+        return ExitCode::from(1);
     }
-    logfile::flush();
+    while watch(args, loaded, &end, &again) {
+        if end.load(Ordering::Relaxed) {
+            logfile::flush();
+            privilege::end();
+            say::flush();
+            return ExitCode::SUCCESS;
+        }
+        loaded = configuration(args);
+        needs(args, &loaded.config, privilege::reloaded);
+    }
     say::flush();
-    ExitCode::SUCCESS
+    ExitCode::from(1)
+}
+
+/// What this process needs.
+fn needs<T>(
+    args: &WatchArgs,
+    config: &Config,
+    give_up: impl FnOnce(&privilege::Setting<'_>) -> T,
+) -> T {
+    give_up(&privilege::Setting {
+        config,
+        config_path: &args.place.config,
+        paths: &RuntimePaths::new(&args.place.runtime_dir, &args.place.config),
+        tee: None,
+    })
+}
+
+/// Reads the configuration.
+fn configuration(args: &WatchArgs) -> Loaded {
+    let mut loaded = config::load(&args.place.config);
+    if args.dry_run {
+        loaded.config.firewall.backend = Backend::DryRun;
+    }
+    loaded
 }
 
 /// With one configuration; false: it cannot be.
-fn watch(args: &WatchArgs, end: &AtomicBool, again: &AtomicBool) -> bool {
-    let loaded = config::load(&args.place.config);
+fn watch(args: &WatchArgs, loaded: Loaded, end: &AtomicBool, again: &AtomicBool) -> bool {
     for problem in loaded.told() {
         log::warn!("{problem}");
     }
-    let mut config = loaded.config;
-    if args.dry_run {
-        config.firewall.backend = Backend::DryRun;
-    }
-    let config = Arc::new(config);
+    let config = Arc::new(loaded.config);
     if config.firewall.backend != Backend::DryRun {
         logfile::start(config.fail2ban_log.as_deref());
     }

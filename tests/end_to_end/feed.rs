@@ -424,7 +424,7 @@ fn status_shows_twenty_vhosts_as_one() {
     let mut text = String::new();
     wait_until("20 lines", secs(5), || {
         text = String::from_utf8_lossy(&world.ask(&["status"]).stdout).into_owned();
-        text.contains("`- 20 lines")
+        text.contains("|- 20 lines")
     });
     assert!(text.starts_with("All is well.\n"), "{text}");
     assert!(

@@ -24,6 +24,7 @@ mod import; // what a fail2ban-server remembers
 mod jails; // jails together, over a restart, beside fail2ban, and broken ones
 mod ordinary; // who is not
 mod other_logs; // sshd's log and the journal
+mod privileges; // what a process cannot do any more
 mod signals; // what does not end it, and what does
 mod silences; // what would show in nothing but the absence of bans
 mod tee; // every byte of the log

@@ -10,6 +10,7 @@ use super::child;
 use super::names::Runner;
 use super::tags::{Script, fill};
 use super::{TIMEOUT, Ticket};
+use crate::config::Raw;
 
 /// Most answers remembered, whatever `max-count` says.
 const COUNT_MAX: usize = 100_000;
@@ -59,6 +60,18 @@ impl IgnoreCommand {
             cache: cache.map(answers),
             runner: Runner::new(path),
         }
+    }
+
+    /// That of a jail, if it has one.
+    #[must_use]
+    pub fn of(jail: &str, raw: &Raw) -> Option<Self> {
+        let cache = raw.ignorecache.as_ref().map(|cache| IgnoreCache {
+            key: cache.key.clone(),
+            max_count: cache.max_count as usize,
+            max_time: Duration::try_from_secs_f64(cache.max_time).unwrap_or(Duration::MAX),
+        });
+        let path = super::Settings::default().path;
+        Some(Self::new(jail, raw.ignorecommand.as_ref()?, cache, &path))
     }
 
     /// Whether whoever the ticket is about is not to be banned. Takes as long as the command, at most 60 seconds, so never

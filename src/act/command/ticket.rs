@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::Family;
 
@@ -16,7 +17,7 @@ const VALUE_MAX: usize = 4 * 1024;
 const CAPTURES_MAX: usize = 32;
 
 /// A ban, as the tags of a command show it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ticket {
     /// `<fid>`: who is banned; an address unless the filter has an `<F-ID>`.
     pub id: String,
@@ -45,7 +46,7 @@ pub struct Ticket {
 }
 
 /// What several bans of one address have together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Merged {
     /// Their failures.
     pub failures: u64,
@@ -54,7 +55,7 @@ pub struct Merged {
 }
 
 /// A jail's numbers at the time of the ban.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Banned now.
     pub banned: u64,

@@ -2,6 +2,7 @@
 //!
 //! The kernel says who is banned, the state files of the running processes say what they counted.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -17,6 +18,7 @@ use crate::act::{ActError, keeper};
 use crate::config::{self, Backend, Config, Jail, Raw, RuntimePaths};
 use crate::failregex::Matcher;
 use crate::notify::state;
+use crate::privilege;
 use crate::watch;
 
 /// `status --json`.
@@ -244,6 +246,12 @@ fn watches(process: &Value) -> bool {
     process.get("format").and_then(Value::as_str) == Some("watch")
 }
 
+/// What it has given up, and what it has left.
+fn rights(process: &Value) -> Option<privilege::Report> {
+    let report = process.get("privileges")?.clone();
+    serde_json::from_value(report).ok()
+}
+
 /// What keeps a jail of other logs from its work. A log that is not there yet is waited for.
 fn of_jail(jail: &Jail) -> Vec<String> {
     let Some(raw) = jail.raw.as_ref().filter(|raw| !raw.counts_bans) else {
@@ -358,7 +366,17 @@ fn show(status: &Status, one: bool, out: &mut dyn Write) -> std::io::Result<()> 
         [one] => show_process(one, out),
         many => {
             writeln!(out, "{} loggers of httpd, counted by watch", many.len())?;
-            show_numbers(many, out)
+            show_numbers(many, "|-", out)?;
+            // Each has a helper of its own; all else is the same, or shown.
+            let each = many.iter().filter_map(|process| rights(process));
+            let each = each.map(|rights| privilege::Report {
+                helper: None,
+                ..rights
+            });
+            let rights: BTreeSet<String> = each.map(|rights| rights.to_string()).collect();
+            rights
+                .iter()
+                .try_for_each(|rights| writeln!(out, "`- rights: {rights}"))
         }
     }
 }
@@ -372,7 +390,7 @@ fn show_process(process: &Value, out: &mut dyn Write) -> std::io::Result<()> {
     let pid = number(process, "pid");
     if watches(process) {
         let runs = process.pointer("/feed/runs").and_then(Value::as_array);
-        return match runs.map_or(0, Vec::len) {
+        match runs.map_or(0, Vec::len) {
             0 => writeln!(out, "Process {pid}: watches logs"),
             1 => writeln!(
                 out,
@@ -382,7 +400,8 @@ fn show_process(process: &Value, out: &mut dyn Write) -> std::io::Result<()> {
                 out,
                 "Process {pid}: watches logs, counts for {many} loggers of httpd"
             ),
-        };
+        }?;
+        return show_rights(process, out);
     }
     let text = |key| process.get(key).and_then(Value::as_str).unwrap_or("-");
     let (format, tee) = (text("format"), text("tee"));
@@ -391,11 +410,18 @@ fn show_process(process: &Value, out: &mut dyn Write) -> std::io::Result<()> {
         false => "",
     };
     writeln!(out, "Process {pid}: format {format}, tee {tee}{counted}")?;
-    show_numbers(&[process], out)
+    show_numbers(&[process], "|-", out)?;
+    show_rights(process, out)
+}
+
+fn show_rights(process: &Value, out: &mut dyn Write) -> std::io::Result<()> {
+    let rights = rights(process).map(|rights| rights.to_string());
+    let rights = rights.unwrap_or_else(|| "not known".to_owned());
+    writeln!(out, "`- rights: {rights}")
 }
 
 /// What these processes counted together.
-fn show_numbers(processes: &[&Value], out: &mut dyn Write) -> std::io::Result<()> {
+fn show_numbers(processes: &[&Value], branch: &str, out: &mut dyn Write) -> std::io::Result<()> {
     let numbers = [
         ("lines", "lines"),
         ("unparsed", "not of the format"),
@@ -416,7 +442,7 @@ fn show_numbers(processes: &[&Value], out: &mut dyn Write) -> std::io::Result<()
         .filter(|(n, words)| *n > 0 || **words == "lines")
         .map(|(n, words)| format!("{n} {words}"))
         .collect();
-    writeln!(out, "`- {}", shown.join(", "))
+    writeln!(out, "{branch} {}", shown.join(", "))
 }
 
 /// fail2ban-client's tree, without the lines that have no meaning here (currently failed; of httpd's lines the file list).

@@ -12,6 +12,7 @@ use super::jails;
 use super::processes::{self, Process};
 use super::report::{Area, Report};
 use crate::config::Config;
+use crate::privilege;
 use crate::watch;
 
 const AREA: Area = Area::Host;
@@ -173,15 +174,14 @@ fn syslog(report: &mut Report) {
 }
 
 fn selinux(report: &mut Report) {
-    let enforcing =
-        fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|text| text.trim() == "1");
-    if enforcing {
+    if privilege::enforced().is_some() {
         report.warn(
             AREA,
             "SELinux",
-            "is enforcing, and what httpd starts runs as httpd_t, which may not change the kernel's sets unless a policy allows it",
+            "is enforcing, and what httpd starts runs as httpd_t, which may not change the kernel's sets unless a policy \
+             allows it; f2b-pipe watch, which systemd starts, may (f2b-pipe status shows the domain of each)",
             "let it ban once, then make a policy of what was refused:\n\
-             semodule -DB; ausearch -m avc -c f2b-pipe -c iptables --raw | audit2allow -M f2b-pipe && semodule -i f2b-pipe.pp; semodule -B",
+             semodule -DB; ausearch -m avc -c f2b-pipe -c f2b-helper -c iptables --raw | audit2allow -M f2b-pipe && semodule -i f2b-pipe.pp; semodule -B",
         );
     }
 }
