@@ -555,3 +555,33 @@ fn actions_and_ignorecommand_run_in_the_helper() {
     );
     assert!(text.ends_with("stop\n"), "{text}");
 }
+
+/// Landlock knows folders, not names: a process that runs cannot use the one that is made anew. It goes on with what it has.
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn a_runtime_directory_that_is_removed_costs_no_line_no_ban_and_no_rule() {
+    let world = World::new();
+    world.config(&format!("[firewall]\nbackend = 'ipset'\n{CONFIG}"));
+    let httpd = Setup::new(&world).start();
+    he_is_banned(&world);
+    let logger = httpd.logger();
+    fs::remove_dir_all(world.path("run")).expect("the runtime directory");
+    wait_until("the news of it", secs(5), || {
+        httpd
+            .said()
+            .contains("f2b-pipe.lock (needed to place the rules)")
+    });
+    must(
+        world
+            .on_server("iptables")
+            .args(["-t", "raw", "-D", "PREROUTING", "-j", "f2b-pipe"]),
+    );
+    world.wait_chain();
+    world.curl("203.0.113.67", "/missing");
+    world.wait_banned("missing", "203.0.113.67");
+    wait_until("the rule", secs(5), || {
+        world.curl("203.0.113.67", "/page").is_none()
+    });
+    assert_eq!(httpd.logger(), logger);
+    httpd.assert_tee_is_complete();
+}
