@@ -20,9 +20,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -109,7 +109,7 @@ pub struct Past {
 /// The writing end. Every call returns at once.
 #[derive(Debug)]
 pub struct Ledger {
-    notes: SyncSender<Order>,
+    notes: Arc<SyncSender<Order>>,
     lost: Arc<AtomicU64>,
     done: Receiver<()>,
 }
@@ -189,6 +189,7 @@ impl Ledger {
                 drop(store);
                 at_end.send(()).ok();
             })?;
+        let notes = Arc::new(notes);
         Ok((Self { notes, lost, done }, past))
     }
 
@@ -258,6 +259,14 @@ impl Ledger {
         self.lost.load(Ordering::Relaxed)
     }
 
+    /// For another who bans.
+    #[must_use]
+    pub fn pen(&self) -> Pen {
+        Pen {
+            notes: Arc::downgrade(&self.notes),
+        }
+    }
+
     /// Has the rest written and the file closed, and waits for it up to `patience`. Whether it was done by then. Without
     /// this the rest is written too, if the process lives long enough.
     #[must_use]
@@ -265,6 +274,45 @@ impl Ledger {
         let Self { notes, done, .. } = self;
         drop(notes);
         done.recv_timeout(patience).is_ok()
+    }
+}
+
+/// A second hand that writes, for as long as the ledger is open.
+#[derive(Clone, Debug)]
+pub struct Pen {
+    notes: Weak<SyncSender<Order>>,
+}
+
+impl Pen {
+    /// Notes a ban; false: there is no room, or no ledger any more.
+    #[must_use]
+    pub fn ban(&self, jail: &str, key: Key, standing: Standing, now: f64) -> bool {
+        let ban = Ban {
+            standing,
+            bans: 1,
+            count: 0,
+            failures: 0,
+            lines: Vec::new(),
+            before: None,
+            noted: false,
+            restored: false,
+        };
+        let jail = jail.to_owned();
+        self.note(now, Noted::Ban { jail, key, ban })
+    }
+
+    /// Notes its end; false: as of [`ban`](Self::ban).
+    #[must_use]
+    pub fn unban(&self, jail: &str, key: Key, now: f64) -> bool {
+        let jail = jail.to_owned();
+        self.note(now, Noted::Unban { jail, key, at: now })
+    }
+
+    fn note(&self, now: f64, what: Noted) -> bool {
+        let note = Order::Note(Note { now, what });
+        self.notes
+            .upgrade()
+            .is_some_and(|notes| notes.try_send(note).is_ok())
     }
 }
 

@@ -723,3 +723,205 @@ fn a_hundred_thousand_bans_are_lost_and_back() {
         assert_eq!(host.members("f2bp-web").len(), 0);
     }
 }
+
+/// `f2b-pipe watch`, for as long as it is held.
+struct Watch(std::process::Child);
+
+impl Watch {
+    fn start(host: &Host) -> Self {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(host.dir.join("watch.log"));
+        let child = Command::new(env!("CARGO_BIN_EXE_f2b-pipe"))
+            .arg("watch")
+            .arg("--config")
+            .arg(host.dir.join("f2b-pipe.toml"))
+            .arg("--runtime-dir")
+            .arg(&host.dir)
+            .stdin(std::process::Stdio::null())
+            .stderr(log.unwrap())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// As when the power fails.
+    fn killed(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// What a reboot leaves of the kernel's sets and rules.
+const REBOOT: &str = "nft flush ruleset; ipset destroy";
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn bans_outlive_a_reboot_and_unbans_too() {
+    for backend in BOTH {
+        let host = Host::web(backend);
+        let ledger = host.dir.join("f2b-pipe.sqlite3");
+        let standing = || {
+            let open = rusqlite::Connection::open(&ledger).ok()?;
+            let many = "SELECT count(*) FROM bans WHERE ended IS NULL";
+            open.query_row(many, [], |row| row.get::<_, i64>(0)).ok()
+        };
+        let watch = Watch::start(&host);
+        wait("sets", || {
+            !host.firewall().names("f2bp-").unwrap().is_empty()
+        });
+        // As a process of httpd's does it, and by hand.
+        let mut act = Act::new(&host.config);
+        for (who, ban_for) in [
+            ("192.0.2.7", timed(600)),
+            ("192.0.2.8", BanFor::Forever),
+            ("192.0.2.9", timed(100 * 86_400)),
+            ("192.0.2.10", timed(1)),
+            ("2001:db8::7", timed(600)),
+        ] {
+            assert_ne!(
+                act.ban(&host.ban("web", who, ban_for), 0),
+                Ok(Banned::Already)
+            );
+        }
+        assert_eq!(
+            host.run("ban 198.51.100.0/24 198.51.100.66 198.51.100.67")
+                .0,
+            0
+        );
+        let noted = Instant::now();
+        while standing() != Some(7) {
+            assert!(
+                noted.elapsed() < Duration::from_secs(25),
+                "{:?}",
+                standing()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(host.run("unban 198.51.100.67").1, "1\n");
+        wait("unban noted", || standing() == Some(6));
+        watch.killed();
+        // Nobody runs who could be told.
+        assert_eq!(host.run("unban 198.51.100.66").1, "1\n");
+        sh(REBOOT);
+        assert!(host.firewall().names("f2bp-").unwrap().is_empty());
+
+        let _watch = Watch::start(&host);
+        wait("in force again", || host.members("f2bp-web").len() == 3);
+        let left = |who: &str| {
+            let (_, shown, _) = host.run("banned --json");
+            let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            let rows = shown["banned"].as_array().unwrap().clone();
+            let row = rows.into_iter().find(|row| row["ip"] == who);
+            row.map(|row| row["left"].clone())
+        };
+        let within = |who: &str, most: i64| {
+            let left = left(who).and_then(|left| left.as_i64()).unwrap();
+            assert!(
+                (most - 40..=most + 2).contains(&left),
+                "{backend} {who}: {left}"
+            );
+        };
+        within("192.0.2.7", 600);
+        within("192.0.2.9", 100 * 86_400);
+        within("2001:db8::/64", 600);
+        within("198.51.100.0/24", 600);
+        assert_eq!(left("192.0.2.8"), Some(serde_json::Value::Null));
+        assert_eq!(left("192.0.2.10"), None);
+        assert_eq!(left("198.51.100.66"), None);
+        assert_eq!(left("198.51.100.67"), None);
+        // What is known is not noted anew.
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(standing(), Some(5));
+        let open = rusqlite::Connection::open(&ledger).unwrap();
+        let all: i64 = open
+            .query_row("SELECT count(*) FROM bans", [], |row| row.get(0))
+            .unwrap();
+        assert!(all <= 8, "{all}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn a_hundred_thousand_bans_outlive_a_reboot() {
+    for backend in BOTH {
+        let host = Host::new(
+            backend,
+            "[jail.web]\nstatus = [404]\n\
+             [jail.sshd]\nlogpath = ['/nonexistent/auth.log']\nfailregex = ['bad <HOST>']\nbantime = '10d'\n\
+             bantime_increment = true\nbantime_maxtime = '20d'\n",
+        );
+        // Makes the ledger.
+        let watch = Watch::start(&host);
+        let ledger = host.dir.join("f2b-pipe.sqlite3");
+        let made = || {
+            let open = rusqlite::Connection::open(&ledger).ok()?;
+            open.query_row("SELECT count(*) FROM bans", [], |row| row.get::<_, i64>(0))
+                .ok()
+        };
+        wait("ledger", || ledger.exists() && made() == Some(0));
+        wait("rules", || {
+            !host.firewall().names("f2bp-").unwrap().is_empty()
+        });
+        watch.killed();
+        sh(REBOOT);
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs_f64();
+        let mut open = rusqlite::Connection::open(&ledger).unwrap();
+        let all = open.transaction().unwrap();
+        for n in 0..100_000_u32 {
+            let jail = if n % 2 == 0 { "web" } else { "sshd" };
+            let who = Ipv4Addr::from_bits(0x0b00_0000 + n).to_string();
+            all.execute(
+                "INSERT INTO bans (jail, key, start, bantime, number, count, failures, lines)
+                 VALUES (?1, ?2, ?3, 864000, 3, 5, 5, '')",
+                rusqlite::params![jail, who, now - 3600.0],
+            )
+            .unwrap();
+            if n % 2 == 1 {
+                all.execute(
+                    "INSERT INTO bad (jail, key, last, bantime, count) VALUES (?1, ?2, ?3, 864000, 3)",
+                    rusqlite::params![jail, who, now - 3600.0],
+                )
+                .unwrap();
+            }
+        }
+        all.commit().unwrap();
+        drop(open);
+        let begun = Instant::now();
+        let _watch = Watch::start(&host);
+        let log = || std::fs::read_to_string(host.dir.join("watch.log")).unwrap();
+        let said = || log().contains("100000 bans from before the restart");
+        while !said() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        eprintln!(
+            "{backend}: in force again {:?} after the start",
+            begun.elapsed()
+        );
+        assert_eq!(host.members("f2bp-web").len(), 50_000);
+        assert_eq!(host.members("f2bp-sshd").len(), 50_000);
+        let left: Vec<u32> = host
+            .members("f2bp-sshd")
+            .iter()
+            .map(|m| m.left.unwrap())
+            .collect();
+        let due = 864_000 - 3600;
+        assert!(
+            left.iter().all(|left| (due - 40..=due).contains(left)),
+            "{:?}",
+            &left[..3]
+        );
+    }
+}

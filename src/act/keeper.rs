@@ -23,11 +23,13 @@ use super::lock::{Lock, try_lock};
 use super::netlink::{self, Socket, WireError};
 use super::nft::{self, Nft};
 use super::plan::{Family, Found, Place, Plan, chain_name};
+use super::records::{self, Noted, Records};
 use super::{ActError, Banned, SetRef, jail, jails, kill, place_of};
 use crate::config::{Backend, Config, Current, RuntimePaths};
 use crate::decide::BanFor;
 use crate::exempt::Target;
 use crate::hit::JailId;
+use crate::ledger::Pen;
 use crate::notify::{self, measure};
 use crate::silence::Troubles;
 
@@ -104,6 +106,8 @@ struct Shared {
     dropped: AtomicU64,
     /// A thread listens for changed rules, for as long as the keeper lives.
     listening: AtomicBool,
+    /// A ledger that was opened, and what it knows.
+    ledger: Mutex<Option<(Pen, Noted)>>,
     health: Mutex<Health>,
     /// Another process is in charge, or will be.
     yields: AtomicBool,
@@ -118,6 +122,8 @@ enum Event {
     Rules,
     /// There is another configuration.
     Renewed,
+    /// Sets were changed by others.
+    Learn,
     Stop,
 }
 
@@ -168,6 +174,7 @@ impl Keeper {
             stop: AtomicBool::default(),
             dropped: AtomicU64::default(),
             listening: AtomicBool::default(),
+            ledger: Mutex::default(),
             health: Mutex::default(),
         });
         // Before the first ban, not a tick later.
@@ -186,10 +193,12 @@ impl Keeper {
                 let _ended = ended;
                 let (to, shared) = own;
                 let (mut lock, mut troubles, mut replaced) = (None, Troubles::default(), 0);
+                let mut records = Records::default();
                 loop {
                     let config = shared.config.get();
                     let mut keep = Keep::new(&config, &paths, &shared, &to);
                     (keep.troubles, keep.replaced) = (std::mem::take(&mut troubles), replaced);
+                    keep.records = std::mem::take(&mut records);
                     if let Some(lock) = lock.take() {
                         keep.take_up(lock, Instant::now());
                     }
@@ -197,6 +206,7 @@ impl Keeper {
                         Ok(End::Stopped) => return,
                         Ok(End::Renewed) => {
                             lock = keep.lock.take();
+                            records = keep.records.renewed();
                             (troubles, replaced) =
                                 (std::mem::take(&mut keep.troubles), keep.replaced);
                             continue;
@@ -231,6 +241,20 @@ impl Hand {
     /// Tells of a ban that failed: it is said once, and once more when bans go well again. Never blocks.
     pub fn failed(&self, error: &ActError) {
         self.send(Event::Failed(error.to_string()));
+    }
+
+    /// There is a ledger now: it is told of the bans that it does not know, where nobody else does that.
+    pub fn remembers(&self, pen: Pen, noted: Noted) {
+        let ledger = self.shared.ledger.lock();
+        *ledger.unwrap_or_else(PoisonError::into_inner) = Some((pen, noted));
+        self.lifted();
+    }
+
+    /// Bans were taken away or put in behind the keeper's back: it looks soon.
+    pub fn lifted(&self) {
+        if self.to.try_send(Event::Learn).is_err() {
+            // It is busy, and looks within some seconds anyway.
+        }
     }
 
     /// Another configuration from now on.
@@ -351,6 +375,7 @@ struct Keep<'a> {
     order: BinaryHeap<Reverse<(u32, Key)>>,
     learn_at: Instant,
     learnt: bool,
+    records: Records,
     troubles: Troubles,
 }
 
@@ -384,6 +409,7 @@ impl<'a> Keep<'a> {
             order: BinaryHeap::new(),
             learn_at: now,
             learnt: false,
+            records: Records::default(),
             troubles: Troubles::default(),
         }
     }
@@ -418,6 +444,7 @@ impl<'a> Keep<'a> {
                 Ok(Event::Banned(event)) => self.banned(event),
                 Ok(Event::Failed(error)) => self.troubles.set("bans", &Err::<(), _>(error)),
                 Ok(Event::Rules) => self.rules_changed(),
+                Ok(Event::Learn) => self.learn_at = Instant::now(),
                 Ok(Event::Renewed) => return End::Renewed,
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return End::Stopped,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -438,8 +465,25 @@ impl<'a> Keep<'a> {
             self.keep_chain(now);
             self.learn(now);
             self.tell_ended();
+            self.record();
         }
         self.publish();
+    }
+
+    /// Tells the ledger what it does not know yet.
+    fn record(&mut self) {
+        let opened = self.shared.ledger.lock();
+        let opened = opened.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(opened) = opened {
+            // What runs is compared when the sets were read again, which is due now.
+            self.records.open(opened);
+        }
+        self.records.tell(self.config, &self.ends, self.base());
+    }
+
+    /// When ends count from, seconds since the epoch.
+    fn base(&self) -> f64 {
+        records::now() - self.started.elapsed().as_secs_f64()
     }
 
     /// Whether it is off; a change is said and carried out.
@@ -786,11 +830,16 @@ impl<'a> Keep<'a> {
             let prefix = &self.config.firewall.set_prefix;
             self.remade.push(SetRef::one(prefix, jail, kind));
         }
-        // One that stood already may have been prolonged; if it was not, the next reading of the sets says so.
+        // Of one that stood already the next reading of the sets says whether it was prolonged.
         if let (BanFor::Timed(secs), Some(jail)) = (event.ban_for, jail(self.config, event.jail)) {
             let (_, who) = place_of(event.who, jail.ipv6_prefix);
             let end = self.seconds().saturating_add(secs.get());
-            self.ends.insert((event.jail, who), end);
+            let key = (event.jail, who);
+            if event.banned == Banned::Already && self.ends.contains_key(&key) {
+                return;
+            }
+            self.ends.insert(key, end);
+            self.records.changed(self.config, key);
             self.order.push(Reverse((end, (event.jail, who))));
         }
     }
@@ -887,6 +936,7 @@ impl<'a> Keep<'a> {
                 tell_unban(self.config, key);
             }
         }
+        self.records.compare(self.config, &self.ends, self.base());
         self.order = self
             .ends
             .iter()
@@ -926,6 +976,7 @@ impl<'a> Keep<'a> {
             } else {
                 self.ends.remove(&key);
                 tell_unban(self.config, key);
+                self.records.changed(self.config, key);
             }
         }
         self.firewall = Some(firewall);

@@ -4,6 +4,7 @@
 //! must wait (making the chain, resetting connections, noticing that something is gone) is done by [`keeper`] on threads
 //! of its own.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -24,9 +25,10 @@ pub mod lock; // who keeps the chain
 pub mod netlink; // the wire
 pub mod nft; // sets and rules of nf_tables
 pub mod plan; // which rules there should be
+pub mod records; // bans that the ledger is told of
 pub mod tool; // child processes
 
-use firewall::{Add, Added, Doomed, Ensured, Firewall};
+use firewall::{Add, Added, Doomed, Ensured, Firewall, Put};
 
 /// How long to wait before asking again a kernel that had no ip_set or gave no rights: the first makes it start
 /// modprobe each time.
@@ -355,6 +357,18 @@ impl Act {
         }
     }
 
+    /// Puts bans from before a restart in force that are not any more, as after a reboot: a hundred thousand in less than a
+    /// second. How many those were.
+    ///
+    /// # Errors
+    /// Some may be in force.
+    pub fn restore(&mut self, bans: Vec<(JailId, Bannable, BanFor)>) -> Result<usize, ActError> {
+        match self {
+            Self::Live(live) => live.restore(bans),
+            Self::Dry(_) => Ok(0),
+        }
+    }
+
     /// Takes a ban away; whether there was one.
     ///
     /// # Errors
@@ -474,6 +488,39 @@ impl Live {
             Added::New => Banned::New,
             Added::Already => Banned::Already,
         })
+    }
+
+    fn restore(&mut self, bans: Vec<(JailId, Bannable, BanFor)>) -> Result<usize, ActError> {
+        let mut by_set: HashMap<(JailId, Kind), Vec<Put>> = HashMap::new();
+        for (id, who, ban_for) in bans {
+            let Some(Some(sets)) = self.jails.get(usize::from(id)) else {
+                continue;
+            };
+            let (kind, who) = place_of(who.target(), sets.ipv6_prefix);
+            by_set.entry((id, kind)).or_default().push(Put {
+                who,
+                ban_for,
+                reason: "restored".to_owned(),
+            });
+        }
+        let firewall = self.kernel.reach()?;
+        let mut many = 0;
+        for ((id, kind), mut bans) in by_set {
+            let Some(Some(sets)) = self.jails.get_mut(usize::from(id)) else {
+                continue;
+            };
+            let (set, seen) = sets.get_mut(kind);
+            firewall.ensure(set)?;
+            *seen = true;
+            let mut there = HashSet::new();
+            firewall.list(&set.name, &mut |member| {
+                there.extend(firewall::target_of(&member));
+            })?;
+            bans.retain(|ban| !there.contains(&ban.who));
+            many += bans.len();
+            firewall.add_many(set, &bans)?;
+        }
+        Ok(many)
     }
 
     fn unban(&mut self, jail: JailId, who: Target) -> Result<bool, ActError> {

@@ -11,11 +11,12 @@ use super::jail::Jail;
 use super::slow::Ready;
 use crate::act::command::{Pool, Settings, Spec, Ticket};
 use crate::act::keeper::{BanEvent, Hand};
-use crate::act::{Act, Ban as ActBan, Banned};
+use crate::act::records::Noted;
+use crate::act::{self, Act, Ban as ActBan, Banned};
 use crate::bans::{self, Ban, Decision, History, HistoryBounds, Terms, What};
 use crate::config::{Backend, Config, Mode};
 use crate::decide::BanFor;
-use crate::exempt::{Exempt, Target};
+use crate::exempt::{Bannable, Exempt, Target};
 use crate::failregex::Failure;
 use crate::hit::{Arrival, JailId};
 use crate::judge::renumbered;
@@ -33,6 +34,9 @@ const EVIDENCE_BYTES: usize = 100;
 
 /// How long logs wait for the disk when bans were imported.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A ban that is to be in force again.
+type Again = (JailId, Bannable, BanFor);
 
 /// Everybody who has a part in a ban.
 pub(super) struct Desk {
@@ -158,12 +162,56 @@ impl Desk {
             self.start_actions(jail);
         }
         let Some((ledger, past)) = past else { return };
+        let (bans, noted) = self.native(&past, &ledger, now);
+        self.keeper.remembers(ledger.pen(), noted);
         self.ledger = Some(ledger);
-        self.restore(jails, past, now);
+        self.restore(jails, past, bans, now);
+    }
+
+    /// Bans of jails of httpd's lines and by hand that are remembered and have not ended: to be put in force, and for the
+    /// keeper, who sees to what the ledger knows of them.
+    fn native(&self, past: &Past, ledger: &Ledger, now: f64) -> (Vec<Again>, Noted) {
+        let (mut bans, mut noted) = (Vec::new(), Noted::new());
+        let native: HashMap<&str, (JailId, &crate::config::Jail)> = act::jails(&self.config)
+            .filter(|(_, jail)| jail.raw.is_none())
+            .map(|(id, jail)| (jail.name.as_str(), (id, jail)))
+            .collect();
+        for (name, remembered) in &past.bans {
+            let Some(&(id, jail)) = native.get(name.as_str()) else {
+                continue;
+            };
+            let (key, until) = (&remembered.key, remembered.standing.end());
+            match self.again(id, key, until, now) {
+                Some(ban) => {
+                    let (_, who) = act::place_of(ban.1.target(), jail.ipv6_prefix);
+                    noted.entry(name.clone()).or_default().insert(who, until);
+                    bans.push(ban);
+                }
+                None => {
+                    // It ended while nobody was here to note that, or he is spared now.
+                    let (key, what) = (key.clone(), What::Unban { at: now });
+                    ledger.decided(name, &Decision { key, what }, now);
+                }
+            }
+        }
+        (bans, noted)
+    }
+
+    /// A ban with what is left of it; `None`: nothing, or he is spared.
+    fn again(&self, id: JailId, key: &Key, until: Option<f64>, now: f64) -> Option<Again> {
+        let left = match until {
+            None => BanFor::Forever,
+            Some(until) => BanFor::of_secs(until - now).filter(|_| until > now)?,
+        };
+        // The jail for bans by hand is none of those whose number `exempt` knows.
+        let known = Some(id).filter(|id| usize::from(*id) < self.config.jails.len());
+        let bannable = self.exempt.check(key.target()?, known).ok()?;
+        Some((id, bannable, left))
     }
 
     /// Puts in force what was remembered, and goes on counting from there.
-    fn restore(&mut self, jails: &mut [Jail], past: Past, now: f64) {
+    /// The kernel gets all that it has not, with `bans`, at one stroke: after a reboot that may be a hundred thousand.
+    fn restore(&mut self, jails: &mut [Jail], past: Past, mut bans: Vec<Again>, now: f64) {
         let at: HashMap<String, usize> = jails
             .iter()
             .enumerate()
@@ -174,6 +222,7 @@ impl Desk {
                 self.history.put(&key, jail.id, bad);
             }
         }
+        let mut decided = Vec::new();
         for (name, remembered) in past.bans {
             let Some(at) = at.get(&name) else { continue };
             let Some(jail) = jails.get_mut(*at) else {
@@ -188,7 +237,24 @@ impl Desk {
                 let what = What::Unban { at: now };
                 ledger.decided(&name, &Decision { key, what }, now);
             }
-            self.carry_out(jails, *at, decisions, None, now);
+            if jail.bans() && jail.raw().is_some_and(|raw| raw.in_kernel) {
+                for decision in &decisions {
+                    if let What::Ban(ban) = &decision.what {
+                        bans.extend(self.again(jail.id, &decision.key, ban.until(), now));
+                    }
+                }
+            }
+            decided.push((*at, decisions));
+        }
+        if !self.off.load(Ordering::Relaxed) {
+            match self.act.restore(bans) {
+                Ok(0) => {}
+                Ok(many) => log::info!("{many} bans from before the restart are in force again"),
+                Err(error) => self.keeper.failed(&error),
+            }
+        }
+        for (at, decisions) in decided {
+            self.carry_out(jails, at, decisions, None, now);
         }
     }
 
@@ -258,11 +324,13 @@ impl Desk {
                 Told::Ban { jail, key } => self.count_here(jails, &jail, &key, now),
                 Told::Unban { jail, key } => {
                     self.lift(jails, jail.as_deref(), key.as_ref(), now);
+                    // Those of other jails are the keeper's to notice.
+                    self.keeper.lifted();
                 }
                 Told::Remembered => {
                     let Some(ledger) = &self.ledger else { continue };
                     match ledger.look(PATIENCE) {
-                        Some(past) => self.restore(jails, past, now),
+                        Some(past) => self.restore(jails, past, Vec::new(), now),
                         None => log::error!(
                             "bans that were imported cannot be read from the ledger; they are in force after a restart"
                         ),

@@ -303,7 +303,8 @@ pub fn lifted(
     let now = now();
     let (ledger, past) = Ledger::open(&paths.ledger(), Limits::default(), now)?;
     for (name, remembered) in past.bans {
-        let prefix = config.jails.iter().find(|jail| jail.name == name);
+        let mut jails = config.jails.iter().chain([&config.manual]);
+        let prefix = jails.find(|jail| jail.name == name);
         let prefix = prefix.map_or(128, |jail| jail.ipv6_prefix);
         let same = |who| Key::from(who).counted(prefix) == remembered.key;
         if jail.is_none_or(|jail| jail == name) && who.is_none_or(same) {
