@@ -21,9 +21,13 @@ use crate::config::{
     self, Config, FINDTIME_MAX, Jail, MATCHES_MAX, Problem, Raw, Severity, suggest,
 };
 use crate::decide::BanFor;
-use crate::fail2ban::{Action, IgnoreCache, LogPath, UseDns};
+use crate::fail2ban::{IgnoreCache, LogPath, UseDns};
 use crate::failregex::{MAXLINES_MAX, Matcher, Refused, Rules};
 use crate::source::tail::Encoding;
+
+pub(crate) mod course; // the configuration of a process, and how it comes to another one
+mod kept; // the file
+pub(crate) mod orders; // what the thread that counts httpd's hits is to do
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,6 +119,9 @@ impl Level {
 
 /// A setting of a jail, and what it is to be.
 ///
+/// What is executed is none of them: `ignorecommand` and the commands of actions stand in the configuration alone, where the
+/// process that runs them reads them ([`crate::privilege`]).
+///
 /// Those of expressions and logs are for jails that have them ([`Jail::raw`]); for a jail of httpd's lines they are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -141,8 +148,6 @@ pub enum Setting {
     LogEncoding(String),
     /// Own addresses are not banned.
     IgnoreSelf(bool),
-    /// Says who is not banned.
-    IgnoreCommand(Option<String>),
     /// How long its answers are kept.
     IgnoreCache(Option<IgnoreCache>),
     /// What every line must match.
@@ -164,8 +169,6 @@ pub enum Setting {
     JournalMatch(Vec<Vec<String>>),
     /// It counts nothing for a while: lines that come meanwhile are not looked at.
     Idle(bool),
-    /// What is done about bans, all of it.
-    Actions(Vec<Action>),
 }
 
 impl Setting {
@@ -184,7 +187,6 @@ impl Setting {
             Self::LogTimeZone(_) => "logtimezone",
             Self::LogEncoding(_) => "logencoding",
             Self::IgnoreSelf(_) => "ignoreself",
-            Self::IgnoreCommand(_) => "ignorecommand",
             Self::IgnoreCache(_) => "ignorecache",
             Self::PrefRegex(_) => "prefregex",
             Self::FailRegex(_) => "failregex",
@@ -192,7 +194,6 @@ impl Setting {
             Self::AddLogPath { .. } | Self::DelLogPath(_) => "logpath",
             Self::JournalMatch(_) => "journalmatch",
             Self::Idle(_) => "idle",
-            Self::Actions(_) => "action",
         }
     }
 
@@ -419,7 +420,6 @@ fn set(jail: &mut Jail, to: &Setting) -> Result<(), String> {
             Encoding::named(encoding).map_err(|error| error.to_string())?;
             raw(jail, to)?.encoding.clone_from(encoding);
         }
-        Setting::IgnoreCommand(command) => raw(jail, to)?.ignorecommand.clone_from(command),
         Setting::IgnoreCache(cache) => raw(jail, to)?.ignorecache.clone_from(cache),
         Setting::AddLogPath { path, tail } => {
             let raw = raw(jail, to)?;
@@ -430,7 +430,6 @@ fn set(jail: &mut Jail, to: &Setting) -> Result<(), String> {
         }
         Setting::DelLogPath(path) => raw(jail, to)?.logs.retain(|log| log.glob != *path),
         Setting::JournalMatch(all) => raw(jail, to)?.journalmatch.clone_from(all),
-        Setting::Actions(all) => raw(jail, to)?.actions.clone_from(all),
     }
     Ok(())
 }
@@ -454,6 +453,14 @@ fn rules(jail: &mut Jail, to: &Setting, change: impl FnOnce(&mut Rules)) -> Resu
         Err(refused) => return Err(refused.to_string()),
     }
     Ok(())
+}
+
+/// The configuration with what was changed since, for a command that looks beside the running processes.
+pub(crate) fn live(config: &mut Config, paths: &config::RuntimePaths) {
+    if let Ok(kept) = kept::Kept::read(&paths.changes()) {
+        // What cannot be any more is told by the processes.
+        apply(config, &kept.changes);
+    }
 }
 
 /// As `ignore list` shows it: networks, then names.

@@ -163,6 +163,18 @@ impl Exempt {
     }
 
     fn among(config: &Config, live: Live) -> Self {
+        let live = Arc::new(live);
+        let shared = Arc::new(Shared::new(Arc::clone(&live)));
+        Self::with(config, shared, (0, live))
+    }
+
+    /// The list of another configuration. What was looked up stays known; host names that are new are looked up soon.
+    #[must_use]
+    pub fn renewed(&self, config: &Config) -> Self {
+        Self::with(config, Arc::clone(&self.shared), self.seen.borrow().clone())
+    }
+
+    fn with(config: &Config, shared: Arc<Shared>, seen: (u64, Arc<Live>)) -> Self {
         let wishes = |jail: &crate::config::Jail| Wishes {
             ipv6_prefix: jail.ipv6_prefix,
             ignoreself: jail.ignoreself,
@@ -181,22 +193,23 @@ impl Exempt {
             .iter()
             .filter_map(|(net, spared)| Some((net.parse().ok()?, spared.clone())));
         let proxies = config.proxies.iter().map(|net| (*net, Spared::Proxy(*net)));
-        let live = Arc::new(live);
+        let jails: Vec<Wishes> = config.jails.iter().map(wishes).collect();
+        let manual = wishes(&config.manual);
+        let names = jails.iter().chain([&manual]).flat_map(|w| &w.names);
+        shared.want(names.cloned().collect());
         Self {
             always: always.chain(proxies).collect(),
-            jails: config.jails.iter().map(wishes).collect(),
-            manual: wishes(&config.manual),
-            shared: Arc::new(Shared::new(Arc::clone(&live))),
-            seen: RefCell::new((0, live)),
+            jails,
+            manual,
+            shared,
+            seen: RefCell::new(seen),
         }
     }
 
     /// What keeps this and all of its clones up to date, on a thread that may wait for DNS.
     #[must_use]
     pub fn refresher(&self) -> Refresher {
-        let wishes = self.jails.iter().chain([&self.manual]);
-        let names = wishes.flat_map(|wishes| &wishes.names).cloned();
-        Refresher::new(Arc::clone(&self.shared), names.collect())
+        Refresher::new(Arc::clone(&self.shared))
     }
 
     /// May `who` be banned by `jail` (`None`: by hand)?

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::act::{Act, ActError, Ban, Banned};
 use crate::client::Client;
 use crate::config::{Config, Jail, Mode};
+use crate::control::events;
 use crate::count::{Bounds, Counter, Place};
 use crate::decide::{BanFor, Verdict, decide};
 use crate::exempt::{Exempt, Spared, Target};
@@ -47,6 +48,9 @@ struct Stay {
     /// Which of the batch's parties.
     party: usize,
 }
+
+/// Most hits that are told of at a time: the largest maxretry.
+const ATTEMPTS_MAX: u32 = 100_000;
 
 /// So few clients there is nothing beside which to fetch.
 const ALONE: usize = 2;
@@ -201,6 +205,42 @@ impl Judge {
         &mut self.act
     }
 
+    /// Counts hits that somebody tells of.
+    pub fn attempt(
+        &mut self,
+        (jail, who): (&str, Client),
+        times: u32,
+        now: Arrival,
+        each: &mut dyn FnMut(Decision<'_>),
+    ) {
+        let names = self.config.native().iter().map(|jail| &jail.name);
+        let Some((id, _)) = (0..).zip(names).find(|(_, name)| *name == jail) else {
+            return;
+        };
+        let distinct = |n| {
+            let jail = self.config.jails.get(usize::from(id))?;
+            jail.rule.distinct.as_ref().map(|_| u64::from(n))
+        };
+        let hits = (0..times.min(ATTEMPTS_MAX)).map(|n| Hit {
+            jail: id,
+            weight: 1,
+            distinct: distinct(n),
+        });
+        let hits: Vec<Hit> = hits.collect();
+        let party = Party {
+            client: who,
+            hits: hits.len(),
+            proxy: None,
+            evidence: b"by hand",
+            status: 0,
+        };
+        let mut batch = Batch {
+            hits,
+            parties: vec![party],
+        };
+        self.judge(&mut batch, now, each);
+    }
+
     /// Counts hits of lines that arrived at `now`, in their order, and tells `each` of the limits they reach. Nothing is
     /// left in the batch.
     pub fn judge(
@@ -258,7 +298,11 @@ impl Judge {
                 else {
                     continue;
                 };
+                if jail.idle {
+                    continue;
+                }
                 counts.hits += 1;
+                events::hit(&jail.name, &party.client);
                 if self.tells_hits && jail.mode == Mode::Ban {
                     let who = Target::Client(stay.client);
                     match self.exempt.check(who, Some(hit.jail)) {

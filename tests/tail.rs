@@ -401,6 +401,31 @@ fn positions_go_on_over_a_restart_whatever_happened_in_between() {
 }
 
 #[test]
+fn a_log_that_is_read_otherwise_from_now_on_is_not_read_again() {
+    let folder = Folder::new();
+    let log = folder.path("log");
+    append(&log, "old\n");
+    let mut seen = Seen::new(&[&log], Options::default());
+    seen.lines(&["old"]);
+    let positions = seen.tail.positions();
+    append(&log, b"caf\xe9\n");
+    let options = Options {
+        positions,
+        ..Options::default()
+    };
+    // In another encoding, and by another jail in the old one.
+    let mut latin = entry(&log);
+    latin.encoding = Encoding::named("latin1").unwrap();
+    let mut seen = Seen::of(vec![entry(&log), latin], options);
+    seen.until("both lines", |seen| seen.lines.len() >= 2);
+    seen.quiet();
+    let mut texts = seen.texts();
+    texts.sort_unstable();
+    assert_eq!(texts, ["caf\u{e9}", "caf\u{fffd}"]);
+    assert!(seen.found.iter().all(|(_, start)| *start == Start::Stored));
+}
+
+#[test]
 fn a_search_by_time_finds_the_first_line_that_is_young_enough() {
     let folder = Folder::new();
     let log = folder.path("a.log");

@@ -15,6 +15,7 @@ use crate::act::ipset;
 use crate::act::lock::try_lock;
 use crate::act::plan::{Found, Plan};
 use crate::act::{self, Act, ActError, Ban, Banned, SetRef, keeper, kill, place_of};
+use crate::changes;
 use crate::client::Client;
 use crate::config::{self, Backend, Config, Jail, Mode, RuntimePaths, suggest};
 use crate::exempt::{Bannable, Exempt, Target};
@@ -31,7 +32,9 @@ const RULE_PATIENCE: Duration = Duration::from_secs(3);
 /// The configuration. What is wrong with it is for `check` and `status` to say: a typing error shall not keep anybody
 /// from taking a ban away.
 fn load(place: &WhereArgs) -> Config {
-    config::load(&place.config).config
+    let mut config = config::load(&place.config).config;
+    changes::live(&mut config, &paths(place));
+    config
 }
 
 pub(super) fn paths(place: &WhereArgs) -> RuntimePaths {
@@ -147,7 +150,7 @@ impl Row {
 }
 
 /// Every running ban, jail by jail. Of jails that are not configured any more, too: their sets may still be there.
-pub(super) fn rows(config: &Config, kernel: &mut dyn Firewall) -> Result<Vec<Row>, ActError> {
+pub(crate) fn rows(config: &Config, kernel: &mut dyn Firewall) -> Result<Vec<Row>, ActError> {
     let prefix = &config.firewall.set_prefix;
     let mut rows = Vec::new();
     for name in kernel.ours(prefix)? {
@@ -537,7 +540,7 @@ fn sets_of(config: &Config, jail: &Jail) -> [SetRef; 4] {
 }
 
 /// Empties sets; how many bans that were.
-fn empty(names: &[String], kernel: &mut dyn Firewall) -> Result<usize, ActError> {
+pub(crate) fn empty(names: &[String], kernel: &mut dyn Firewall) -> Result<usize, ActError> {
     let mut bans = 0;
     for name in names {
         kernel.list(name, &mut |_| bans += 1)?;

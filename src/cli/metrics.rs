@@ -17,7 +17,8 @@ use super::bans::{paths, rows};
 use super::{Done, Failure, MetricsArgs, Outcome};
 use crate::act::firewall;
 use crate::act::{self, keeper};
-use crate::config::{self, Backend};
+use crate::changes;
+use crate::config::{self, Backend, RuntimePaths};
 use crate::notify::measure::{BOUNDS_US, Measured};
 use crate::say;
 
@@ -40,9 +41,21 @@ struct Facts<'f> {
 /// # Errors
 /// The text cannot be written.
 pub fn metrics(args: &MetricsArgs, out: &mut dyn Write) -> Done {
-    let loaded = config::load(&args.place.config);
+    say::direct();
+    let page = text(&args.place.config, &paths(&args.place));
+    match &args.textfile {
+        None => out.write_all(page.as_bytes())?,
+        Some(path) => put(path, &page)
+            .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?,
+    }
+    Ok(Outcome::Fine)
+}
+
+/// The page.
+pub(crate) fn text(config: &Path, paths: &RuntimePaths) -> String {
+    let mut loaded = config::load(config);
+    changes::live(&mut loaded.config, paths);
     let config = &loaded.config;
-    let paths = paths(&args.place);
     let kernel = match config.firewall.backend {
         Backend::DryRun => Ok(Vec::new()),
         Backend::Auto | Backend::Ipset | Backend::Nftables => {
@@ -50,7 +63,6 @@ pub fn metrics(args: &MetricsArgs, out: &mut dyn Write) -> Done {
         }
     };
     if let Err(error) = &kernel {
-        say::direct();
         log::warn!("{error}; f2b_pipe_banned is left out");
     }
     let banned = kernel.ok().map(|rows| {
@@ -63,19 +75,13 @@ pub fn metrics(args: &MetricsArgs, out: &mut dyn Write) -> Done {
         }
         banned
     });
-    let page = page(&Facts {
+    page(&Facts {
         version: env!("CARGO_PKG_VERSION"),
-        processes: &running(&paths),
-        off: keeper::is_off(&paths),
+        processes: &running(paths),
+        off: keeper::is_off(paths),
         errors: loaded.errors().count(),
         banned: banned.as_ref(),
-    });
-    match &args.textfile {
-        None => out.write_all(page.as_bytes())?,
-        Some(path) => put(path, &page)
-            .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?,
-    }
-    Ok(Outcome::Fine)
+    })
 }
 
 /// Beside it under a name that node_exporter does not read (it takes `*.prom`), and renamed: it sees one page or the next.

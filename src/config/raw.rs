@@ -124,12 +124,19 @@ impl Raw {
     /// Does the jail read the log at `path`?
     #[must_use]
     pub fn reads(&self, path: &Path) -> bool {
+        self.place_of(path).is_some()
+    }
+
+    /// Which of its logs is the one at `path`, if it reads that?
+    #[must_use]
+    pub fn place_of(&self, path: &Path) -> Option<usize> {
         let names = |log: &LogPath| {
             let pattern = glob::Pattern::new(&log.glob);
             Path::new(&log.glob) == path
                 || pattern.is_ok_and(|pattern| pattern.matches_path_with(path, GLOBBING))
         };
-        self.backend != Backend::Journal && !self.counts_bans && self.logs.iter().any(names)
+        let reads_files = self.backend != Backend::Journal && !self.counts_bans;
+        self.logs.iter().position(names).filter(|_| reads_files)
     }
 
     /// What is done about a ban beside our sets.

@@ -10,28 +10,27 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::changes::{Change, Mode};
-use crate::config::{self, Config, Problem, RuntimePaths};
-use crate::decide::BanFor;
+use crate::changes::Mode;
+use crate::config::{self, Problem};
 use crate::judge::JailTally;
 use crate::key::Key;
 
+pub mod client; // the commands' side of the control socket
+pub(crate) mod events; // hits and bans as they happen
 pub mod fail2ban; // fail2ban's own clients
+mod host; // the process in charge
+pub(crate) mod socket; // the control socket
+pub mod wire; // what goes over it
+
+pub use host::Host;
+pub(crate) use host::Parts;
 
 /// How long a room is waited for. It may be busy with a log that is read from its beginning.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A hold on the process in charge, for as many threads as want one. Every call may be made from a thread that nobody waits
-/// for only: it takes up to [`PATIENCE`], or as long as the kernel takes to list its sets.
-#[derive(Clone, Debug)]
-pub struct Host {
-    paths: RuntimePaths,
-}
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,127 +188,4 @@ pub enum Event {
         /// How many.
         events: u64,
     },
-}
-
-impl Host {
-    /// The configuration that runs: what was read, and changed since. What is the same for all jails stands here
-    /// (`log_level`, `fail2ban_log`); `jails` are those that run.
-    #[must_use]
-    pub fn config(&self) -> Arc<Config> {
-        Arc::new(Config::default())
-    }
-
-    /// Where files are: the ledger (`get dbfile`), the sockets.
-    #[must_use]
-    pub fn paths(&self) -> &RuntimePaths {
-        &self.paths
-    }
-
-    /// All jails in the order of the configuration, those that are switched off last: `status`, `get J OPTION` for every
-    /// option.
-    ///
-    /// # Errors
-    /// No answer.
-    pub fn jails(&self) -> Result<Vec<JailView>, ControlError> {
-        Err(ControlError::NoAnswer)
-    }
-
-    /// One of them: `status J`, `get J ...`.
-    ///
-    /// # Errors
-    /// There is none of this name; no answer.
-    pub fn jail(&self, name: &str) -> Result<JailView, ControlError> {
-        let _ = name;
-        Err(ControlError::NoAnswer)
-    }
-
-    /// Bans that stand, in one jail or all: `banned`, `get J banip`, `get J banned`. Of a jail that acts by commands only,
-    /// what it knows; else what the kernel says.
-    ///
-    /// # Errors
-    /// There is no such jail; the kernel cannot be asked.
-    pub fn banned(&self, jail: Option<&str>) -> Result<Vec<BannedView>, ControlError> {
-        let _ = jail;
-        Err(ControlError::NoAnswer)
-    }
-
-    /// Bans by hand: `set J banip`, `ban`. `ban_for`: the jail's bantime if not given; `force`: even who is never banned.
-    /// One fate for each key, in their order.
-    ///
-    /// # Errors
-    /// There is no such jail, or it does not ban now; no answer.
-    pub fn ban(
-        &self,
-        jail: &str,
-        keys: &[Key],
-        ban_for: Option<BanFor>,
-        force: bool,
-    ) -> Result<Vec<Fate>, ControlError> {
-        let _ = (jail, keys, ban_for, force);
-        Err(ControlError::NoAnswer)
-    }
-
-    /// Lifts bans of `keys` (`None`: of all) in one jail or all, and forgets them: `unban`, `set J unbanip`.
-    ///
-    /// # Errors
-    /// There is no such jail; the kernel cannot be asked.
-    pub fn unban(&self, jail: Option<&str>, keys: Option<&[Key]>) -> Result<Lifted, ControlError> {
-        let _ = (jail, keys);
-        Err(ControlError::NoAnswer)
-    }
-
-    /// Counts a failure by hand for each line, or one if there is none: `set J attempt`. How many were counted.
-    ///
-    /// # Errors
-    /// There is no such jail; no answer.
-    pub fn attempt(&self, jail: &str, key: &Key, lines: &[String]) -> Result<u32, ControlError> {
-        let _ = (jail, key, lines);
-        Err(ControlError::NoAnswer)
-    }
-
-    /// Changes something until the next reload, in all processes: `set J OPTION`, `start J`, `stop J`, `jail J observe`.
-    /// When it returns, this process goes on with it; the others do within a second.
-    ///
-    /// # Errors
-    /// [`ControlError::Refused`]: then none of the changes are made.
-    pub fn change(&self, changes: &[Change]) -> Result<(), ControlError> {
-        let _ = changes;
-        Err(ControlError::NoAnswer)
-    }
-
-    /// Reads the configuration anew, in all processes, and forgets changes: all, or those of one jail. Switches bans on
-    /// again after `off`. Nothing that was counted, banned or read is lost.
-    ///
-    /// # Errors
-    /// [`ControlError::Refused`] with all that is wrong: then the old one goes on, and changes are kept.
-    pub fn reload(&self, jail: Option<&str>) -> Result<(), ControlError> {
-        let _ = jail;
-        Err(ControlError::NoAnswer)
-    }
-
-    /// The panic button: every set is emptied, nobody is banned until it is taken back. How many bans were taken away.
-    ///
-    /// # Errors
-    /// The file that says so cannot be written, or the kernel cannot be asked.
-    pub fn off(&self, off: bool) -> Result<usize, ControlError> {
-        let _ = off;
-        Err(ControlError::NoAnswer)
-    }
-
-    /// Opens fail2ban's log anew: `flushlogs`.
-    pub fn flush_logs(&self) {}
-
-    /// As `f2b-pipe metrics` prints them.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked.
-    pub fn metrics(&self) -> Result<String, ControlError> {
-        Err(ControlError::NoAnswer)
-    }
-
-    /// Hits and bans from now on. A listener that is too slow loses events, and hears how many ([`Event::Lost`]).
-    #[must_use]
-    pub fn subscribe(&self) -> Receiver<Event> {
-        std::sync::mpsc::channel().1
-    }
 }

@@ -58,6 +58,8 @@ impl Live {
 pub(super) struct Shared {
     generation: AtomicU64,
     newest: Mutex<Arc<Live>>,
+    /// Host names that are to be looked up.
+    wanted: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl Shared {
@@ -65,7 +67,18 @@ impl Shared {
         Self {
             generation: AtomicU64::new(0),
             newest: Mutex::new(live),
+            wanted: Mutex::default(),
         }
+    }
+
+    /// These host names are to be looked up from now on, and no others.
+    pub(super) fn want(&self, names: BTreeSet<Arc<str>>) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    fn wanted(&self) -> BTreeSet<Arc<str>> {
+        let wanted = self.wanted.lock();
+        wanted.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Brings a reader up to date; if the writer is just at work, next time.
@@ -101,13 +114,10 @@ struct Name {
 }
 
 impl Refresher {
-    pub(super) fn new(shared: Arc<Shared>, names: BTreeSet<Arc<str>>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            names: names
-                .into_iter()
-                .map(|name| (name, Name::default()))
-                .collect(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -125,6 +135,11 @@ impl Refresher {
     }
 
     fn refresh_by(&mut self, now: Instant, resolve: impl Fn(&str) -> io::Result<Vec<IpAddr>>) {
+        let wanted = self.shared.wanted();
+        self.names.retain(|name, _| wanted.contains(name));
+        for name in wanted {
+            self.names.entry(name).or_default();
+        }
         // Names may take their time: own addresses and logins are told before.
         self.publish();
         let mut changed = false;

@@ -67,7 +67,7 @@ impl Family {
 }
 
 /// One action of a jail.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Action {
     /// What it is called; different for each action of a jail.
     pub name: String,
@@ -182,15 +182,6 @@ impl Action {
             all.get(&format!("{which}{condition}"))
         };
         Ok(conditional.or_else(|| all.get(which)).cloned())
-    }
-
-    /// Gives a command or another value another text.
-    pub fn set(&mut self, name: &str, value: String) {
-        let values = match COMMANDS.contains(&name) {
-            true => &mut self.commands,
-            false => &mut self.params,
-        };
-        values.insert(name.to_owned(), value);
     }
 
     /// A switch (`norestored`) is on.

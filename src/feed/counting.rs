@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use super::PATIENCE;
 use super::wire::{self, Named, Said};
 use crate::act::Act;
+use crate::changes::orders::{Order, Orders, Renewed};
+use crate::client::Client;
 use crate::config::{Config, Mode};
 use crate::exempt::Exempt;
 use crate::hit::{Arrival, Batch, JailId};
@@ -57,6 +59,8 @@ pub struct Setting {
     pub off: Arc<AtomicBool>,
     /// Who is told.
     pub(crate) told: Told,
+    /// What is to be done between two batches.
+    pub(crate) orders: Arc<Orders>,
 }
 
 /// A hold on the thread. Dropping it ends the thread, and every `run` counts by itself.
@@ -107,6 +111,8 @@ impl Counting {
     /// No thread can be started.
     pub fn start(setting: Setting) -> io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        woken.set_nonblocking(true)?;
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         // No `stand_back`: a line waits for this one.
@@ -127,6 +133,12 @@ impl Counting {
             wake,
             thread: Some(thread),
         })
+    }
+
+    /// There are orders.
+    pub(crate) fn wake(&self) {
+        // A pipe that is full wakes it all the same.
+        (&self.wake).write_all(&[0]).ok();
     }
 
     /// What was counted, at most a second ago.
@@ -177,7 +189,9 @@ struct Mapped {
     name: String,
     /// `None`: unknown.
     id: Option<JailId>,
-    /// It bans here, and hits of this logger must ban nobody.
+    /// Hits of this logger must ban nobody.
+    observes: bool,
+    /// Nor do they, though it bans here.
     blind: bool,
 }
 
@@ -205,6 +219,10 @@ impl<'s> Room<'s> {
                 self.tick();
             }
             let ready = self.wait(woken, next_tick.saturating_duration_since(now));
+            let mut bytes = [0; 64];
+            let mut wakes = woken;
+            while wakes.read(&mut bytes).is_ok_and(|n| n > 0) {}
+            self.obey();
             let mut at = 0;
             self.runs.retain_mut(|run| {
                 let is_ready = ready.get(at).copied().unwrap_or(false);
@@ -227,6 +245,28 @@ impl<'s> Room<'s> {
             && inode_of(&self.setting.path) == Some(inode)
         {
             fs::remove_file(&self.setting.path).ok();
+        }
+    }
+
+    /// Does what there is to do between two batches.
+    fn obey(&mut self) {
+        for order in self.setting.orders.take() {
+            match order {
+                Order::Renew(renewed) => {
+                    let Renewed {
+                        config,
+                        exempt,
+                        act,
+                    } = *renewed;
+                    self.judges.renew(config, exempt, act);
+                    for run in &mut self.runs {
+                        if let Some(jails) = &mut run.jails {
+                            self.judges.map_anew(jails);
+                        }
+                    }
+                }
+                Order::Attempt { jail, who, times } => self.judges.attempt(&jail, who, times),
+            }
         }
     }
 
@@ -441,6 +481,8 @@ impl Run {
 /// Who counts.
 struct Judges<'s> {
     setting: &'s Setting,
+    config: Arc<Config>,
+    exempt: Exempt,
     judge: Judge,
     /// For jails whose hits must ban nobody, as the format lacks what their exceptions look at. Made when there are any.
     blind: Option<Judge>,
@@ -453,36 +495,61 @@ struct Judges<'s> {
 
 impl<'s> Judges<'s> {
     fn new(setting: &'s Setting) -> Self {
-        let by_name = (0..)
-            .zip(setting.config.native())
-            .map(|(id, jail)| (jail.name.clone(), id))
-            .collect();
+        let (config, exempt) = (Arc::clone(&setting.config), setting.exempt.clone());
         Self {
             setting,
-            judge: judge(setting, Arc::clone(&setting.config)),
+            judge: judge(setting, Arc::clone(&config), &exempt),
             blind: None,
-            by_name,
+            by_name: numbers(&config),
+            config,
+            exempt,
             now: Arrival(0),
             late: 0,
             unknown: BTreeMap::new(),
         }
     }
 
+    /// Another configuration from now on; what was counted stays.
+    fn renew(&mut self, config: Arc<Config>, exempt: Exempt, act: Act) {
+        if let Some(blind) = &mut self.blind {
+            let config = observing(&config);
+            let act = Act::new(&config);
+            blind.renew(config, exempt.clone(), act);
+        }
+        self.judge.renew(Arc::clone(&config), exempt.clone(), act);
+        self.by_name = numbers(&config);
+        (self.config, self.exempt) = (config, exempt);
+    }
+
+    /// Counts hits by hand, as if they came now.
+    fn attempt(&mut self, jail: &str, who: Client, times: u32) {
+        self.now = self.now.max(Arrival(monotonic_us() / 1000));
+        let told = &self.setting.told;
+        let mut each = |decision: crate::judge::Decision<'_>| told.tell(&decision);
+        self.judge.attempt((jail, who), times, self.now, &mut each);
+    }
+
     fn map(&self, jails: Vec<Named>) -> Vec<Mapped> {
+        let unmapped = |Named { name, observes }| Mapped {
+            name,
+            id: None,
+            observes,
+            blind: false,
+        };
+        let mut jails: Vec<Mapped> = jails.into_iter().map(unmapped).collect();
+        self.map_anew(&mut jails);
         jails
-            .into_iter()
-            .map(|Named { name, observes }| {
-                let id = self.by_name.get(&name).copied();
-                let bans = id
-                    .and_then(|id| self.setting.config.jails.get(usize::from(id)))
-                    .is_some_and(|jail| jail.mode == Mode::Ban);
-                Mapped {
-                    id,
-                    name,
-                    blind: observes && bans,
-                }
-            })
-            .collect()
+    }
+
+    fn map_anew(&self, jails: &mut [Mapped]) {
+        for jail in jails {
+            jail.id = self.by_name.get(&jail.name).copied();
+            let bans = jail
+                .id
+                .and_then(|id| self.config.jails.get(usize::from(id)))
+                .is_some_and(|jail| jail.mode == Mode::Ban);
+            jail.blind = jail.observes && bans;
+        }
     }
 
     /// Counts hits that arrived at `at_us`; `false`: they are too old, and the logger counts by itself now, what follows,
@@ -529,6 +596,8 @@ impl<'s> Judges<'s> {
         }
         let Self {
             setting,
+            config,
+            exempt,
             judge,
             now,
             ..
@@ -543,7 +612,7 @@ impl<'s> Judges<'s> {
         if !blind.hits.is_empty() {
             let judge = self
                 .blind
-                .get_or_insert_with(|| self::judge(setting, observing(&setting.config)));
+                .get_or_insert_with(|| self::judge(setting, observing(config), exempt));
             judge.judge(&mut blind, *now, &mut each);
         }
         if let Some(silence) = &setting.told.silence {
@@ -584,7 +653,7 @@ impl<'s> Judges<'s> {
         let tally = self.judge.tally();
         let mut jails: BTreeMap<String, JailTally> = BTreeMap::new();
         let blind = self.blind.as_ref().map(Judge::tally);
-        for (at, jail) in self.setting.config.native().iter().enumerate() {
+        for (at, jail) in self.config.native().iter().enumerate() {
             let mut sum = tally.jails.get(at).copied().unwrap_or_default();
             if let Some(blind) = blind.and_then(|blind| blind.jails.get(at)) {
                 sum.hits += blind.hits;
@@ -610,14 +679,14 @@ impl<'s> Judges<'s> {
     }
 }
 
-fn judge(setting: &Setting, config: Arc<Config>) -> Judge {
+fn numbers(config: &Config) -> BTreeMap<String, JailId> {
+    let jails = (0..).zip(config.native());
+    jails.map(|(id, jail)| (jail.name.clone(), id)).collect()
+}
+
+fn judge(setting: &Setting, config: Arc<Config>, exempt: &Exempt) -> Judge {
     let act = Act::new(&config);
-    let mut judge = Judge::new(
-        config,
-        setting.exempt.clone(),
-        act,
-        Arc::clone(&setting.off),
-    );
+    let mut judge = Judge::new(config, exempt.clone(), act, Arc::clone(&setting.off));
     judge.tell_hits();
     judge.notice_who_still_comes();
     judge

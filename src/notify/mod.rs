@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::control::events;
 use crate::say::{Message, send};
 
 pub mod logfile;
@@ -14,16 +15,19 @@ pub(crate) mod told; // all of them, of a decision
 pub fn ban(jail: &str, who: &dyn fmt::Display) {
     send(Message::Notice(format!("NOTICE [{jail}] Ban {who}")));
     logfile::ban(jail, who);
+    events::ban(jail, who);
 }
 
 /// The same for the end of a ban.
 pub fn unban(jail: &str, who: &dyn fmt::Display) {
     send(Message::Notice(format!("NOTICE [{jail}] Unban {who}")));
     logfile::unban(jail, who);
+    events::unban(jail, who);
 }
 
 /// Somebody reached the limit of a jail that only observes.
 pub fn observed(jail: &str, who: &dyn fmt::Display) {
+    events::would_ban(jail, who);
     send(Message::Notice(format!(
         "NOTICE [{jail}] Would ban {who} (mode = \"observe\")"
     )));

@@ -75,6 +75,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Inbox {
     stop: bool,
+    /// Another configuration from now on.
+    config: Option<Arc<Config>>,
     state: State,
     suspects: VecDeque<Suspect>,
     /// By jail: who could not be held, and the proxy he came through.
@@ -88,6 +90,11 @@ impl Shared {
 }
 
 impl Hand {
+    /// Another configuration from now on.
+    pub fn renew(&self, config: &Arc<Config>) {
+        self.shared.lock().config = Some(Arc::clone(config));
+    }
+
     /// Somebody is banned and still comes.
     pub fn suspect(&self, suspect: Suspect) {
         // Whoever looks just now has suspects enough.
@@ -237,7 +244,13 @@ impl Watcher {
                 true => std::mem::take(&mut inbox.suspects),
                 false => VecDeque::new(),
             };
-            let proxied = std::mem::take(&mut inbox.proxied);
+            let mut proxied = std::mem::take(&mut inbox.proxied);
+            if let Some(config) = inbox.config.take() {
+                self.setting.config = config;
+                // Their jails may have other numbers now.
+                proxied.clear();
+                inbox.suspects.clear();
+            }
             drop(inbox);
 
             self.look(&mut state);

@@ -190,6 +190,9 @@ pub struct Tail {
     watches: Watches,
     /// The oldest generation of each first.
     stored: HashMap<(PathBuf, String, bool), Vec<Position>>,
+    /// The same of one way in which each file was read, whichever: a log whose encoding is another one now was read all the
+    /// same. Until all were found.
+    otherwise: HashMap<PathBuf, Vec<Position>>,
     polling: bool,
     started: bool,
     /// Found in this call, read from the next.
@@ -233,6 +236,10 @@ impl Tail {
             );
             stored.entry(key).or_default().push(position);
         }
+        let otherwise = stored
+            .iter()
+            .map(|((path, _, _), positions)| (path.clone(), positions.clone()))
+            .collect();
         Ok(Self {
             entries: good,
             streams: HashMap::new(),
@@ -240,6 +247,7 @@ impl Tail {
             by_path: HashMap::new(),
             watches: Watches::new(options.polling)?,
             stored,
+            otherwise,
             polling: options.polling,
             started: false,
             fresh: Vec::new(),
@@ -509,6 +517,12 @@ impl Tail {
         }
         self.watches.keep_folders(|path| folders.contains(path));
         self.started = true;
+        self.otherwise = HashMap::new();
+    }
+
+    /// Has it looked for the files?
+    pub fn has_looked(&self) -> bool {
+        self.started
     }
 
     /// Is it watched from now on?
@@ -635,7 +649,8 @@ impl Tail {
             let mut readings = Vec::new();
             let mut start = Start::Beginning;
             let stored = if first {
-                self.stored.remove(&key)
+                let same = self.stored.remove(&key);
+                same.or_else(|| self.otherwise.get(&path).cloned())
             } else {
                 None
             };

@@ -15,6 +15,7 @@ use crate::act::records::Noted;
 use crate::act::{self, Act, Ban as ActBan, Banned};
 use crate::bans::{self, Ban, Decision, History, HistoryBounds, Terms, What};
 use crate::config::{Backend, Config, Mode};
+use crate::control::events;
 use crate::decide::BanFor;
 use crate::exempt::{Bannable, Exempt, Target};
 use crate::failregex::Failure;
@@ -321,7 +322,10 @@ impl Desk {
     pub(super) fn hear(&mut self, jails: &mut [Jail], now: f64) {
         for told in self.exchange.read() {
             match told {
-                Told::Ban { jail, key } => self.count_here(jails, &jail, &key, now),
+                Told::Ban { jail, key } => {
+                    events::ban(&jail, &key);
+                    self.count_here(jails, &jail, &key, now);
+                }
                 Told::Unban { jail, key } => {
                     self.lift(jails, jail.as_deref(), key.as_ref(), now);
                     // Those of other jails are the keeper's to notice.
@@ -393,7 +397,8 @@ impl Desk {
         let key = key.clone().counted(prefix);
         let text = lines.join("\n");
         let times = u32::try_from(lines.len().max(1)).unwrap_or(u32::MAX);
-        jail.tally.hits += u64::from(times);
+        // One, however much it counts for: as fail2ban's total.
+        jail.tally.hits += 1;
         let failure = bans::Failure {
             key: &key,
             at: now,
@@ -453,9 +458,6 @@ impl Desk {
 
     /// Some jail has banned `key`: those that count bans do, in the process that reads logs if there is one.
     fn count_ban(&mut self, jails: &mut [Jail], by: &str, key: &Key, now: f64) {
-        if counted(jails).next().is_none() {
-            return;
-        }
         let told = Told::Ban {
             jail: by.to_owned(),
             key: key.clone(),
@@ -511,6 +513,7 @@ impl Desk {
             return;
         };
         jail.tally.hits += 1;
+        events::hit(jail.name(), &failure.id);
         if jail.bans() {
             // A date in the future is counted at the clock, too.
             logfile::found(jail.name(), &failure.id, Some(when.min(now)));

@@ -10,6 +10,7 @@ use crate::decide::BanFor;
 use crate::exempt::Exempt;
 use crate::judge::JailTally;
 use crate::key::Key;
+use crate::source::tail::expand;
 
 /// A jail that judges other logs, as it is now.
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ pub struct View {
     pub failing: usize,
     /// Bans that stand.
     pub bans: usize,
-    /// Files that are followed.
+    /// Files that are followed, in the order of its configuration.
     pub files: Vec<PathBuf>,
     /// What is read of the journal.
     pub journal: Vec<String>,
@@ -44,6 +45,7 @@ impl Watch {
             let each = room.jails.iter().enumerate();
             each.map(|(at, jail)| {
                 let (files, journal) = room.sources.read_by(at);
+                let files = in_order(jail, files);
                 View {
                     name: jail.name().to_owned(),
                     tally: jail.tally,
@@ -102,6 +104,18 @@ impl Watch {
         });
         done.flatten().is_some()
     }
+}
+
+/// In the order of the configuration. Files that are not looked for yet are there, too.
+fn in_order(jail: &super::jail::Jail, files: Option<Vec<PathBuf>>) -> Vec<PathBuf> {
+    let Some(raw) = jail.raw() else {
+        return Vec::new();
+    };
+    let there = || raw.logs.iter().flat_map(|log| expand(&log.glob)).collect();
+    let mut files = files.unwrap_or_else(there);
+    files.sort_by_cached_key(|file| (raw.place_of(file), file.clone()));
+    files.dedup();
+    files
 }
 
 impl Room {

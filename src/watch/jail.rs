@@ -9,7 +9,7 @@ use crate::act::command;
 use crate::bans::{Bounds, Warden};
 use crate::config::{self, Config, Mode, Raw};
 use crate::fail2ban::UseDns;
-use crate::failregex::{Clock, Failure, Matcher, Phase, Seen, Stamp};
+use crate::failregex::{Clock, Failure, Matcher, Phase, Refused, Seen, Stamp};
 use crate::hit::JailId;
 use crate::judge::JailTally;
 use crate::key::Key;
@@ -151,12 +151,17 @@ impl Jail {
         };
         match Matcher::new(&raw.rules) {
             Ok(matcher) => self.matcher = Some(matcher),
+            // All its expressions were taken away while it runs: it finds nothing.
+            Err(Refused::Empty) => {}
             Err(error) => log::error!("jail {} does not run: {error}", self.name()),
         }
     }
 
     /// Judges a line; its failures are in `pending`.
     pub(super) fn line(&mut self, text: &str, stamp: Stamp, phase: Phase, clock: Clock) {
+        if self.conf().is_some_and(|jail| jail.idle) {
+            return;
+        }
         let Some(matcher) = &mut self.matcher else {
             return;
         };

@@ -102,17 +102,19 @@ impl Sources {
         self.begin(jails, positions, cursors, now);
     }
 
-    /// What the jail of that number reads: files that are followed, and of the journal.
-    pub(super) fn read_by(&self, jail: usize) -> (Vec<PathBuf>, Vec<String>) {
+    /// What the jail of that number reads: files that are followed, and of the journal. `None` for the files: they are not
+    /// looked for yet.
+    pub(super) fn read_by(&self, jail: usize) -> (Option<Vec<PathBuf>>, Vec<String>) {
         let Some(open) = &self.open else {
-            return (Vec::new(), Vec::new());
+            return (None, Vec::new());
         };
+        let looked = open.tail.as_ref().is_none_or(Tail::has_looked);
         let files = open.tail.iter().flat_map(Tail::followed);
         let files = files.filter(|file| file.owners.contains(&jail));
         let journals = open.journals.iter();
         let journals = journals.filter(|(_, owners)| owners.contains(&jail));
         (
-            files.map(|file| file.path.clone()).collect(),
+            looked.then(|| files.map(|file| file.path.clone()).collect()),
             journals
                 .filter_map(|(journal, _)| Some(journal.cursor()?.query.clone()))
                 .collect(),

@@ -1,5 +1,6 @@
 //! `f2b-pipe watch`: other logs without httpd's pipe, for systemd.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +11,15 @@ use chrono::Utc;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{Setting, Watch};
-use crate::act::keeper::Keeper;
+use crate::act::Act;
+use crate::act::keeper::{self, Keeper};
+use crate::changes::course::Course;
+use crate::changes::orders::{Order, Orders, Renewed};
 use crate::cli::WatchArgs;
-use crate::config::{self, Backend, Config, Loaded, RuntimePaths};
+use crate::config::{Backend, Config, Loaded, RuntimePaths};
+use crate::control::fail2ban::Answering;
+use crate::control::socket::Control;
+use crate::control::{Host, Parts};
 use crate::exempt::Exempt;
 use crate::feed::{self, Counting, Fed};
 use crate::notify::logfile;
@@ -26,7 +33,7 @@ use crate::silence::{self, Silence};
 /// How often signals are looked for and numbers told.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Watches logs until SIGTERM; SIGHUP reads the configuration anew (counts begin anew then, bans and places stay).
+/// Watches logs until SIGTERM; SIGHUP reads the configuration anew.
 #[must_use]
 pub fn run(args: &WatchArgs) -> ExitCode {
     say_panics();
@@ -41,63 +48,61 @@ pub fn run(args: &WatchArgs) -> ExitCode {
             return ExitCode::from(1);
         }
     }
-    let mut loaded = configuration(args);
+    let dry_run = args.dry_run;
+    let paths = RuntimePaths::new(&args.place.runtime_dir, &args.place.config);
+    let (course, loaded) = Course::begin(&args.place.config, &paths, move |config| {
+        if dry_run {
+            config.firewall.backend = Backend::DryRun;
+        }
+    });
     // Before the first thread, and so before anything is said.
-    let entered = needs(args, &loaded.config, privilege::enter);
+    let entered = privilege::enter(&needs(args, &paths, &course.config()));
     say::start();
     privilege::begin();
     if entered == Entered::Closed {
         say::flush();
         return ExitCode::from(1);
     }
-    while watch(args, loaded, &end, &again) {
-        if end.load(Ordering::Relaxed) {
-            logfile::flush();
-            privilege::end();
-            say::flush();
-            return ExitCode::SUCCESS;
-        }
-        loaded = configuration(args);
-        needs(args, &loaded.config, privilege::reloaded);
-    }
+    let done = watch(&paths, &course, &loaded, &end, &again);
+    logfile::flush();
+    privilege::end();
     say::flush();
-    ExitCode::from(1)
+    match done {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(1),
+    }
 }
 
 /// What this process needs.
-fn needs<T>(
-    args: &WatchArgs,
-    config: &Config,
-    give_up: impl FnOnce(&privilege::Setting<'_>) -> T,
-) -> T {
-    give_up(&privilege::Setting {
+fn needs<'a>(
+    args: &'a WatchArgs,
+    paths: &'a RuntimePaths,
+    config: &'a Config,
+) -> privilege::Setting<'a> {
+    privilege::Setting {
         config,
         config_path: &args.place.config,
-        paths: &RuntimePaths::new(&args.place.runtime_dir, &args.place.config),
+        paths,
         tee: None,
-    })
-}
-
-/// Reads the configuration.
-fn configuration(args: &WatchArgs) -> Loaded {
-    let mut loaded = config::load(&args.place.config);
-    if args.dry_run {
-        loaded.config.firewall.backend = Backend::DryRun;
     }
-    loaded
 }
 
-/// With one configuration; false: it cannot be.
-fn watch(args: &WatchArgs, loaded: Loaded, end: &AtomicBool, again: &AtomicBool) -> bool {
+/// False: it cannot be.
+fn watch(
+    paths: &RuntimePaths,
+    course: &Arc<Course>,
+    loaded: &Loaded,
+    end: &AtomicBool,
+    again: &AtomicBool,
+) -> bool {
     for problem in loaded.told() {
         log::warn!("{problem}");
     }
-    let config = Arc::new(loaded.config);
+    let config = course.config();
     if config.firewall.backend != Backend::DryRun {
         logfile::start(config.fail2ban_log.as_deref());
     }
     logfile::server_started();
-    let paths = RuntimePaths::new(&args.place.runtime_dir, &args.place.config);
     let keeper = match Keeper::start(Arc::clone(&config), paths.clone()) {
         Ok(keeper) => keeper,
         Err(error) => {
@@ -132,21 +137,55 @@ fn watch(args: &WatchArgs, loaded: Loaded, end: &AtomicBool, again: &AtomicBool)
         silence: silence.as_ref().map(Silence::hand),
     };
     let watch = match Watch::start(setting) {
-        Ok(watch) => watch,
+        Ok(watch) => Arc::new(watch),
         Err(error) => {
             log::error!("cannot start a thread: {error}; no log is watched");
             return false;
         }
     };
-    let counting = counting(&config, &paths, &keeper, &exempt, &silence, &watch);
+    let orders = Arc::new(Orders::default());
+    let counting = counting(&config, paths, &keeper, &exempt, &silence, &watch, &orders);
+    let counting = counting.map(Arc::new);
     if config.jails.iter().all(|jail| jail.raw.is_none()) {
         log::info!(
             "no jail judges other logs than httpd's; write one with `filter` and `logpath`, or enable one in fail2ban's folder"
         );
     }
+    let host = Host::new(Parts {
+        course: Arc::clone(course),
+        paths: paths.clone(),
+        watch: Arc::clone(&watch),
+        keeper: keeper.hand(),
+        exempt: exempt.clone(),
+        orders: Arc::clone(&orders),
+    });
+    let rooms = Rooms {
+        config_path: course.path().to_owned(),
+        host: host.clone(),
+        keeper: keeper.hand(),
+        silence: silence.as_ref().map(Silence::hand),
+        watch: Arc::clone(&watch),
+        counting: counting.clone(),
+        orders,
+        exempt,
+    };
+    course.follow(Box::new(move |config| rooms.go_on(config)));
+    let control = Control::start(host.clone())
+        .inspect_err(|error| log::error!("cannot start a thread: {error}; commands find nobody"))
+        .ok();
+    let mut fail2ban = Answering::new(host);
     let mut counted = Fed::default();
-    while !end.load(Ordering::Relaxed) && !again.swap(false, Ordering::Relaxed) {
-        let fed = counting.as_ref().map(Counting::fed).unwrap_or_default();
+    while !end.load(Ordering::Relaxed) {
+        if again.swap(false, Ordering::Relaxed)
+            && let Err(problems) = course.reload(None)
+        {
+            for problem in problems {
+                log::error!("{problem}");
+            }
+            log::error!("the configuration is bad now; the old one goes on");
+        }
+        fail2ban.look();
+        let fed = counting.as_deref().map(Counting::fed).unwrap_or_default();
         let news = watch.has_news() || fed != counted;
         if let (Some(silence), true) = (&silence, news) {
             let tallies = watch.tallies();
@@ -165,11 +204,57 @@ fn watch(args: &WatchArgs, loaded: Loaded, end: &AtomicBool, again: &AtomicBool)
         }
         thread::sleep(LOOK);
     }
+    course.end();
+    drop(fail2ban);
+    drop(control);
     drop(counting);
     drop(watch);
     drop(silence);
     logfile::server_ended();
     true
+}
+
+/// Whoever goes on with another configuration.
+struct Rooms {
+    config_path: PathBuf,
+    host: Host,
+    keeper: keeper::Hand,
+    silence: Option<silence::Hand>,
+    watch: Arc<Watch>,
+    counting: Option<Arc<Counting>>,
+    orders: Arc<Orders>,
+    exempt: Exempt,
+}
+
+impl Rooms {
+    fn go_on(&self, config: &Arc<Config>) {
+        let exempt = self.exempt.renewed(config);
+        self.host.renew(&exempt);
+        self.keeper.renew(config);
+        if let Some(silence) = &self.silence {
+            silence.renew(config);
+        }
+        privilege::reloaded(&privilege::Setting {
+            config,
+            config_path: &self.config_path,
+            paths: self.host.paths(),
+            tee: None,
+        });
+        if !self.watch.renew(config, &exempt) {
+            log::error!(
+                "the thread that reads logs is busy; it goes on with the old configuration"
+            );
+        }
+        if let Some(counting) = &self.counting {
+            let renewed = Renewed {
+                config: Arc::clone(config),
+                exempt,
+                act: Act::new(config),
+            };
+            self.orders.put(Order::Renew(Box::new(renewed)));
+            counting.wake();
+        }
+    }
 }
 
 /// Takes hits of httpd's loggers, where bans are real.
@@ -180,6 +265,7 @@ fn counting(
     exempt: &Exempt,
     silence: &Option<Silence>,
     watch: &Watch,
+    orders: &Arc<Orders>,
 ) -> Option<Counting> {
     if config.firewall.backend == Backend::DryRun {
         return None;
@@ -195,6 +281,7 @@ fn counting(
             silence: silence.as_ref().map(Silence::hand),
             dry: false,
         },
+        orders: Arc::clone(orders),
     };
     Counting::start(setting)
         .inspect_err(|error| {

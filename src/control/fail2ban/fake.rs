@@ -10,6 +10,7 @@ use super::server::{Ban, General, Jail, Server, unknown};
 use crate::changes::Setting;
 use crate::config::{self, Config};
 use crate::control::Lines;
+use crate::fail2ban::Action;
 
 /// Its jails, and what it was asked to do.
 pub(super) struct Fake {
@@ -35,8 +36,17 @@ impl Fake {
     pub(super) fn new() -> Self {
         let config: Config = config::from_text(Path::new("f2b-pipe.toml"), TOML).config;
         let jails = config.jails.into_iter().filter(|jail| jail.raw.is_some());
+        let with_action = |mut jail: config::Jail| {
+            let commands = [("actionban".to_owned(), "echo <ip>".to_owned())];
+            jail.raw.as_mut().unwrap().actions.push(Action {
+                name: "note".to_owned(),
+                commands: commands.into(),
+                ..Action::default()
+            });
+            jail
+        };
         Self {
-            jails: jails.map(|jail| (jail, Vec::new())).collect(),
+            jails: jails.map(|jail| (with_action(jail), Vec::new())).collect(),
             said: Vec::new(),
         }
     }
@@ -138,8 +148,6 @@ impl Server for Fake {
             raw.rules.usedns = usedns;
         } else if let Setting::Increment(written) = setting {
             raw.increment = written;
-        } else if let Setting::Actions(all) = setting {
-            raw.actions = all;
         } else if let Setting::DatePattern(all) = setting {
             raw.rules.datepattern = all;
         }

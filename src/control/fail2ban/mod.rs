@@ -8,6 +8,7 @@
 //! words, their order and the values are fail2ban 1.0.2's; what its server has and this program has not is told by the
 //! error fail2ban has for it, or by words of our own where it has none.
 
+mod answering; // when, and where
 pub mod commands; // a command to an answer
 #[cfg(test)]
 mod fake; // a program for tests
@@ -19,3 +20,5 @@ pub mod server; // what commands ask of the program
 mod set; // what is to be set
 pub mod socket; // who may speak, how much, how long
 mod status; // who is banned
+
+pub use answering::Answering;

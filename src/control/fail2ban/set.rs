@@ -11,7 +11,7 @@ use crate::changes::Setting;
 use crate::config::Raw;
 use crate::control::Lines;
 use crate::date::Detector;
-use crate::fail2ban::{Action, UseDns, ignorecache};
+use crate::fail2ban::{UseDns, ignorecache};
 use crate::key::Key;
 use crate::pattern::{Options, Pattern};
 use crate::source::tail::Encoding;
@@ -155,9 +155,9 @@ impl Asked {
                 ask(Setting::IgnoreSelf(is), "ignoreself")
             }
             "ignorecommand" => {
-                let command = Some(words.text(0)?).filter(|command| !command.is_empty());
+                words.at(0)?;
                 server.jail(name)?;
-                ask(Setting::IgnoreCommand(command), "ignorecommand")
+                Err(not_executed("ignorecommand"))
             }
             "ignorecache" => {
                 let text = words.text(0)?;
@@ -578,31 +578,19 @@ pub(super) fn lift(jail: &str, who: &str, server: &mut dyn Server) -> Result<usi
     Ok(lifted)
 }
 
-/// `addaction`, `delaction`, `action NAME KEY VALUE`. Methods of actions are Python's, and there is none here to call.
+/// `addaction`, `delaction`, `action NAME KEY VALUE`: what is wrong with them is told as fail2ban does, and they are refused
+/// all the same.
 fn actions(name: &str, key: &str, words: Words<'_>, server: &mut dyn Server) -> Answer {
     let action = words.text(2)?;
     let jail = server.jail(name)?;
-    let mut all = raw_of(&jail)?.actions.clone();
-    let at = all.iter().position(|known| known.name == action);
-    let answer = match key {
+    match key {
         "addaction" => {
-            if words.len() > 3 {
-                return Err(error("actions in Python are added in action.d, not here"));
-            }
-            if at.is_some() {
+            if get::action_of(&jail, &action).is_ok() {
                 return Err(value_error(format!("Action {action} already exists")));
             }
-            all.push(Action {
-                name: action.clone(),
-                file: action.clone(),
-                ..Action::default()
-            });
-            Value::Text(action)
         }
         "delaction" => {
             get::action_of(&jail, &action)?;
-            all.retain(|known| known.name != action);
-            Value::None
         }
         _ => {
             get::action_of(&jail, &action)?;
@@ -613,19 +601,15 @@ fn actions(name: &str, key: &str, words: Words<'_>, server: &mut dyn Server) -> 
                     string(property)
                 )));
             }
-            let (property, value) = (string(property), words.at(4)?);
-            let changed = at.and_then(|at| all.get_mut(at));
-            let Some(changed) = changed else {
-                return Err(error("Invalid command"));
-            };
-            let value = match property.as_str() {
-                "timeout" => string(&get::number(seconds(value)?)),
-                _ => string(value),
-            };
-            changed.set(&property, value);
-            get::property_of(changed, &property)?
+            words.at(4)?;
         }
-    };
-    server.set(name, Setting::Actions(all))?;
-    Ok(answer)
+    }
+    Err(not_executed("actions"))
+}
+
+/// Whoever may write to this socket must not get more executed by that than the configuration says.
+fn not_executed(what: &str) -> Exception {
+    error(format!(
+        "{what}: what f2b-pipe executes stands in the configuration alone; write it there, and `reload`"
+    ))
 }

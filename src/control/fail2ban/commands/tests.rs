@@ -240,43 +240,54 @@ fn expressions_are_added_and_taken_away_by_index() {
 }
 
 #[test]
-fn actions_are_texts_and_nothing_is_called() {
+fn actions_are_shown_and_never_changed() {
     let mut fake = Fake::new();
-    assert_eq!(fake.says(&["set", "door", "addaction", "note"]), "'note'");
-    assert_eq!(
-        fake.says(&["set", "door", "addaction", "note"]),
-        "!ValueError ('Action note already exists',)"
-    );
-    assert_eq!(
-        fake.says(&["set", "door", "action", "note", "actionban", "touch /tmp/x"]),
-        "'touch /tmp/x'"
-    );
-    assert_eq!(
-        fake.says(&["set", "door", "action", "note", "timeout", "2m"]),
-        "120"
-    );
+    assert_eq!(fake.says(&["get", "door", "actions"]), "['note']");
     assert_eq!(
         fake.says(&["get", "door", "action", "note", "actionban"]),
-        "'touch /tmp/x'"
+        "'echo <ip>'"
+    );
+    assert_eq!(
+        fake.says(&["get", "door", "action", "note", "actionstop"]),
+        "''"
+    );
+    assert_eq!(
+        fake.says(&["get", "door", "action", "note", "timeout"]),
+        "60"
     );
     assert_eq!(
         fake.says(&["get", "door", "action", "note", "nope"]),
         "!AttributeError (\"'CommandAction' object has no attribute 'nope'\",)"
     );
+    let unknown = "!KeyError ('Invalid Action name: nope',)";
+    for words in [
+        &["get", "door", "action", "nope", "x"][..],
+        &["set", "door", "action", "nope", "x", "y"],
+        &["set", "door", "delaction", "nope"],
+    ] {
+        assert_eq!(fake.says(words), unknown);
+    }
     assert_eq!(
-        fake.says(&["get", "door", "action", "nope", "x"]),
-        "!KeyError ('Invalid Action name: nope',)"
+        fake.says(&["set", "door", "addaction", "note"]),
+        "!ValueError ('Action note already exists',)"
     );
+    for words in [
+        &["set", "door", "addaction", "second"][..],
+        &["set", "door", "delaction", "note"],
+        &["set", "door", "action", "note", "actionban", "touch /tmp/x"],
+        &["set", "door", "ignorecommand", "/bin/true"],
+    ] {
+        let refused = fake.says(words);
+        assert!(refused.contains("in the configuration alone"), "{refused}");
+    }
+    let methods = fake.says(&["set", "door", "action", "note", "ban", "{}"]);
+    assert!(methods.contains("calls no methods"), "{methods}");
+    let properties = fake.says(&["get", "door", "actionproperties", "note"]);
     assert!(
-        fake.says(&["set", "door", "action", "note", "ban", "{}"])
-            .contains("calls no methods")
+        properties.contains("'actionban', 'actioncheck'"),
+        "{properties}"
     );
-    assert!(
-        fake.says(&["get", "door", "actionproperties", "note"])
-            .contains("'actionban', 'actioncheck'")
-    );
-    assert_eq!(fake.says(&["set", "door", "delaction", "note"]), "None");
-    assert_eq!(fake.says(&["get", "door", "actions"]), "[]");
+    assert!(fake.said.is_empty(), "{:?}", fake.said);
 }
 
 #[test]
