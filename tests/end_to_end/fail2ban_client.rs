@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 
 use nix::sys::signal::Signal;
@@ -697,4 +698,66 @@ fn the_socket_is_fail2bans_while_its_server_runs_and_ours_after_it() {
         "0\n",
         "closed at once"
     );
+}
+
+#[test]
+#[ignore = "needs root, network namespaces and Debian's fail2ban package"]
+fn jails_of_httpds_lines_are_there_too_and_silent_clients_hold_nobody_up() {
+    let world = World::new();
+    let stage = Stage::new(&world);
+    let dir = world.dir().display();
+    world.config(&format!(
+        "[fail2ban]\nconfig = '{dir}/fail2ban'\nsocket = '{dir}/f.sock'\n"
+    ));
+    stage.watch();
+    let says = |words: &str| {
+        let output = stage.client(words);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let silent = |name: &str| {
+        let path = world.path(name);
+        wait_until(name, secs(10), || path.exists());
+        (0..200)
+            .map(|_| UnixStream::connect(&path).unwrap_or_else(|e| panic!("{name}: {e}")))
+            .collect::<Vec<_>>()
+    };
+    let _silent = [silent("f.sock"), silent("run/f2b-pipe.sock")];
+    let status = says("status");
+    assert!(
+        status.contains("apache-auth, ") && status.contains("door"),
+        "{status}"
+    );
+    assert_eq!(
+        says("get apache-auth failregex"),
+        "No regular expression is defined\n"
+    );
+    assert_eq!(
+        says("get apache-auth logpath"),
+        "No file is currently monitored\n"
+    );
+    assert_eq!(says("set apache-auth maxretry 7"), "7\n");
+    assert_eq!(says("get apache-auth maxretry"), "7\n");
+    assert_eq!(says("set apache-auth banip 198.51.100.66"), "1\n");
+    assert_eq!(world.banned("apache-auth"), ["198.51.100.66"]);
+    assert!(says("status apache-auth").contains("Banned IP list:\t198.51.100.66\n"));
+    assert_eq!(says("set apache-auth unbanip 198.51.100.66"), "1\n");
+    assert_eq!(world.banned("apache-auth"), [""; 0]);
+    assert_eq!(says("reload"), "OK\n");
+    assert_eq!(says("get apache-auth maxretry"), "10\n");
+    for _ in 0..5 {
+        stage.say("door: refused 192.0.2.77");
+    }
+    wait_until("the ban", secs(10), || {
+        says("banned 192.0.2.77") == "[['door']]\n"
+    });
+    // A configuration that is bad is refused, and the old one goes on.
+    world.config(&format!(
+        "[fail2ban]\nconfig = '{dir}/fail2ban'\nsocket = '{dir}/f.sock'\n[jail.apache-auth]\nmaxretry = 'many'\n"
+    ));
+    let refused = stage.client("reload");
+    assert_eq!(refused.status.code(), Some(255));
+    let said = String::from_utf8_lossy(&refused.stdout);
+    assert!(said.contains("jail.apache-auth.maxretry"), "{said}");
+    assert_eq!(says("get apache-auth maxretry"), "10\n");
+    assert_eq!(says("banned 192.0.2.77"), "[['door']]\n");
 }
