@@ -5,13 +5,13 @@
 //! time is bounded by steps times length and not, as in Python, exponential. Groups stay exact, because the first way
 //! through a state is also the preferred one.
 //!
-//! Remembering costs more than it saves on all but hostile lines: a search begins without (`Memory::No`), and begins anew
+//! Remembering costs more than it saves on all but hostile lines: a search begins without (`MEMORY`), and begins anew
 //! with it when it takes long. What it finds is the same.
 
 use std::collections::{HashMap, HashSet};
 
-use super::ast::{At, Greed, Set, holds, word};
-use super::program::{NO_MEMO, Program, Step};
+use super::ast::{At, Greed, holds, word};
+use super::program::{Bytes, Chars, NO_MEMO, Program, Step};
 
 /// Steps of one search; some 30 ms. Reached by patterns with back-references on lines made for it.
 pub(super) const WORK_MAX: u64 = 6_000_000;
@@ -29,13 +29,6 @@ const UNSET: usize = usize::MAX;
 /// The search was given up.
 #[derive(Debug)]
 pub(super) struct TooHard;
-
-/// Whether failed states are remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Memory {
-    No,
-    Yes,
-}
 
 /// What a search needs beside the text; kept from line to line.
 #[derive(Debug, Default)]
@@ -91,32 +84,26 @@ pub(super) struct Far {
     pub(super) pc: u32,
 }
 
-pub(super) struct Search<'a> {
+/// `MEMORY`: failed states are remembered. `REACH`: how far it got is noted.
+pub(super) struct Search<'a, const MEMORY: bool, const REACH: bool> {
     program: &'a Program,
     text: &'a str,
     bytes: &'a [u8],
     scratch: &'a mut Scratch,
     left: u64,
-    memory: Memory,
     hashed: bool,
     /// Number of the present contents, when known.
     content: Option<u32>,
     nested: u32,
-    /// Kept only when asked for.
-    far: Option<Far>,
+    far: Far,
 }
 
-impl<'a> Search<'a> {
-    pub(super) fn new(
-        program: &'a Program,
-        text: &'a str,
-        memory: Memory,
-        scratch: &'a mut Scratch,
-    ) -> Search<'a> {
+impl<'a, const MEMORY: bool, const REACH: bool> Search<'a, MEMORY, REACH> {
+    pub(super) fn new(program: &'a Program, text: &'a str, scratch: &'a mut Scratch) -> Self {
         let count = |n: u32| n as usize;
         scratch.stack.clear();
         let mut hashed = false;
-        if memory == Memory::Yes {
+        if MEMORY {
             let cells = (text.len() + 1)
                 .saturating_mul(count(program.memos))
                 .saturating_mul(1 << program.registers.min(8));
@@ -133,17 +120,16 @@ impl<'a> Search<'a> {
         scratch.slots.resize(count(program.groups) * 2 + 2, UNSET);
         scratch.registers.clear();
         scratch.registers.resize(count(program.registers), UNSET);
-        Search {
+        Self {
             program,
             text,
             bytes: text.as_bytes(),
             scratch,
             left: WORK_MAX,
-            memory,
             hashed,
             content: None,
             nested: 0,
-            far: None,
+            far: Far::default(),
         }
     }
 
@@ -157,11 +143,10 @@ impl<'a> Search<'a> {
 
     /// How far the best attempt got. Given up or not: as far as it was looked at.
     pub(super) fn reach(mut self) -> Far {
-        self.far = Some(Far::default());
         self.left = WORK_MAX / 8;
         let _found_or_given_up = self.all_starts();
         self.scratch.shrink();
-        self.far.unwrap_or_default()
+        self.far
     }
 
     fn all_starts(&mut self) -> Result<bool, TooHard> {
@@ -205,16 +190,13 @@ impl<'a> Search<'a> {
             };
             let goes_on = match *step {
                 Step::Literal { from, to } => {
-                    let literal = program
-                        .literals
-                        .get(from as usize..to as usize)
-                        .unwrap_or_default();
+                    let literal = program.literal((from, to));
                     let rest = self.bytes.get(pos..).unwrap_or_default();
-                    if rest.starts_with(literal) {
+                    if begins(rest, literal) {
                         pos += literal.len();
                         true
                     } else {
-                        if self.far.is_some() {
+                        if REACH {
                             let same = rest.iter().zip(literal).take_while(|(a, b)| a == b).count();
                             self.fell(pc, pos + same);
                         }
@@ -255,13 +237,15 @@ impl<'a> Search<'a> {
                 Step::Split {
                     first,
                     second,
+                    needs,
                     memo,
                 } => {
-                    if !self.chance(first.1, pos) {
+                    let [needs_first, needs_second] = needs;
+                    if !self.chance(first.1, pos) || !self.has(needs_first, pos)? {
                         pc = second.0;
                         continue;
                     }
-                    if !self.chance(second.1, pos) {
+                    if !self.chance(second.1, pos) || !self.has(needs_second, pos)? {
                         pc = first.0;
                         continue;
                     }
@@ -435,12 +419,12 @@ impl<'a> Search<'a> {
             return Ok(Some(pos));
         }
         let mut count = min;
-        if self.memory == Memory::No && endless {
+        if !MEMORY && endless {
             // Nothing to note on the way, and nothing to count.
             pos = self.run_of(members, pos);
             count += u32::try_from(pos - low).unwrap_or(u32::MAX);
         }
-        while (self.memory == Memory::Yes || !endless) && count < max {
+        while (MEMORY || !endless) && count < max {
             let Some(next) = self.member(members, pos) else {
                 break;
             };
@@ -472,10 +456,9 @@ impl<'a> Search<'a> {
         let from = high;
         if let Some(first) = self.program.firsts.get(then as usize)
             && !first.empty
-            && self.far.is_none()
+            && !REACH
         {
-            // No character begins with a byte from 0x80 to 0xbf.
-            let can = |b: &u8| holds(first.ascii, *b) || first.wide && *b >= 0xc0;
+            let can = |byte: &u8| in_table(&first.bytes, *byte);
             let bytes = self.bytes.get(low..self.bytes.len().min(high + 1));
             let Some(at) = bytes.and_then(|bytes| bytes.iter().rposition(can)) else {
                 self.work((high - low) as u64 / 4)?;
@@ -547,27 +530,43 @@ impl<'a> Search<'a> {
         let Some(first) = self.program.firsts.get(first as usize) else {
             return true;
         };
-        first.empty
-            || self.far.is_some()
+        REACH
             || match self.bytes.get(pos) {
-                Some(byte) if byte.is_ascii() => holds(first.ascii, *byte),
-                Some(_) => first.wide,
-                None => false,
+                Some(byte) => in_table(&first.bytes, *byte),
+                None => first.empty,
             }
     }
 
-    /// Behind all characters of a set from a place on.
-    fn run_of(&self, set: &Set, mut pos: usize) -> usize {
+    /// Whether what a way cannot end without is still to come.
+    #[inline]
+    fn has(&mut self, needle: u16, pos: usize) -> Result<bool, TooHard> {
+        match needle.checked_sub(1) {
+            Some(at) if !REACH => self.finds(at, pos),
+            _ => Ok(true),
+        }
+    }
+
+    fn finds(&mut self, at: u16, pos: usize) -> Result<bool, TooHard> {
         let rest = self.bytes.get(pos..).unwrap_or_default();
-        if let Some(lacks) = set.lacks_only() {
+        self.work(rest.len() as u64 / 64)?;
+        let needle = self.program.needles.get(usize::from(at));
+        Ok(needle.is_none_or(|needle| needle.find(rest).is_some()))
+    }
+
+    /// Behind all characters of a set from a place on.
+    fn run_of(&self, chars: &Chars, mut pos: usize) -> usize {
+        let rest = self.bytes.get(pos..).unwrap_or_default();
+        if let Some(lacks) = chars.lacks {
             return memchr::memchr(lacks, rest).map_or(self.bytes.len(), |at| pos + at);
         }
         loop {
             let rest = self.bytes.get(pos..).unwrap_or_default().iter();
-            pos += rest.take_while(|byte| set.has_byte(**byte)).count();
+            pos += rest
+                .take_while(|byte| in_table(&chars.bytes, **byte))
+                .count();
             // A character above 127, or the end of the run.
             match self.bytes.get(pos) {
-                Some(byte) if !byte.is_ascii() => match self.member(set, pos) {
+                Some(byte) if !byte.is_ascii() => match self.member(chars, pos) {
                     Some(next) => pos = next,
                     None => return pos,
                 },
@@ -590,13 +589,21 @@ impl<'a> Search<'a> {
     }
 
     #[inline]
-    fn member(&self, set: &Set, pos: usize) -> Option<usize> {
+    fn member(&self, chars: &Chars, pos: usize) -> Option<usize> {
         let byte = *self.bytes.get(pos)?;
-        if byte.is_ascii() {
-            return set.has_byte(byte).then_some(pos + 1);
+        if in_table(&chars.bytes, byte) {
+            return Some(pos + 1);
         }
+        if byte.is_ascii() {
+            return None;
+        }
+        self.wide_member(chars, pos)
+    }
+
+    #[cold]
+    fn wide_member(&self, chars: &Chars, pos: usize) -> Option<usize> {
         let c = self.text.get(pos..)?.chars().next()?;
-        set.has(c).then_some(pos + c.len_utf8())
+        chars.set.has(c).then_some(pos + c.len_utf8())
     }
 
     fn holds(&self, at: At, pos: usize) -> bool {
@@ -711,7 +718,7 @@ impl<'a> Search<'a> {
 
     fn set_slot(&mut self, slot: u32, pos: usize) -> usize {
         let asked = |&(group, _): &(u32, bool)| group == slot / 2;
-        if self.memory == Memory::Yes && self.program.referenced.iter().any(asked) {
+        if MEMORY && self.program.referenced.iter().any(asked) {
             self.content = None;
         }
         match self.scratch.slots.get_mut(slot as usize) {
@@ -730,7 +737,7 @@ impl<'a> Search<'a> {
     /// Notes that a state is being tried. `false`: it was before.
     #[inline]
     fn mark(&mut self, memo: u32, pos: usize) -> Result<bool, TooHard> {
-        if memo == NO_MEMO || self.memory == Memory::No {
+        if !MEMORY || memo == NO_MEMO {
             return Ok(true);
         }
         self.remember(memo, pos)
@@ -823,12 +830,28 @@ impl<'a> Search<'a> {
 
     #[inline]
     fn fell(&mut self, pc: u32, pos: usize) {
-        if let Some(far) = &mut self.far
-            && (pos, pc) > (far.pos, far.pc)
-        {
-            *far = Far { pos, pc };
+        if REACH && (pos, pc) > (self.far.pos, self.far.pc) {
+            self.far = Far { pos, pc };
         }
     }
+}
+
+/// Literals are short: a call of memcmp takes longer than to look.
+#[inline]
+fn begins(rest: &[u8], literal: &[u8]) -> bool {
+    const SHORT_BYTES: usize = 16;
+    match rest.get(..literal.len()) {
+        Some(head) if literal.len() <= SHORT_BYTES => {
+            head.iter().zip(literal).all(|(is, wanted)| is == wanted)
+        }
+        Some(head) => head == literal,
+        None => false,
+    }
+}
+
+#[inline]
+fn in_table(bytes: &Bytes, byte: u8) -> bool {
+    bytes.get(usize::from(byte)) == Some(&true)
 }
 
 impl Scratch {

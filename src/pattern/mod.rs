@@ -17,6 +17,7 @@ pub(crate) mod ast;
 mod error;
 mod literals;
 mod machine;
+mod needs;
 pub(crate) mod parse;
 pub(crate) mod program;
 mod tags;
@@ -35,7 +36,7 @@ use regex::bytes::Regex;
 pub use self::error::{Mistake, PatternError};
 
 use self::approx::Texts;
-use self::machine::{Memory, Scratch, Search, TooHard};
+use self::machine::{Scratch, Search, TooHard};
 use self::parse::{Parsed, parse};
 use self::program::Program;
 use self::tags::{Expanded, expand};
@@ -133,6 +134,13 @@ const MIDDLING: u64 = 20_000;
 /// are tried on every line. The largest of fail2ban's own filters has 2 KiB.
 const LITERALS_MAX: usize = 64 * 1024;
 
+/// What of a literal is looked for, bytes: enough to tell what lines are about.
+const HEAD_BYTES: usize = 16;
+
+fn head(literal: &[u8]) -> &[u8] {
+    literal.get(..HEAD_BYTES).unwrap_or(literal)
+}
+
 impl Pattern {
     /// # Errors
     /// What Python's `re` or fail2ban would not load, and what is beyond the bounds of length, depth and size.
@@ -215,11 +223,11 @@ impl Pattern {
         let Some(program) = self.program() else {
             return Found::TooHard;
         };
-        let mut search =
-            |memory, work| Search::new(program, text, memory, &mut at.scratch).find(work);
-        let found = search(Memory::No, EASY).or_else(|TooHard| search(Memory::Yes, MIDDLING));
+        let found = Search::<false, false>::new(program, text, &mut at.scratch).find(EASY);
+        let mut anew = |work| Search::<true, false>::new(program, text, &mut at.scratch).find(work);
+        let found = found.or_else(|TooHard| anew(MIDDLING));
         let found = found.or_else(|TooHard| match self.can_match(text) {
-            true => search(Memory::Yes, most),
+            true => anew(most),
             false => Ok(false),
         });
         match found {
@@ -246,7 +254,7 @@ impl Pattern {
         let Some(program) = self.program() else {
             return Reach { at: 0, piece: 0..0 };
         };
-        let far = Search::new(program, text, Memory::Yes, &mut Scratch::default()).reach();
+        let far = Search::<true, true>::new(program, text, &mut Scratch::default()).reach();
         let span = program
             .spans
             .get(far.pc as usize)
@@ -332,13 +340,12 @@ impl Patterns {
             return;
         };
         out.extend_from_slice(&self.always);
-        let Ok(mut state) = literals.start_state(Anchored::No) else {
+        let Ok(start) = literals.start_state(Anchored::No) else {
             return;
         };
-        for byte in text.bytes() {
-            state = literals.next_state(Anchored::No, state, byte);
-            if !literals.is_special(state) || !literals.is_match(state) {
-                continue;
+        let mut note = |state| {
+            if !literals.is_match(state) {
+                return;
             }
             for n in 0..literals.match_len(state) {
                 let literal = literals.match_pattern(state, n).as_usize();
@@ -347,8 +354,33 @@ impl Patterns {
                     _ => {}
                 }
             }
-            if out.len() == self.patterns.len() {
-                break;
+        };
+        // Each step waits for the one before, so two halves side by side take half as long. The second one begins early
+        // enough to hold what stands across the middle.
+        let across = literals.max_pattern_len().saturating_sub(1);
+        let middle = (text.len() + across).div_ceil(2);
+        let (first, second) = match text.len() > 2 * across {
+            true => (
+                text.as_bytes().get(..middle),
+                text.as_bytes().get(middle - across..),
+            ),
+            false => (Some(text.as_bytes()), None),
+        };
+        let (first, second) = (first.unwrap_or_default(), second.unwrap_or_default());
+        let next = |state, byte: &u8| literals.next_state(Anchored::No, state, *byte);
+        let (mut one, mut other) = (start, start);
+        let mut halves = first.iter().zip(second);
+        for (byte, behind) in halves.by_ref() {
+            (one, other) = (next(one, byte), next(other, behind));
+            if literals.is_special(one) || literals.is_special(other) {
+                note(one);
+                note(other);
+            }
+        }
+        for byte in first.get(second.len()..).unwrap_or_default() {
+            one = next(one, byte);
+            if literals.is_special(one) {
+                note(one);
             }
         }
         out.sort_unstable();
@@ -358,7 +390,7 @@ impl Patterns {
     fn literals(&self) -> Option<&DFA> {
         let made = self.literals.get_or_init(|| {
             let all = self.patterns.iter().filter_map(|p| p.literals.as_ref());
-            let all: Vec<&Vec<u8>> = all.flatten().collect();
+            let all: Vec<&[u8]> = all.flatten().map(|literal| head(literal)).collect();
             if all.iter().map(|literal| literal.len()).sum::<usize>() > LITERALS_MAX {
                 return None;
             }

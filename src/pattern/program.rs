@@ -3,7 +3,10 @@
 
 use std::ops::Range;
 
-use super::ast::{At, Greed, Kind, Node, Set};
+use memchr::memmem::Finder;
+
+use super::ast::{At, Greed, Kind, Node, Set, holds};
+use super::needs;
 use super::parse::Parsed;
 
 /// Most steps of a program. fail2ban's own filters need up to 700.
@@ -31,10 +34,12 @@ pub(super) enum Step {
     },
     At(At),
     /// The first, and if that leads nowhere the second. `memo` is `NO_MEMO` where only one way leads here. Behind each, what
-    /// it can begin with, of `firsts`: most ways are told apart by one character.
+    /// it can begin with, of `firsts`: most ways are told apart by one character. `needs`: what each cannot end
+    /// without because of a condition, of `needles`; 0: nothing is known.
     Split {
         first: (u32, u32),
         second: (u32, u32),
+        needs: [u16; 2],
         memo: u32,
     },
     Jump(u32),
@@ -79,7 +84,7 @@ pub(super) struct Program {
     /// Of each step, the part of the text it was made from.
     pub(super) spans: Vec<Range<u32>>,
     pub(super) literals: Vec<u8>,
-    pub(super) sets: Vec<Set>,
+    pub(super) sets: Vec<Chars>,
     /// How many steps remember where they have been.
     pub(super) memos: u32,
     pub(super) registers: u32,
@@ -91,7 +96,61 @@ pub(super) struct Program {
     pub(super) anchored: bool,
     pub(super) first: First,
     /// Each once.
-    pub(super) firsts: Vec<First>,
+    pub(super) firsts: Vec<Beginning>,
+    pub(super) needles: Vec<Finder<'static>>,
+}
+
+/// A set, and what one look at a byte tells.
+#[derive(Debug)]
+pub(super) struct Chars {
+    pub(super) set: Set,
+    /// The bytes that are a character of it by themselves.
+    pub(super) bytes: Box<Bytes>,
+    /// See [`Set::lacks_only`].
+    pub(super) lacks: Option<u8>,
+}
+
+/// What a way can begin with, as one look at a byte tells it.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    first: First,
+    /// The bytes that a character can begin with here.
+    pub(super) bytes: Box<Bytes>,
+    /// Also nothing, so the end of the text, too.
+    pub(super) empty: bool,
+}
+
+/// A bit needs three instructions more than a byte to be looked at, and this is most of what the machine does.
+pub(super) type Bytes = [bool; 256];
+
+fn bytes(is: impl Fn(u8) -> bool) -> Box<Bytes> {
+    let mut bytes = Box::new([false; 256]);
+    for (byte, at) in (0..=u8::MAX).zip(bytes.iter_mut()) {
+        *at = is(byte);
+    }
+    bytes
+}
+
+impl Chars {
+    fn new(set: &Set) -> Chars {
+        Chars {
+            bytes: bytes(|byte| set.has_byte(byte)),
+            lacks: set.lacks_only(),
+            set: set.clone(),
+        }
+    }
+}
+
+impl Beginning {
+    fn new(first: First) -> Beginning {
+        // No character begins with a byte from 0x80 to 0xbf.
+        let can = |byte| holds(first.ascii, byte) || first.wide && byte >= 0xc0;
+        Beginning {
+            bytes: bytes(|byte| first.empty || can(byte)),
+            empty: first.empty,
+            first,
+        }
+    }
 }
 
 /// The characters a match can begin with.
@@ -171,6 +230,7 @@ pub(super) fn compile(parsed: &Parsed) -> Program {
             anchored: anchored(&parsed.root),
             first: first(&parsed.root),
             firsts: Vec::new(),
+            needles: Vec::new(),
         },
     };
     compiler.node(&parsed.root);
@@ -180,6 +240,13 @@ pub(super) fn compile(parsed: &Parsed) -> Program {
 }
 
 impl Program {
+    /// The bytes of a literal.
+    #[inline]
+    pub(super) fn literal(&self, (from, to): (u32, u32)) -> &[u8] {
+        let bytes = self.literals.get(from as usize..to as usize);
+        bytes.unwrap_or_default()
+    }
+
     /// What a match that goes on at a step can begin with; rather too much than too little.
     fn first_from(&self, pc: u32) -> First {
         let mut all = First {
@@ -199,7 +266,7 @@ impl Program {
             let set = |set: u32| {
                 self.sets
                     .get(set as usize)
-                    .map_or(First::ANYTHING, First::of)
+                    .map_or(First::ANYTHING, |chars| First::of(&chars.set))
             };
             match *step {
                 Step::Literal { from, .. } => match self.literals.get(from as usize) {
@@ -248,9 +315,9 @@ impl Compiler {
         let sets = &mut self.program.sets;
         let at = sets
             .iter()
-            .position(|known| known == set)
+            .position(|known| known.set == *set)
             .unwrap_or_else(|| {
-                sets.push(set.clone());
+                sets.push(Chars::new(set));
                 sets.len() - 1
             });
         u32::try_from(at).unwrap_or(u32::MAX)
@@ -263,15 +330,29 @@ impl Compiler {
 
     /// Tells each choice what its ways can begin with.
     fn look_ahead(&mut self) {
+        let asks = |step: &Step| matches!(step, Step::If { .. });
+        let asks = self.program.steps.iter().any(asks);
         for at in 0..self.here() {
             let Some(mut step) = self.program.steps.get(at as usize).copied() else {
                 continue;
             };
             if let Step::Run { then, .. } = &mut step {
                 *then = self.first_from(at + 1);
-            } else if let Step::Split { first, second, .. } = &mut step {
+            } else if let Step::Split {
+                first,
+                second,
+                needs,
+                ..
+            } = &mut step
+            {
                 first.1 = self.first_from(first.0);
                 second.1 = self.first_from(second.0);
+                if asks {
+                    *needs = [first.0, second.0].map(|way| {
+                        let needed = needs::of_way(&self.program, way);
+                        needed.map_or(0, |needed| self.needle(needed))
+                    });
+                }
             }
             self.replace(at, step);
         }
@@ -280,12 +361,19 @@ impl Compiler {
     fn first_from(&mut self, pc: u32) -> u32 {
         let first = self.program.first_from(pc);
         let firsts = &mut self.program.firsts;
-        let known = firsts.iter().position(|known| *known == first);
+        let known = firsts.iter().position(|known| known.first == first);
         let at = known.unwrap_or_else(|| {
-            firsts.push(first);
+            firsts.push(Beginning::new(first));
             firsts.len() - 1
         });
         u32::try_from(at).unwrap_or(u32::MAX)
+    }
+
+    /// The number of a needle, from 1; 0: there are too many.
+    fn needle(&mut self, literal: (u32, u32)) -> u16 {
+        let needle = Finder::new(self.program.literal(literal)).into_owned();
+        self.program.needles.push(needle);
+        u16::try_from(self.program.needles.len()).unwrap_or(0)
     }
 
     fn replace(&mut self, at: u32, step: Step) {
@@ -424,6 +512,7 @@ impl Compiler {
             let step = Step::Split {
                 first: (split + 1, 0),
                 second: (self.here(), 0),
+                needs: [0; 2],
                 memo,
             };
             self.replace(split, step);
@@ -506,6 +595,7 @@ impl Compiler {
                 Step::Split {
                     first: (first, 0),
                     second: (second, 0),
+                    needs: [0; 2],
                     memo,
                 },
             );
