@@ -236,6 +236,8 @@ struct Cut {
     before: String,
     date: String,
     after: String,
+    /// Some failregex could be looking for something in it.
+    worth: bool,
 }
 
 impl Cut {
@@ -255,6 +257,8 @@ pub struct Matcher {
     pre_recipe: Option<Recipe>,
     recipes: Vec<Recipe>,
     maxlines: usize,
+    /// What an expression cannot be found without is in one line, and nothing else is looked for.
+    by_line: bool,
     usedns: UseDns,
     detector: Detector,
     last_date: Option<f64>,
@@ -333,13 +337,19 @@ impl Matcher {
         let mut names = Names::default();
         let pre_recipe = pre.as_ref().map(|pre| Recipe::new(pre, &mut names));
         let recipes = fail.iter().map(|pattern| Recipe::new(pattern, &mut names));
+        let (recipes, fail, ignore) = (
+            recipes.collect(),
+            Patterns::new(fail),
+            Patterns::new(ignore),
+        );
         Ok(Self {
-            recipes: recipes.collect(),
+            recipes,
             pre_recipe,
             names: names.all(),
+            by_line: pre.is_none() && ignore.all().is_empty() && fail.seek_in_lines(),
             pre,
-            fail: Patterns::new(fail),
-            ignore: Patterns::new(ignore),
+            fail,
+            ignore,
             maxlines: rules.maxlines.clamp(1, MAXLINES_MAX),
             usedns: rules.usedns,
             detector: Detector::new(&rules.datepattern, rules.logtimezone.as_deref())
@@ -506,26 +516,44 @@ impl Matcher {
             Dated::Before => ("", last_date_text.as_str(), line),
             Dated::Nowhere => ("", "", line),
         };
-        if self.maxlines > 1 {
-            self.lines.push(Cut {
-                before: before.to_owned(),
-                date: dated.to_owned(),
-                after: after.to_owned(),
-            });
-            let many = self.lines.len().saturating_sub(self.maxlines);
-            self.lines.drain(..many);
-            join(&mut text, &self.lines);
+        text.push_str(before);
+        text.push_str(after);
+        text.push('\n');
+        let cut = [before, dated, after];
+        let whole: &dyn Fn() -> String = &|| cut.concat();
+        let seen = if self.maxlines > 1 && !self.keep(cut, &mut text) {
+            Seen::Missed
         } else {
-            text.push_str(before);
-            text.push_str(after);
-            text.push('\n');
-        }
-        let whole = [before, dated, after];
-        let whole: &dyn Fn() -> String = &|| whole.concat();
-        let seen = self.judge(&text, whole, date, phase, failures);
+            self.judge(&text, whole, date, phase, failures)
+        };
         self.text = text;
         self.last_date_text = last_date_text;
         seen
+    }
+
+    /// Keeps a line, of which `text` is what expressions see, and makes that the text of all lines that are kept. False:
+    /// none of them holds anything that one of the expressions looks for, as nearly always.
+    fn keep(&mut self, line: [&str; 3], text: &mut String) -> bool {
+        let mut cut = match self.lines.len() >= self.maxlines {
+            true => self.lines.remove(0),
+            false => Cut::default(),
+        };
+        let parts = [&mut cut.before, &mut cut.date, &mut cut.after];
+        for (kept, part) in parts.into_iter().zip(line) {
+            kept.clear();
+            kept.push_str(part);
+        }
+        cut.worth = !self.by_line || {
+            self.fail.candidates(text, &mut self.candidates);
+            !self.candidates.is_empty()
+        };
+        self.lines.push(cut);
+        if !self.lines.iter().any(|cut| cut.worth) {
+            return false;
+        }
+        text.clear();
+        join(text, &self.lines);
+        true
     }
 
     /// What the expressions say of `text`: the line, or with `maxlines` the last lines. `whole`: the line with its date.

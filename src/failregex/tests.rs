@@ -162,6 +162,24 @@ fn expressions_may_span_lines_and_leave_the_others() {
 }
 
 #[test]
+fn lines_between_those_that_one_expression_covers_are_kept() {
+    let mut rules = rules(&[r"^conn <F-MLF>\d+</F-MLF> <HOST>$<SKIPLINES>^fail (?P=mlf)$"]);
+    rules.maxlines = 5;
+    let mut matcher = Matcher::new(&rules).unwrap();
+    let mut at = |line: &str| timeless(&mut matcher, line);
+    for (between, found) in [(0, true), (3, true), (4, false)] {
+        assert_eq!(at("conn 1 192.0.2.7"), "Missed");
+        for _ in 0..between {
+            assert_eq!(at("noise"), "Missed");
+        }
+        assert_eq!(at("fail 1") == "192.0.2.7 at ? by 0", found, "{between}");
+        for _ in 0..5 {
+            assert_eq!(at("noise"), "Missed");
+        }
+    }
+}
+
+#[test]
 fn names_are_looked_up_counted_or_not_found() {
     for (usedns, expected) in [
         (UseDns::Warn, "host.example at ? by 0 unresolved"),

@@ -331,6 +331,13 @@ impl Patterns {
         &self.patterns
     }
 
+    /// Whether the candidates of several lines are those of each line together.
+    #[must_use]
+    pub fn seek_in_lines(&self) -> bool {
+        let literals = self.patterns.iter().filter_map(|p| p.literals.as_ref());
+        self.always.is_empty() && !literals.flatten().any(|literal| literal.contains(&b'\n'))
+    }
+
     /// Those that a text may match, by their places in order: never leaves out one that does. Nor one that matches a part
     /// of the text with a newline behind it: so a whole line can be asked before its prefregex is tried.
     pub fn candidates(&self, text: &str, out: &mut Vec<usize>) {

@@ -199,3 +199,41 @@ fn characters_beyond_ascii_are_whole() {
     assert!(spans(r"^\s$", "\u{1f}").is_some());
     assert!(spans(r"(?a)\w", "é").is_none());
 }
+
+#[test]
+fn a_way_that_a_condition_has_closed_is_left_at_once() {
+    // With a name in front it needs the colon; without it takes whatever comes.
+    let source =
+        r"^for (?P<user>(?P<named>\S+)|\S+ of .*?) from (?P<ip4>\S+)(?: \S+){0,9}(?(named): |$)";
+    let user = |text| spans(source, text).map(|(_, groups)| groups[0].clone());
+    assert_eq!(user("for root from a port 1: x\n"), Some(Some(4..8)));
+    assert_eq!(user("for root from a port 1\n"), None);
+    assert_eq!(user("for two of us from a b c d\n"), Some(Some(4..13)));
+    // A colon before the way begins is none.
+    assert_eq!(user("for : of us from a b c d\n"), Some(Some(4..11)));
+    assert_eq!(pattern(source).program().unwrap().needles.len(), 1);
+    // What a way needs without any condition is met on the way.
+    assert!(
+        pattern("^(?:a: x|b: y)")
+            .program()
+            .unwrap()
+            .needles
+            .is_empty()
+    );
+}
+
+#[test]
+fn literals_are_found_wherever_in_a_line_they_stand() {
+    let sources = ["aaaaaaaaaaaaaaaaaaaaaaaaaaaaab", "cde", "de", "x{3}"];
+    let patterns = Patterns::new(sources.map(pattern).into());
+    let mut out = Vec::new();
+    for at in 0..120 {
+        for (n, found) in [sources[0], "cde", "de", "xxx"].into_iter().enumerate() {
+            let text = format!("{}{found}{}\n", "-".repeat(at), ".".repeat(130 - at));
+            patterns.candidates(&text, &mut out);
+            assert!(out.contains(&n), "{found} at {at}: {out:?}");
+        }
+    }
+    patterns.candidates(&"-".repeat(200), &mut out);
+    assert!(!out.contains(&1));
+}
