@@ -19,6 +19,9 @@ use super::board::{Board, Cut, Mood, lock};
 
 /// How long an answer, or a connection, is waited for. Here an answer takes a millisecond.
 const PATIENCE: Duration = Duration::from_millis(800);
+/// The same of a visitor: on a busy machine the network takes a moment to be there, and the first packet of a connection is
+/// sent again after a second (RFC 6298).
+const VISITOR_PATIENCE: Duration = Duration::from_secs(3);
 /// How often somebody who was cut off tries whether he is served again.
 const COMES_BACK_EVERY: Duration = Duration::from_millis(250);
 
@@ -113,6 +116,15 @@ impl Role {
             Self::Scanner => 130,
             Self::Flood => 5,
         })
+    }
+
+    fn patience(self) -> Duration {
+        match self {
+            Self::Visitor => VISITOR_PATIENCE,
+            Self::Shellshock | Self::Guesser | Self::Scanner | Self::Flood | Self::Neighbour => {
+                PATIENCE
+            }
+        }
     }
 
     /// Whether requests share a connection.
@@ -212,7 +224,7 @@ fn requests(part: Part, play: &Play<'_>) {
                 Ok(())
             }
             Role::Visitor | Role::Shellshock | Role::Guesser | Role::Scanner | Role::Neighbour => {
-                pause(&mut connection, part.role.pace())
+                pause(&mut connection, part.role)
             }
         };
         if let Err(failed) = paused {
@@ -285,7 +297,7 @@ fn ask(
 ) -> Result<(), Cut> {
     let stream = match connection {
         Some(stream) => stream,
-        None => connection.insert(BufReader::new(connect_from(part.from, part.to)?)),
+        None => connection.insert(BufReader::new(connect_from(part)?)),
     };
     let mut text = format!(
         "GET {} HTTP/1.1\r\nHost: demo.example\r\nUser-Agent: {}\r\n",
@@ -326,7 +338,8 @@ fn read_answer(stream: &mut impl BufRead) -> Result<(), Cut> {
 }
 
 /// Waits with an eye on the connection, so that a reset is noticed when it comes.
-fn pause(connection: &mut Option<BufReader<TcpStream>>, pace: Duration) -> Result<(), Cut> {
+fn pause(connection: &mut Option<BufReader<TcpStream>>, role: Role) -> Result<(), Cut> {
+    let pace = role.pace();
     let Some(stream) = connection else {
         std::thread::sleep(pace);
         return Ok(());
@@ -335,7 +348,7 @@ fn pause(connection: &mut Option<BufReader<TcpStream>>, pace: Duration) -> Resul
     let until = Instant::now() + pace;
     stream.set_read_timeout(Some(pace))?;
     let seen = stream.peek(&mut [0]).map_err(Cut::from);
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(role.patience()))?;
     match seen {
         Ok(0) => Err(Cut::Closed),
         Err(Cut::Silence) => Ok(()),
@@ -348,22 +361,24 @@ fn pause(connection: &mut Option<BufReader<TcpStream>>, pace: Duration) -> Resul
 }
 
 /// A connection from one of our own addresses; `TcpStream::connect` lets the kernel choose.
-fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+fn connect_from(part: Part) -> io::Result<TcpStream> {
+    let Part { from, to, .. } = part;
     let family = match to {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
     };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // The time to send is also the time to connect (socket(7)).
-    let patience = i64::try_from(PATIENCE.as_millis()).unwrap_or(1000);
-    setsockopt(&fd, sockopt::SendTimeout, &TimeVal::milliseconds(patience))?;
+    let patience = part.role.patience();
+    let millis = i64::try_from(patience.as_millis()).unwrap_or(1000);
+    setsockopt(&fd, sockopt::SendTimeout, &TimeVal::milliseconds(millis))?;
     bind(
         fd.as_raw_fd(),
         &SockaddrStorage::from(SocketAddr::new(from, 0)),
     )?;
     connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
     let stream = TcpStream::from(fd);
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
