@@ -205,7 +205,9 @@ impl Replay<'_> {
                 }
             }
         }
-        self.wards.line(line, readers, clock, self.today, &mut told);
+        if matches!(framed, Framed::Line(_)) {
+            self.wards.line(line, readers, clock, self.today, &mut told);
+        }
         Ok(told.iter().try_for_each(|told| self.tell(told))?)
     }
 

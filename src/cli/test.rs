@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{Done, Failure, Outcome, TestArgs};
 use crate::fail2ban::UseDns;
 use crate::failregex::{self, Clock, Matcher, Phase, Stamp, Value};
+use crate::frame::LINE_MAX_BYTES;
 use crate::source::tail::Encoding;
 
 mod report; // for people
@@ -147,9 +148,6 @@ impl<'a> Log<'a> {
     }
 }
 
-/// Longest line that is judged, bytes; more of it is left out, as in a log that is followed.
-const LINE_MAX: usize = 128 * 1024;
-
 fn each_line(
     mut input: impl BufRead,
     encoding: Encoding,
@@ -171,7 +169,8 @@ fn each_line(
         {
             end -= 1;
         }
-        bytes.truncate(end.min(LINE_MAX));
+        // A longer one finds nobody, as in a log that is followed.
+        bytes.truncate(if end > LINE_MAX_BYTES { 0 } else { end });
         take(encoding.decode(&bytes, &mut scratch), out)?;
     }
 }

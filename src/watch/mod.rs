@@ -28,7 +28,7 @@ use crate::bans::{Decision, What};
 use crate::config::{Config, Origin, RuntimePaths};
 use crate::exempt::{Exempt, Target};
 use crate::failregex::{Clock, Phase, Stamp};
-use crate::frame::{Framer, Trust};
+use crate::frame::{Framed, Framer, Trust};
 use crate::hit::JailId;
 use crate::judge::JailTally;
 use crate::key::Key;
@@ -495,13 +495,15 @@ impl Room {
                 return;
             }
             for line in lines {
+                // A client may have chosen where the head of a longer one ends.
+                let Framed::Line(line) = line else { continue };
                 let now = now();
                 let clock = Clock { now, today: now };
                 for owner in &owners {
                     let Some(jail) = jails.get_mut(*owner) else {
                         continue;
                     };
-                    jail.bytes(line.bytes(), Stamp::InText, Phase::Following, clock);
+                    jail.bytes(line, Stamp::InText, Phase::Following, clock);
                 }
                 desk.failed(jails, &owners, now);
             }

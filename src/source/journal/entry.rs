@@ -137,11 +137,10 @@ impl Entry {
         if line.contains('\n') {
             line = line.replace('\n', "\\n");
         }
-        let mut end = line.len().min(LINE_MAX_BYTES);
-        while !line.is_char_boundary(end) {
-            end -= 1;
+        // As of a line that is too long in a log, its head would be what its writer wanted it to be.
+        if line.len() > LINE_MAX_BYTES {
+            line.clear();
         }
-        line.truncate(end);
         line
     }
 }

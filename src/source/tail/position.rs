@@ -29,7 +29,7 @@ pub struct Position {
     pub inode: u64,
     /// Bytes that were handed out.
     pub offset: u64,
-    /// `offset` is inside of a line whose head was handed out.
+    /// `offset` is inside of a line that is too long.
     #[serde(default)]
     pub in_line: bool,
     /// Hash of the first line, or of the beginning of a long one.

@@ -31,7 +31,7 @@ pub(super) struct Reading {
     /// `None`: closed for a while, since too many are open.
     pub(super) file: Option<File>,
     pub(super) offset: u64,
-    /// Inside of a line whose head was handed out.
+    /// Inside of a line that is too long.
     pub(super) in_line: bool,
     before: Before,
     first_line: Option<u64>,
@@ -293,7 +293,8 @@ impl Reading {
     }
 }
 
-/// Hands out the lines of `bytes` and says how many bytes that was.
+/// Hands out the lines of `bytes` and says how many bytes that was. One of more than [`LINE_MAX_BYTES`] is left out: whoever
+/// wrote it chose where its head ends, and so what an expression's `$`, or the last address in it, would be.
 fn cut(
     encoding: Encoding,
     bytes: &[u8],
@@ -308,15 +309,14 @@ fn cut(
             rest = after;
         }
         if let Some(end) = encoding.newline(rest) {
-            if !std::mem::take(in_line) {
-                take(rest.get(..end.min(LINE_MAX_BYTES)).unwrap_or_default());
+            if !std::mem::take(in_line) && end <= LINE_MAX_BYTES {
+                take(rest.get(..end).unwrap_or_default());
             }
             rest = rest.get(end + unit..).unwrap_or_default();
             continue;
         }
         let whole_units = rest.len() / unit * unit;
         if !*in_line && whole_units > LINE_MAX_BYTES {
-            take(rest.get(..LINE_MAX_BYTES).unwrap_or_default());
             *in_line = true;
         }
         if *in_line {
