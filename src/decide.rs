@@ -28,7 +28,7 @@ impl BanFor {
     #[must_use]
     pub fn of_secs(secs: f64) -> Option<Self> {
         let most = f64::from(u32::MAX);
-        Self::timed(Duration::try_from_secs_f64(secs.min(most)).ok()?)
+        Self::timed(Duration::try_from_secs_f64(secs.clamp(0.0, most)).ok()?)
     }
 }
 
@@ -60,5 +60,26 @@ pub fn decide(jail: &Jail, count: u32) -> Verdict {
         _ if count < jail.maxretry => Verdict::Pass,
         Mode::Ban => Verdict::Ban(jail.bantime),
         Mode::Observe => Verdict::Observe,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_of_a_log_are_a_ban_of_at_least_one_and_at_most_136_years() {
+        let secs = |secs| match BanFor::of_secs(secs) {
+            Some(BanFor::Timed(secs)) => Some(secs.get()),
+            Some(BanFor::Forever) => Some(0),
+            None => None,
+        };
+        assert_eq!(secs(0.25), Some(1));
+        assert_eq!(secs(600.0), Some(600));
+        assert_eq!(secs(1e12), Some(u32::MAX));
+        assert_eq!(secs(f64::INFINITY), Some(u32::MAX));
+        for none in [0.0, -5.0, f64::NEG_INFINITY, f64::NAN] {
+            assert_eq!(secs(none), None, "{none}");
+        }
     }
 }

@@ -94,3 +94,32 @@ fn fail2ban_finds_the_same_with_them() {
         String::from_utf8_lossy(&output.stdout)
     );
 }
+
+/// Whoever writes a line that is too long to be judged whole would choose where its head ends: `192.0.2.7` of 192.0.2.77.
+#[test]
+fn a_line_that_is_too_long_finds_nobody() {
+    const MAX: usize = 128 * 1024;
+    let log = std::env::temp_dir().join(format!("f2b-giant-{}.log", std::process::id()));
+    let line = |length: usize| {
+        let (head, tail) = (
+            "Nov 25 08:00:00 web1 sshd[4711]: Invalid user ",
+            " from 192.0.2.77",
+        );
+        format!(
+            "{head}{}{tail}",
+            "x".repeat(length - head.len() - tail.len())
+        )
+    };
+    std::fs::write(
+        &log,
+        format!("{}\n{}\n{}\n", line(MAX), line(MAX + 1), line(200)),
+    )
+    .unwrap();
+    let answers = answers(&log, "sshd");
+    std::fs::remove_file(&log).unwrap();
+    let hosts: Vec<&str> = answers
+        .iter()
+        .map(|answer| answer.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(hosts, ["192.0.2.77", "-", "192.0.2.77"]);
+}

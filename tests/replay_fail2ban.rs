@@ -479,7 +479,7 @@ fn decisions_by_own_expressions_are_fail2bans() {
     let jail = |name: &str, more: &str| format!("[{name}]\n{ACCESS}{more}\n");
     let jails = [
         jail("plain", "maxretry = 3\nfindtime = 2m\nbantime = 5m"),
-        jail("once", "maxretry = 1\nbantime = 2m"),
+        jail("once", "maxretry = 1\nbantime = 120.7"),
         jail("ever", "maxretry = 8\nbantime = -1"),
         jail(
             "multiplied",

@@ -35,7 +35,7 @@ impl Reader {
     ) -> Result<(Call, Definition), Problem> {
         let call = words::call(filter).map_err(|text| section.error("filter", text))?;
         let name = format!("filter.d/{}", call.name);
-        let Some(config) = self.library.config(&name) else {
+        let Some(config) = self.folders.config(&name) else {
             return Err(section.error("filter", self.no_such("filter.d", &call.name)));
         };
         Ok((call.clone(), filter_of(config, name, &call, backend)?))
@@ -123,19 +123,19 @@ impl Reader {
             .is_some_and(|d| d == "filter.d");
         let config = if in_filter_d && path.is_file() {
             // Like one of a folder's, with its .local.
-            self.library.config(
+            self.folders.config(
                 &std::path::absolute(path.with_extension(""))
                     .unwrap_or_default()
                     .to_string_lossy(),
             )
         } else if path.components().count() > 1 || path.is_file() {
-            self.library.config_of_file(path)
+            self.folders.config_of_file(path)
         } else {
             let bare = call
                 .name
                 .strip_suffix(".conf")
                 .or_else(|| call.name.strip_suffix(".local"));
-            self.library
+            self.folders
                 .config(&format!("filter.d/{}", bare.unwrap_or(&call.name)))
         };
         let nothing = Vars::new();

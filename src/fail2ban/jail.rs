@@ -69,7 +69,7 @@ pub(super) fn options() -> impl Iterator<Item = &'static str> {
 
 /// Reads folders.
 pub(super) struct Reader {
-    pub(super) library: Library,
+    pub(super) folders: Library,
     /// What is wrong with jails that run.
     pub(super) problems: Vec<Problem>,
     /// In place of every jail's `backend`.
@@ -79,7 +79,7 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(folders: &[&Path]) -> Self {
         Self {
-            library: Library::new(folders),
+            folders: Library::new(folders),
             problems: Vec::new(),
             backend: None,
         }
@@ -113,7 +113,7 @@ impl Reader {
             }
             used.complain(&config, &mut self.problems);
         }
-        folder.problems = self.library.problems;
+        folder.problems = self.folders.problems;
         folder.problems.extend(told_once(self.problems));
         folder.problems.retain(|problem| {
             folder
@@ -121,7 +121,7 @@ impl Reader {
                 .iter()
                 .all(|broken| broken.problem != *problem)
         });
-        folder.files = self.library.files;
+        folder.files = self.folders.files;
         folder
     }
 
@@ -160,9 +160,9 @@ impl Reader {
 
     /// The configuration of all jails, with the two names that fail2ban adds.
     pub(super) fn jails(&mut self) -> Option<Rc<Config>> {
-        let mut config = Config::clone(&*self.library.config("jail")?);
+        let mut config = Config::clone(&*self.folders.config("jail")?);
         let folder = self
-            .library
+            .folders
             .folder()
             .to_string_lossy()
             .trim_end_matches('/')
@@ -265,7 +265,7 @@ impl Reader {
 
     /// "There is no such file", and which one was meant.
     pub(super) fn no_such(&self, kind: &str, name: &str) -> String {
-        let files = std::fs::read_dir(self.library.folder().join(kind))
+        let files = std::fs::read_dir(self.folders.folder().join(kind))
             .into_iter()
             .flatten()
             .flatten();
@@ -277,7 +277,7 @@ impl Reader {
             })
             .collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let file = self.library.folder().join(kind).join(name);
+        let file = self.folders.folder().join(kind).join(name);
         match nearest(name, &names) {
             Some(meant) if meant != name => {
                 format!("there is no {}.conf; did you mean {meant}?", file.display())
@@ -371,7 +371,7 @@ impl Reader {
         for one in words::calls(list) {
             let call = words::call(one).map_err(|text| section.error("action", text))?;
             if Path::new(&call.name).extension().is_some_and(|e| e == "py") {
-                let file = self.library.folder().join("action.d").join(&call.name);
+                let file = self.folders.folder().join("action.d").join(&call.name);
                 if !file.is_file() {
                     let text = format!(
                         "there is no {}; write the name of a file in action.d",
@@ -383,7 +383,7 @@ impl Reader {
                 continue;
             }
             let name = format!("action.d/{}", call.name);
-            let Some(config) = self.library.config(&name) else {
+            let Some(config) = self.folders.config(&name) else {
                 // `action = %(action_)s` stands far from the name that is wrong.
                 let by_name = ["banaction", "banaction_allports"]
                     .into_iter()

@@ -349,10 +349,9 @@ impl Groups {
         }
     }
 
-    /// The same without one of them.
-    pub(super) fn without(mut self, number: usize) -> Self {
+    /// Forgets one of them.
+    pub(super) fn remove(&mut self, number: usize) {
         self.values.remove(number);
-        self
     }
 
     /// No groups.

@@ -830,18 +830,17 @@ impl Matcher {
         let elsewhere = name.is_none()
             && host.is_some()
             && fid.is_some_and(|fid| Some(fid) != host.map(Value::Text));
-        let groups = Groups::new(&self.names, &fail.groups);
+        let mut groups = Groups::new(&self.names, &fail.groups);
+        if elsewhere {
+            groups.remove(IP);
+        }
         failures.push(Failure {
             regex,
             host: host.map_or_else(|| id.clone(), str::to_owned),
             id,
             unresolved,
             time,
-            groups: if elsewhere {
-                groups.without(IP)
-            } else {
-                groups
-            },
+            groups,
             users: fail.users.clone(),
             matches: fail.matches.clone(),
         });

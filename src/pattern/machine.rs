@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ast::{At, Greed, holds, word};
+use super::ast::{At, Greed, word};
 use super::program::{Bytes, Chars, NO_MEMO, Program, Step};
 
 /// Steps of one search; some 30 ms. Reached by patterns with back-references on lines made for it.
@@ -153,15 +153,14 @@ impl<'a, const MEMORY: bool, const REACH: bool> Search<'a, MEMORY, REACH> {
         if self.program.anchored {
             return self.start(0);
         }
-        let first = self.program.first;
+        let first = &self.program.first;
         for start in 0..=self.bytes.len() {
-            match self.bytes.get(start) {
-                _ if first.empty && self.text.is_char_boundary(start) => {}
-                Some(b) if holds(first.ascii, *b) => {}
-                Some(b) if *b >= 0xc0 && first.wide => {}
-                _ => continue,
-            }
-            if self.start(start)? {
+            let can = match self.bytes.get(start) {
+                _ if first.empty => self.text.is_char_boundary(start),
+                Some(byte) => in_table(&first.bytes, *byte),
+                None => false,
+            };
+            if can && self.start(start)? {
                 return Ok(true);
             }
         }

@@ -6,49 +6,31 @@
 
 use super::program::{Program, Step};
 
-/// Programs beyond this are left as they are: what is sought takes a time that grows with the square.
+/// Programs beyond this are left as they are: all of a program is looked through for each of its ways.
 const STEPS_MAX: usize = 1_000;
 
-/// The literal that a way cannot end without because of the groups that take part in it: the longest, if there are more,
-/// as bounds in `Program::literals`. What it cannot end without anyway is met on the way.
+/// The literal that a way cannot end without because of a group that takes part in it: the longest, if there are more, as
+/// bounds in `Program::literals`. It stands in what a condition asks for then; what a way needs anyway is met on the way.
 pub(super) fn of_way(program: &Program, way: u32) -> Option<(u32, u32)> {
     if program.steps.len() > STEPS_MAX {
         return None;
     }
     let settled = settled(program, way);
-    if !asks(program, &settled) {
-        return None;
-    }
-    let anyway: Vec<Option<u64>> = settled.iter().map(|at| at.map(|_| 0)).collect();
-    let anyway = musts(program, way, &anyway);
-    let musts = musts(program, way, &settled).into_iter();
-    musts
-        .filter(|literal| !anyway.contains(literal))
-        .max_by_key(|(from, to)| to - from)
-}
-
-/// Is there a condition on the way that is settled before?
-fn asks(program: &Program, settled: &[Option<u64>]) -> bool {
-    let mut steps = program.steps.iter().zip(settled);
-    steps.any(|(step, groups)| match (step, groups) {
-        (Step::If { group, .. }, Some(groups)) => groups & bit(program, *group) != 0,
-        _ => false,
-    })
-}
-
-/// The literals that every way from `start` to an end passes.
-fn musts(program: &Program, start: u32, settled: &[Option<u64>]) -> Vec<(u32, u32)> {
-    let literals = program.steps.iter().enumerate().filter_map(|(pc, step)| {
-        let Step::Literal { from, to } = step else {
+    let conditions = (0..).zip(&program.steps).zip(&settled);
+    let asked = conditions.filter_map(|((pc, step), groups)| match (step, groups) {
+        // What follows when the group took part stands up to what follows when it did not.
+        (Step::If { group, no }, Some(groups)) if groups & bit(program, *group) != 0 => {
+            Some(pc + 1..*no)
+        }
+        _ => None,
+    });
+    let literals = asked.flatten().filter_map(|pc: u32| {
+        let Some(Step::Literal { from, to }) = program.steps.get(pc as usize) else {
             return None;
         };
-        settled.get(pc)?.as_ref()?;
-        Some((u32::try_from(pc).ok()?, (*from, *to)))
+        (!ends(program, way, pc, &settled)).then_some((*from, *to))
     });
-    literals
-        .filter(|(pc, _)| !ends(program, start, *pc, settled))
-        .map(|(_, literal)| literal)
-        .collect()
+    literals.max_by_key(|(from, to)| to - from)
 }
 
 /// Of each step, the groups that have taken part whenever it is reached from `start`, one bit for each that is asked

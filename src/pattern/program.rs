@@ -94,9 +94,10 @@ pub(super) struct Program {
     pub(super) referenced: Vec<(u32, bool)>,
     /// Matches at the start of the text only.
     pub(super) anchored: bool,
-    pub(super) first: First,
+    pub(super) first: Beginning,
     /// Each once.
     pub(super) firsts: Vec<Beginning>,
+    /// Literals that some way cannot end without, see [`needs`].
     pub(super) needles: Vec<Finder<'static>>,
 }
 
@@ -155,12 +156,12 @@ impl Beginning {
 
 /// The characters a match can begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct First {
-    pub(super) ascii: u128,
+struct First {
+    ascii: u128,
     /// Also others.
-    pub(super) wide: bool,
+    wide: bool,
     /// Can match nothing, so that the others do not matter.
-    pub(super) empty: bool,
+    empty: bool,
 }
 
 impl First {
@@ -228,7 +229,7 @@ pub(super) fn compile(parsed: &Parsed) -> Program {
             groups: parsed.groups,
             referenced: parsed.referenced.clone(),
             anchored: anchored(&parsed.root),
-            first: first(&parsed.root),
+            first: Beginning::new(first(&parsed.root)),
             firsts: Vec::new(),
             needles: Vec::new(),
         },
