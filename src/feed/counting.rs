@@ -98,6 +98,8 @@ pub struct Feeds {
 struct Shared {
     stop: AtomicBool,
     fed: Mutex<Fed>,
+    /// To be taken up.
+    renewed: Mutex<Option<(Arc<Config>, Exempt)>>,
 }
 
 impl Counting {
@@ -107,6 +109,8 @@ impl Counting {
     /// No thread can be started.
     pub fn start(setting: Setting) -> io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        woken.set_nonblocking(true)?;
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         // No `stand_back`: a line waits for this one.
@@ -127,6 +131,14 @@ impl Counting {
             wake,
             thread: Some(thread),
         })
+    }
+
+    /// Another configuration from now on. What was counted stays, by the names of jails. Never waits.
+    pub fn renew(&self, config: &Arc<Config>, exempt: Exempt) {
+        let renewed = self.shared.renewed.lock();
+        *renewed.unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(config), exempt));
+        // A pipe that is full wakes it all the same.
+        (&self.wake).write_all(&[0]).ok();
     }
 
     /// What was counted, at most a second ago.
@@ -174,7 +186,7 @@ struct Run {
 
 /// What a jail of a `run` is here.
 struct Mapped {
-    name: String,
+    named: Named,
     /// `None`: unknown.
     id: Option<JailId>,
     /// It bans here, and hits of this logger must ban nobody.
@@ -205,6 +217,7 @@ impl<'s> Room<'s> {
                 self.tick();
             }
             let ready = self.wait(woken, next_tick.saturating_duration_since(now));
+            self.renew();
             let mut at = 0;
             self.runs.retain_mut(|run| {
                 let is_ready = ready.get(at).copied().unwrap_or(false);
@@ -230,6 +243,20 @@ impl<'s> Room<'s> {
         }
     }
 
+    /// Takes up another configuration, if there is one.
+    fn renew(&mut self) {
+        let renewed = self.shared.renewed.lock();
+        let renewed = renewed.unwrap_or_else(PoisonError::into_inner).take();
+        let Some((config, exempt)) = renewed else {
+            return;
+        };
+        self.judges.renew(config, exempt);
+        for jails in self.runs.iter_mut().filter_map(|run| run.jails.as_mut()) {
+            let named = jails.drain(..).map(|jail| jail.named).collect();
+            *jails = self.judges.map(named);
+        }
+    }
+
     /// Which of the runs have something to say.
     fn wait(&self, woken: &UnixStream, left: Duration) -> Vec<bool> {
         let mut fds: Vec<BorrowedFd<'_>> = self.runs.iter().map(|run| run.stream.as_fd()).collect();
@@ -249,6 +276,8 @@ impl<'s> Room<'s> {
             std::thread::sleep(Duration::from_millis(1));
             return Vec::new();
         }
+        let mut woken = woken;
+        while woken.read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
         fds.iter()
             .take(self.runs.len())
             .map(|fd| fd.any().unwrap_or(true))
@@ -441,6 +470,8 @@ impl Run {
 /// Who counts.
 struct Judges<'s> {
     setting: &'s Setting,
+    config: Arc<Config>,
+    exempt: Exempt,
     judge: Judge,
     /// For jails whose hits must ban nobody, as the format lacks what their exceptions look at. Made when there are any.
     blind: Option<Judge>,
@@ -453,33 +484,43 @@ struct Judges<'s> {
 
 impl<'s> Judges<'s> {
     fn new(setting: &'s Setting) -> Self {
-        let by_name = (0..)
-            .zip(setting.config.native())
-            .map(|(id, jail)| (jail.name.clone(), id))
-            .collect();
+        let (config, exempt) = (Arc::clone(&setting.config), setting.exempt.clone());
         Self {
             setting,
-            judge: judge(setting, Arc::clone(&setting.config)),
+            judge: judge(setting, Arc::clone(&config), exempt.clone()),
             blind: None,
-            by_name,
+            by_name: by_name(&config),
+            config,
+            exempt,
             now: Arrival(0),
             late: 0,
             unknown: BTreeMap::new(),
         }
     }
 
+    /// Another configuration from now on.
+    fn renew(&mut self, config: Arc<Config>, exempt: Exempt) {
+        let act = || Act::new(&config);
+        self.judge.renew(Arc::clone(&config), exempt.clone(), act());
+        if let Some(blind) = &mut self.blind {
+            blind.renew(observing(&config), exempt.clone(), act());
+        }
+        self.by_name = by_name(&config);
+        (self.config, self.exempt) = (config, exempt);
+    }
+
     fn map(&self, jails: Vec<Named>) -> Vec<Mapped> {
         jails
             .into_iter()
-            .map(|Named { name, observes }| {
-                let id = self.by_name.get(&name).copied();
+            .map(|named| {
+                let id = self.by_name.get(&named.name).copied();
                 let bans = id
-                    .and_then(|id| self.setting.config.jails.get(usize::from(id)))
+                    .and_then(|id| self.config.jails.get(usize::from(id)))
                     .is_some_and(|jail| jail.mode == Mode::Ban);
                 Mapped {
                     id,
-                    name,
-                    blind: observes && bans,
+                    blind: named.observes && bans,
+                    named,
                 }
             })
             .collect()
@@ -509,7 +550,7 @@ impl<'s> Judges<'s> {
                     return Err("it counts for a jail that it did not name".to_owned());
                 };
                 let Some(id) = jail.id else {
-                    self.unknown(&jail.name);
+                    self.unknown(&jail.named.name);
                     continue;
                 };
                 let mut hit = *hit;
@@ -541,9 +582,10 @@ impl<'s> Judges<'s> {
         };
         judge.judge(&mut seeing, *now, &mut each);
         if !blind.hits.is_empty() {
+            let (config, exempt) = (&self.config, &self.exempt);
             let judge = self
                 .blind
-                .get_or_insert_with(|| self::judge(setting, observing(&setting.config)));
+                .get_or_insert_with(|| self::judge(setting, observing(config), exempt.clone()));
             judge.judge(&mut blind, *now, &mut each);
         }
         if let Some(silence) = &setting.told.silence {
@@ -584,7 +626,7 @@ impl<'s> Judges<'s> {
         let tally = self.judge.tally();
         let mut jails: BTreeMap<String, JailTally> = BTreeMap::new();
         let blind = self.blind.as_ref().map(Judge::tally);
-        for (at, jail) in self.setting.config.native().iter().enumerate() {
+        for (at, jail) in self.config.native().iter().enumerate() {
             let mut sum = tally.jails.get(at).copied().unwrap_or_default();
             if let Some(blind) = blind.and_then(|blind| blind.jails.get(at)) {
                 sum.hits += blind.hits;
@@ -610,14 +652,15 @@ impl<'s> Judges<'s> {
     }
 }
 
-fn judge(setting: &Setting, config: Arc<Config>) -> Judge {
+/// The jails of httpd's lines.
+fn by_name(config: &Config) -> BTreeMap<String, JailId> {
+    let native = (0..).zip(config.native());
+    native.map(|(id, jail)| (jail.name.clone(), id)).collect()
+}
+
+fn judge(setting: &Setting, config: Arc<Config>, exempt: Exempt) -> Judge {
     let act = Act::new(&config);
-    let mut judge = Judge::new(
-        config,
-        setting.exempt.clone(),
-        act,
-        Arc::clone(&setting.off),
-    );
+    let mut judge = Judge::new(config, exempt, act, Arc::clone(&setting.off));
     judge.tell_hits();
     judge.notice_who_still_comes();
     judge
