@@ -389,7 +389,7 @@ fn status_and_explain_know_them() {
     assert_eq!(code, Some(0), "{text}");
     assert!(
         text.contains(
-            "others   mail judges lines by expressions; ask with: f2b-pipe test LINE mail\n"
+            "  mail                  no: failregex 1 gets to column 1 and there wants a\n"
         ),
         "{text}"
     );

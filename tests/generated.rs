@@ -240,11 +240,14 @@ fn zsh_completes_every_command_and_flag() {
         shift
         for line in "$@"; do
             zpty -w -n it "$line"$'\t'
+            # zsh shows no list while there is something to read: the next line is typed when it has begun.
+            [[ $line == *- ]] && one=--help || one=status
+            zpty -r -m it list "*$one*" || exit 1
             # The list is over when another line can be read.
             zpty -w -n it $'\C-u'"print do''ne"$'\n'
-            zpty -r -m it seen '*done*' || exit 1
+            zpty -r -m it rest '*done*' || exit 1
             print -r -- "== $line"
-            print -r -- "$seen"
+            print -r -- "$list$rest"
         done
         zpty -d it"#;
     let commands = commands();
