@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::cli::RunArgs;
@@ -47,7 +48,10 @@ const REPORT: Duration = Duration::from_secs(2);
 #[must_use]
 pub fn run(args: &RunArgs) -> ExitCode {
     match Signals::take() {
-        Ok(signals) => stay(args, &signals, None),
+        Ok(signals) => {
+            release();
+            stay(args, &signals, None)
+        }
         Err(error) => {
             say::direct();
             log::error!(
@@ -56,6 +60,24 @@ pub fn run(args: &RunArgs) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Signals that do not end a logger wait from now until [`release`], when it catches them: httpd that is restarted twice in
+/// a moment ends it before it has read its command line, and with it whatever is in the pipe already.
+pub fn hold() {
+    // Without it all is as it was before.
+    held().thread_block().ok();
+}
+
+/// They come.
+pub fn release() {
+    held().thread_unblock().ok();
+}
+
+fn held() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1]
+        .into_iter()
+        .collect()
 }
 
 /// The command line cannot be used. For httpd that is no reason to stop: the lines go on to `--tee`, if that much can be
@@ -69,6 +91,7 @@ pub fn despite(error: &clap::Error) -> ExitCode {
         .is_none_or(|first| first == "run" || first.as_encoded_bytes().starts_with(b"-"));
     let asked = matches!(error.kind(), DisplayHelp | DisplayVersion);
     if asked || !for_httpd || io::stdin().is_terminal() {
+        release();
         error.print().ok();
         return ExitCode::from(if asked { 0 } else { 2 });
     }
@@ -86,7 +109,10 @@ pub fn despite(error: &clap::Error) -> ExitCode {
     let trouble =
         format!("{first}; see f2b-pipe run --help. Nobody is banned, lines only go on to --tee");
     match Signals::take() {
-        Ok(signals) => stay(&args, &signals, Some(&trouble)),
+        Ok(signals) => {
+            release();
+            stay(&args, &signals, Some(&trouble))
+        }
         Err(_) => ExitCode::from(2),
     }
 }
