@@ -305,6 +305,7 @@ impl Hot {
             if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines))
             {
                 engine.judge(lines, chunk.trust, arrived, now_us);
+                engine.settle();
             }
             if fast && !chunk.end {
                 thread::sleep(PAUSE);
