@@ -3,6 +3,7 @@
 //! It never ends while httpd holds the pipe, whatever is wrong: a logger that dies at start wedges the whole server. What
 //! cannot be done is said, and the lines go on to the log.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -199,11 +200,14 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
 
 /// Gives up what this process does not need; without a configuration that is all but the log.
 fn confine(args: &RunArgs, config: Option<&Config>) -> Entered {
-    let mut nothing = Config::default();
-    nothing.firewall.backend = Backend::DryRun;
+    let nothing = || {
+        let mut nothing = Config::default();
+        nothing.firewall.backend = Backend::DryRun;
+        Cow::Owned(nothing)
+    };
     let place = &args.place;
     privilege::enter(&privilege::Setting {
-        config: config.unwrap_or(&nothing),
+        config: &config.map_or_else(nothing, Cow::Borrowed),
         config_path: &place.config,
         paths: &RuntimePaths::new(&place.runtime_dir, &place.config),
         tee: args.tee.as_deref(),
