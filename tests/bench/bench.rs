@@ -195,6 +195,15 @@ impl Bench {
         command
     }
 
+    /// f2b-pipe watch, which counts for loggers with the same configuration.
+    fn watch(&self, config: &Path) -> Command {
+        let mut command = Command::new(F2B_PIPE);
+        command.arg("watch").arg("--config").arg(config);
+        command.arg("--runtime-dir").arg(self.dir.join("runtime"));
+        command.stderr(fs::File::create(self.dir.join("watch")).expect("a file can be written"));
+        command
+    }
+
     /// What a test wrote.
     fn clear(&self) {
         let _ = fs::remove_dir_all(self.dir.join("out"));

@@ -1,9 +1,12 @@
-//! From the write of the deciding line to the entry in the kernel, one line at a time.
+//! From the write of the deciding line to the entry in the kernel, one line at a time: banned by the logger itself, and by
+//! `watch`.
 
 use std::fs;
 use std::hint::spin_loop;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,8 +38,29 @@ pub fn measure(bench: &Bench) {
     }
     let config = bench.dir.join("latency.toml");
     fs::write(&config, CONFIG).expect("a file can be written");
+    one_by_one(bench, &config, "by the logger itself", 31);
+    let mut watch = bench
+        .watch(&config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let socket = bench.dir.join("runtime/latency.feed");
+    let begun = Instant::now();
+    while UnixStream::connect(&socket).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "watch listens");
+        thread::sleep(Duration::from_millis(20));
+    }
+    one_by_one(bench, &config, "through watch", 32);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(watch.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
+    watch.wait().expect("it was started");
+}
+
+/// `first`: of each address.
+fn one_by_one(bench: &Bench, config: &Path, how: &str, first: u8) {
     let mut child = bench
-        .f2b_pipe(Some(&config), &["--format=f2b"])
+        .f2b_pipe(Some(config), &["--format=f2b"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -49,7 +73,7 @@ pub fn measure(bench: &Bench) {
     // The first one makes the sets and the chain.
     for n in 0..=LINES {
         let [_, b, c, d] = (n as u32 + 1).to_be_bytes();
-        let address = IpAddr::V4(Ipv4Addr::new(31, b, c, d));
+        let address = IpAddr::V4(Ipv4Addr::new(first, b, c, d));
         let who = Target::Client(Client::new(address));
         let line = format!(
             "f2b:177240960000{n}:7f2b {address} {address} www.example.org 200 12 300 \"-\" \"GET /bench HTTP/1.1\" \"-\" \"-\" f2b:177240960000{n}:7f2b\n"
@@ -76,17 +100,17 @@ pub fn measure(bench: &Bench) {
     drop(pipe);
     child.wait().expect("it was started");
 
-    let first = took.remove(0);
+    let slowest = took.remove(0);
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
     println!(
-        "  {} lines: p50 {:.0} µs, p90 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs, max {:.0} µs; the first one, with all sets and rules to make, {:.1} ms",
+        "  {how}: {} lines: p50 {:.0} µs, p90 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs, max {:.0} µs; the first one, with all sets and rules to make, {:.1} ms",
         took.len(),
         at(0.5),
         at(0.9),
         at(0.99),
         at(0.999),
         at(1.0),
-        first.as_secs_f64() * 1e3
+        slowest.as_secs_f64() * 1e3
     );
 }

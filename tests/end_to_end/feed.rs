@@ -56,6 +56,21 @@ impl<'w> Watch<'w> {
         signal(self.pid(), which);
     }
 
+    /// Returns when it stands still. A signal is on its way until the thread that gets it has run, and so long the others
+    /// go on: on a busy machine long enough to count what comes meanwhile.
+    fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        wait_until("all threads of watch to stand still", secs(10), || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+            tasks.flatten().all(|task| {
+                let stat = text_of(&task.path().join("stat"));
+                // Empty: it has just ended.
+                stat.rsplit_once(") ")
+                    .is_none_or(|(_, fields)| fields.starts_with('T'))
+            })
+        });
+    }
+
     fn said(&self) -> String {
         text_of(&self.world.path("watch.out"))
     }
@@ -233,7 +248,7 @@ fn whatever_becomes_of_watch_no_line_is_lost_and_nobody_gets_away() {
     attack("when watch has just begun");
     watch.wait_fed_by(3);
     attack("by the next watch");
-    watch.signal(Signal::SIGSTOP);
+    watch.stop();
     attack("when watch is stopped");
     std::thread::sleep(secs(2));
     attack("when it has been for a while");
@@ -242,7 +257,7 @@ fn whatever_becomes_of_watch_no_line_is_lost_and_nobody_gets_away() {
     watch.wait_fed_by(3);
     attack("by the same watch");
     for _ in 0..2 {
-        watch.signal(Signal::SIGSTOP);
+        watch.stop();
         std::thread::sleep(Duration::from_millis(300));
         watch.signal(Signal::SIGCONT);
         std::thread::sleep(Duration::from_millis(300));
@@ -302,7 +317,7 @@ fn hits_that_a_stopped_watch_has_taken_are_counted_by_the_logger() {
     let logger = logger(&world);
     watch.wait_fed_by(1);
     world.wait_chain();
-    watch.signal(Signal::SIGSTOP);
+    watch.stop();
     for _ in 0..5 {
         logger.line(&line(ATTACKER, "/", 404));
     }
@@ -335,7 +350,7 @@ fn the_last_lines_before_the_end_of_the_pipe_count() {
         let mut logger = logger(&world);
         watch.wait_fed_by(1);
         if stopped {
-            watch.signal(Signal::SIGSTOP);
+            watch.stop();
         }
         for _ in 0..5 {
             logger.line(&line(who, "/", 404));
