@@ -236,7 +236,7 @@ impl Engine {
     }
 
     fn make_sifter(&mut self) {
-        let said = |error: &regex::Error| {
+        let said = |error: &filter::CompileError| {
             log::error!("the patterns of all jails together: {error}; nobody is banned")
         };
         let sifter = Sifter::new(&self.config, self.reader.clone());
