@@ -101,6 +101,25 @@ impl Client {
     }
 }
 
+impl Client {
+    /// 32 bits that differ for neighbours, too: for small tables that may forget, see Knuth's multiplicative hashing.
+    #[inline]
+    pub(crate) fn strewn(self) -> usize {
+        let bits = match self.0 {
+            IpAddr::V4(v4) => u64::from(v4.to_bits()),
+            IpAddr::V6(v6) => {
+                let [high, low] = [v6.to_bits() >> 64, v6.to_bits()];
+                #[allow(clippy::cast_possible_truncation, reason = "half of it is meant")]
+                let halves = [high as u64, low as u64];
+                let [high, low] = halves;
+                high ^ low.rotate_left(32)
+            }
+        };
+        let strewn = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        usize::try_from(strewn).unwrap_or(0)
+    }
+}
+
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

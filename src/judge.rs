@@ -1,6 +1,8 @@
 //! From hits to a decision: exempt, count, decide, act, in this order and for everybody. `run` and `watch` give it hits of
 //! httpd's lines and their own clock, `replay` those of an old log and the log's clock.
 
+mod lately;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +19,7 @@ use crate::hit::{Arrival, Batch, Hit, JailId, Party};
 use crate::notify::logfile;
 use crate::parse::text::Escaped;
 use crate::silence::still::{self, Still, Suspect};
+use lately::Lately;
 
 /// The rooms between [`Batch`] and notify.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub struct Judge {
     /// Who is banned, to notice whoever still comes; `None`: nobody asks.
     still: Option<Still>,
     suspects: Vec<Suspect>,
+    lately: Lately,
     tally: Tally,
 }
 
@@ -155,6 +159,7 @@ impl Judge {
             tells_hits: false,
             still: None,
             suspects: Vec::new(),
+            lately: Lately::default(),
             tally,
         }
     }
@@ -171,6 +176,7 @@ impl Judge {
         }
         self.tally.jails = jails;
         (self.config, self.exempt, self.act) = (config, exempt, act);
+        self.lately.forget();
     }
 
     /// Hits are told to fail2ban's log, if one is written.
@@ -227,6 +233,8 @@ impl Judge {
             distinct: distinct(n),
         });
         let hits: Vec<Hit> = hits.collect();
+        // Who tells of them may have lifted the ban just before.
+        self.lately.forget();
         let party = Party {
             client: who,
             hits: hits.len(),
@@ -349,6 +357,7 @@ impl Judge {
             exempt,
             tally,
             still,
+            lately,
             ..
         } = self;
         let id = usize::from(hit.jail);
@@ -389,6 +398,13 @@ impl Judge {
             counts.not_banned += 1;
             return tell(Outcome::Off);
         }
+        let client = match who.target() {
+            Target::Client(client) => Some(client),
+            Target::Net(_) => None,
+        };
+        if client.is_some_and(|client| lately.knows(hit.jail, client, now)) {
+            return;
+        }
         let reason = reason(jail, count, party);
         let ban = Ban {
             jail: hit.jail,
@@ -397,8 +413,12 @@ impl Judge {
             reason: &reason,
         };
         let done = self.act.ban(&ban, now.0);
-        if let (Some(still), Ok(Banned::New | Banned::NewSet | Banned::Already)) = (still, &done) {
-            still.banned(hit.jail, party.client, now, ban_for);
+        if let (Some(client), Ok(Banned::New | Banned::NewSet | Banned::Already)) = (client, &done)
+        {
+            lately.told(hit.jail, client, now);
+            if let Some(still) = still {
+                still.banned(hit.jail, client, now, ban_for);
+            }
         }
         match done {
             Ok(banned @ (Banned::New | Banned::NewSet)) => {
@@ -453,5 +473,83 @@ fn reason(jail: &Jail, count: u32, party: &Party<'_>) -> String {
         text
     } else {
         format!("{text} {}", party.status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Backend;
+
+    /// Who reaches a limit at once, and the shipped jails.
+    fn judge() -> (Judge, JailId) {
+        let mut config =
+            crate::config::load_with(std::path::Path::new("/nonexistent"), None).config;
+        config.firewall.backend = Backend::DryRun;
+        let names = config.native().iter().map(|jail| jail.name.as_str());
+        let jail = (0..)
+            .zip(names)
+            .find(|(_, name)| *name == "apache-exploit-agent");
+        let jail = jail.map(|(id, _)| id).unwrap();
+        let act = Act::new(&config);
+        let exempt = Exempt::of_config_only(&config);
+        let mut judge = Judge::new(Arc::new(config), exempt, act, Arc::default());
+        judge.notice_who_still_comes();
+        (judge, jail)
+    }
+
+    fn line(judge: &mut Judge, jail: JailId, who: &str, at: u64) -> Vec<String> {
+        let party = Party {
+            client: Client::new(who.parse().unwrap()),
+            hits: 1,
+            proxy: None,
+            evidence: b"GET / HTTP/1.1",
+            status: 200,
+        };
+        let hit = Hit {
+            jail,
+            weight: 1,
+            distinct: None,
+        };
+        let mut batch = Batch {
+            hits: vec![hit],
+            parties: vec![party],
+        };
+        let mut told = Vec::new();
+        judge.judge(&mut batch, Arrival(at), &mut |decision| {
+            told.push(match decision.outcome {
+                Outcome::Banned { .. } => "banned".to_owned(),
+                Outcome::Prolonged(_) => "prolonged".to_owned(),
+                Outcome::Observed
+                | Outcome::Spared(_)
+                | Outcome::Proxied(_)
+                | Outcome::Off
+                | Outcome::Failed(_) => "else".to_owned(),
+            });
+        });
+        told
+    }
+
+    #[test]
+    fn a_limit_that_is_reached_again_and_again_asks_the_kernel_now_and_then() {
+        let (mut judge, jail) = judge();
+        let who = "192.0.2.7";
+        assert_eq!(line(&mut judge, jail, who, 5_000), ["banned"]);
+        assert_eq!(line(&mut judge, jail, who, 5_000), [""; 0]);
+        assert_eq!(line(&mut judge, jail, who, 5_099), [""; 0]);
+        assert_eq!(line(&mut judge, jail, "192.0.2.8", 5_099), ["banned"]);
+        assert_eq!(line(&mut judge, jail, who, 5_100), ["prolonged"]);
+        assert_eq!(line(&mut judge, jail, who, 5_150), [""; 0]);
+    }
+
+    #[test]
+    fn who_is_banned_by_his_prefix_and_still_comes_is_noticed() {
+        for who in ["192.0.2.7", "2001:db8::7"] {
+            let (mut judge, jail) = judge();
+            for at in [0, 10_000, 10_001, 10_002, 10_003] {
+                line(&mut judge, jail, who, at);
+            }
+            assert_eq!(judge.take_suspects().count(), 1, "{who}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use f2b_pipe::cli::{self, Cli, Command, Failure};
 use f2b_pipe::{run, say, watch};
 
 fn main() -> ExitCode {
+    run::hold();
     let cli = match <Cli as clap::Parser>::try_parse() {
         Ok(cli) => cli,
         Err(error) => return run::despite(&error),
@@ -14,9 +15,13 @@ fn main() -> ExitCode {
     let command = match cli.command {
         None => return run::run(&cli.run),
         Some(Command::Run(args)) => return run::run(&args),
-        Some(Command::Watch(args)) => return watch::run(&args),
+        Some(Command::Watch(args)) => {
+            run::release();
+            return watch::run(&args);
+        }
         Some(command) => command,
     };
+    run::release();
     let mut out = std::io::stdout().lock();
     let mut done = cli::command(&command, &mut out);
     if let (Ok(_), Err(error)) = (&done, out.flush()) {

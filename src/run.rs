@@ -3,6 +3,7 @@
 //! It never ends while httpd holds the pipe, whatever is wrong: a logger that dies at start wedges the whole server. What
 //! cannot be done is said, and the lines go on to the log.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::cli::RunArgs;
@@ -47,7 +49,10 @@ const REPORT: Duration = Duration::from_secs(2);
 #[must_use]
 pub fn run(args: &RunArgs) -> ExitCode {
     match Signals::take() {
-        Ok(signals) => stay(args, &signals, None),
+        Ok(signals) => {
+            release();
+            stay(args, &signals, None)
+        }
         Err(error) => {
             say::direct();
             log::error!(
@@ -56,6 +61,24 @@ pub fn run(args: &RunArgs) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Signals that do not end a logger wait from now until [`release`], when it catches them: httpd that is restarted twice in
+/// a moment ends it before it has read its command line, and with it whatever is in the pipe already.
+pub fn hold() {
+    // Without it all is as it was before.
+    held().thread_block().ok();
+}
+
+/// They come.
+pub fn release() {
+    held().thread_unblock().ok();
+}
+
+fn held() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1]
+        .into_iter()
+        .collect()
 }
 
 /// The command line cannot be used. For httpd that is no reason to stop: the lines go on to `--tee`, if that much can be
@@ -69,6 +92,7 @@ pub fn despite(error: &clap::Error) -> ExitCode {
         .is_none_or(|first| first == "run" || first.as_encoded_bytes().starts_with(b"-"));
     let asked = matches!(error.kind(), DisplayHelp | DisplayVersion);
     if asked || !for_httpd || io::stdin().is_terminal() {
+        release();
         error.print().ok();
         return ExitCode::from(if asked { 0 } else { 2 });
     }
@@ -86,7 +110,10 @@ pub fn despite(error: &clap::Error) -> ExitCode {
     let trouble =
         format!("{first}; see f2b-pipe run --help. Nobody is banned, lines only go on to --tee");
     match Signals::take() {
-        Ok(signals) => stay(&args, &signals, Some(&trouble)),
+        Ok(signals) => {
+            release();
+            stay(&args, &signals, Some(&trouble))
+        }
         Err(_) => ExitCode::from(2),
     }
 }
@@ -173,11 +200,14 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
 
 /// Gives up what this process does not need; without a configuration that is all but the log.
 fn confine(args: &RunArgs, config: Option<&Config>) -> Entered {
-    let mut nothing = Config::default();
-    nothing.firewall.backend = Backend::DryRun;
+    let nothing = || {
+        let mut nothing = Config::default();
+        nothing.firewall.backend = Backend::DryRun;
+        Cow::Owned(nothing)
+    };
     let place = &args.place;
     privilege::enter(&privilege::Setting {
-        config: config.unwrap_or(&nothing),
+        config: &config.map_or_else(nothing, Cow::Borrowed),
         config_path: &place.config,
         paths: &RuntimePaths::new(&place.runtime_dir, &place.config),
         tee: args.tee.as_deref(),
@@ -279,6 +309,7 @@ impl Hot {
             if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines))
             {
                 engine.judge(lines, chunk.trust, arrived, now_us);
+                engine.settle();
             }
             if fast && !chunk.end {
                 thread::sleep(PAUSE);

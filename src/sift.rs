@@ -2,7 +2,7 @@
 //! about clients. `run` gives it httpd's lines, `replay` those of an old log.
 
 use crate::config::Config;
-use crate::filter::Filter;
+use crate::filter::{CompileError, Filter};
 use crate::frame::{Framed, Trust};
 use crate::hit::{Batch, Party};
 use crate::parse::text::Escaped;
@@ -85,7 +85,7 @@ impl Sifter {
     ///
     /// # Errors
     /// The patterns of all jails together are too large.
-    pub fn new(config: &Config, reader: Reader) -> Result<Self, regex::Error> {
+    pub fn new(config: &Config, reader: Reader) -> Result<Self, CompileError> {
         Ok(Self {
             reader,
             filter: Filter::compile(config.native())?,

@@ -16,7 +16,7 @@
 
 use std::io::ErrorKind;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::Command;
@@ -38,6 +38,11 @@ use f2b_pipe::config::{
 use f2b_pipe::decide::BanFor;
 use f2b_pipe::exempt::{Bannable, Target};
 use nix::sched::{CloneFlags, unshare};
+
+use ports::{listen, tcp, udp};
+
+#[path = "support/ports.rs"]
+mod ports;
 
 /// From here on this thread, and what it starts, has a network of its own.
 fn own_network() {
@@ -672,36 +677,6 @@ fn the_banned_get_no_answer_on_the_jails_ports() {
     assert!(answers("192.0.2.7:80"));
     drop(keeper);
     std::fs::remove_dir_all(dir).unwrap();
-}
-
-/// What becomes of a connection.
-fn tcp(to: &str) -> Option<ErrorKind> {
-    let patience = Duration::from_millis(300);
-    let connected = TcpStream::connect_timeout(&to.parse().unwrap(), patience);
-    connected.err().map(|error| error.kind())
-}
-
-/// What becomes of a packet to a port on which an echo waits.
-fn udp(to: &str) -> Option<ErrorKind> {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
-    socket.connect(to).unwrap();
-    let answer = socket.send(b"x").and_then(|_| socket.recv(&mut [0; 1]));
-    answer.err().map(|error| error.kind())
-}
-
-/// Answers on `port` until the test ends.
-fn listen(port: u16) -> TcpListener {
-    let echo = UdpSocket::bind(("0.0.0.0", port)).unwrap();
-    std::thread::spawn(move || {
-        let mut byte = [0; 1];
-        while let Ok((_, peer)) = echo.recv_from(&mut byte) {
-            let _ = echo.send_to(&byte, peer);
-        }
-    });
-    TcpListener::bind(("0.0.0.0", port)).unwrap()
 }
 
 #[test]

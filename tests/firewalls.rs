@@ -14,7 +14,7 @@
 )]
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,6 +31,11 @@ use f2b_pipe::decide::BanFor;
 use f2b_pipe::exempt::{Bannable, Target};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+
+use ports::{listen, tcp, udp};
+
+#[path = "support/ports.rs"]
+mod ports;
 
 const BOTH: [&str; 2] = ["ipset", "nftables"];
 
@@ -152,38 +157,6 @@ fn wait(what: &str, so: impl Fn() -> bool) -> Duration {
         std::thread::sleep(Duration::from_millis(5));
     }
     begun.elapsed()
-}
-
-/// What becomes of a connection. One to an address of one's own comes from that address.
-fn tcp(to: &str) -> Option<ErrorKind> {
-    let patience = Duration::from_millis(300);
-    let connected = TcpStream::connect_timeout(&to.parse().unwrap(), patience);
-    connected.err().map(|error| error.kind())
-}
-
-/// What becomes of a packet to a port on which an echo waits.
-fn udp(to: &str) -> Option<ErrorKind> {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
-    socket.connect(to).unwrap();
-    let answer = socket.send(b"x").and_then(|_| socket.recv(&mut [0; 1]));
-    answer.err().map(|error| error.kind())
-}
-
-/// Answers on `port` until the test ends.
-fn listen(port: u16) -> TcpListener {
-    let echo = UdpSocket::bind(("0.0.0.0", port)).unwrap();
-    std::thread::spawn(move || {
-        let mut byte = [0; 1];
-        while let Ok((_, peer)) = echo.recv_from(&mut byte) {
-            if echo.send_to(&byte, peer).is_err() {
-                return;
-            }
-        }
-    });
-    TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration: where, which key, what, and what to write instead.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -65,14 +66,27 @@ impl fmt::Display for Problem {
             write!(f, "{line}:")?;
         }
         if !self.key.is_empty() {
-            write!(f, " {}:", self.key)?;
+            write!(f, " {}:", printable(&self.key))?;
         }
-        write!(f, " {}", self.text)?;
+        write!(f, " {}", printable(&self.text))?;
         for line in self.cited.iter().flat_map(|cited| cited.lines()) {
-            write!(f, "\n    {line}")?;
+            write!(f, "\n    {}", printable(line))?;
         }
         Ok(())
     }
+}
+
+/// What a damaged file holds must not steer the terminal that shows it.
+fn printable(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| match steers(c) {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    Cow::Owned(text.chars().map(shown).collect())
 }
 
 /// Where something is written.

@@ -653,3 +653,17 @@ fn the_scan_jail_leaves_out_what_programs_ask_for_unasked_and_search_engines() {
         assert!(!spared(Field::Agent, agent), "{agent}");
     }
 }
+
+#[test]
+fn a_damaged_file_does_not_steer_the_terminal() {
+    let text = "[privileges]\ncapabilities = true\0\u{1b}[2J\n[jail.\"a\u{1b}[1m\"]\nmaxretry = \"\u{7}\"\n";
+    let loaded = from_text(Path::new("f2b-pipe.toml"), text);
+    assert!(!loaded.problems.is_empty());
+    for problem in &loaded.problems {
+        let told = problem.to_string();
+        assert!(
+            !told.contains(|c: char| c.is_control() && c != '\n'),
+            "{told:?}"
+        );
+    }
+}

@@ -224,7 +224,8 @@ fn is_blank(line: &str) -> bool {
 
 /// The line, from 1, in which byte `offset` stands.
 fn line_of(source: &str, offset: usize) -> usize {
-    source.bytes().take(offset).filter(|b| *b == b'\n').count() + 1
+    let before = source.as_bytes().get(..offset).unwrap_or_default();
+    memchr::memchr_iter(b'\n', before).count() + 1
 }
 
 /// The key of a line that begins a statement.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use regex::bytes::RegexBuilder;
+use regex_automata::nfa::thompson;
 use regex_syntax::ast::ErrorKind;
 
 use crate::decide::BanFor;
@@ -279,13 +279,12 @@ pub(super) fn regex(value: &Value) -> Read<String> {
         .unicode(false)
         .build()
         .parse(pattern);
-    if let Err(error) = syntax {
-        return Err(regex_wrong(pattern, &error));
-    }
-    RegexBuilder::new(pattern)
-        .unicode(false)
-        .size_limit(REGEX_SIZE_MAX)
-        .build()
+    let hir = syntax.map_err(|error| regex_wrong(pattern, &error))?;
+    // Only its size: a search for it is made of all patterns together.
+    let limit = thompson::Config::new().nfa_size_limit(Some(REGEX_SIZE_MAX));
+    thompson::Compiler::new()
+        .configure(limit.utf8(false))
+        .build_from_hir(&hir)
         .map(|_| pattern.to_owned())
         .map_err(|_| {
             format!(

@@ -8,8 +8,6 @@ pub mod estimate;
 pub mod keyed;
 pub mod logged;
 
-use std::net::IpAddr;
-
 use lru::LruCache;
 
 use crate::client::Client;
@@ -86,18 +84,7 @@ const RECENT: usize = 256;
 /// Where among the recent ones a client would be.
 #[inline]
 fn recent_place(client: Client) -> usize {
-    let bits = match client.addr() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => {
-            let [high, low] = [v6.to_bits() >> 64, v6.to_bits()];
-            #[allow(clippy::cast_possible_truncation, reason = "half of it is meant")]
-            let halves = [high as u64, low as u64];
-            let [high, low] = halves;
-            high ^ low.rotate_left(32)
-        }
-    };
-    let strewn = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    usize::try_from(strewn).unwrap_or(0) % RECENT
+    client.strewn() % RECENT
 }
 
 /// Stamps are 32 bits of milliseconds, 49 days. Before they run over, all are moved back so that this many are behind now:

@@ -40,6 +40,8 @@ const TURN: usize = 64 * 1024;
 const SILENT_MAX: Duration = Duration::from_secs(5);
 /// A clock that is this far ahead of ours is another one (a time namespace).
 const AHEAD_US: u64 = 1_000_000;
+/// What a logger that has ended left in its socket counts if it is not older than that: it counts as if it came now.
+const LEGACY_MAX: Duration = Duration::from_secs(1);
 /// Unknown jails that are told by name.
 const UNKNOWN_MAX: usize = 64;
 /// Hits for unknown jails are told for so long after the last.
@@ -384,6 +386,17 @@ fn inode_of(path: &std::path::Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().map(|file| file.ino())
 }
 
+/// Has the other side of it been closed, whatever is left to be read?
+fn has_ended(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    let asked = poll(&mut fds, PollTimeout::ZERO);
+    let [fd] = fds;
+    asked.is_ok()
+        && fd
+            .revents()
+            .is_some_and(|so| so.contains(PollFlags::POLLHUP))
+}
+
 impl Run {
     /// Takes what is there, a bounded part of it. `false`: it has ended.
     fn serve(&mut self, judges: &mut Judges<'_>) -> Result<bool, Leave> {
@@ -436,6 +449,8 @@ impl Run {
                 let welcome = wire::welcome();
                 match (&self.stream).write(&welcome) {
                     Ok(n) if n == welcome.len() => Ok(true),
+                    // It has ended, which is seen when it is read.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
                     _ => Err("it does not listen".to_owned()),
                 }
             }
@@ -447,7 +462,7 @@ impl Run {
                 let Some(jails) = &self.jails else {
                     return Err("it has not said who it is".to_owned());
                 };
-                if !judges.count(jails, batch, at_us)? {
+                if !judges.count(jails, batch, at_us, || has_ended(&self.stream))? {
                     return Ok(false);
                 }
                 self.owed = Some(number);
@@ -554,13 +569,20 @@ impl<'s> Judges<'s> {
 
     /// Counts hits that arrived at `at_us`; `false`: they are too old, and the logger counts by itself now, what follows,
     /// too.
-    fn count(&mut self, jails: &[Mapped], batch: Batch<'_>, at_us: u64) -> Result<bool, Leave> {
+    /// One that `has_ended` (SIGKILL) counts nothing any more.
+    fn count(
+        &mut self,
+        jails: &[Mapped],
+        batch: Batch<'_>,
+        at_us: u64,
+        has_ended: impl FnOnce() -> bool,
+    ) -> Result<bool, Leave> {
         let now_us = monotonic_us();
         if at_us > now_us.saturating_add(AHEAD_US) {
             return Err("its clock is another one (a time namespace?)".to_owned());
         }
         let age = Duration::from_micros(now_us.saturating_sub(at_us));
-        if age >= PATIENCE {
+        if age >= PATIENCE && !(age < LEGACY_MAX && has_ended()) {
             self.late += 1;
             return Ok(false);
         }

@@ -101,6 +101,12 @@ impl Feeder {
         !self.pending.is_empty() || !self.open.is_empty()
     }
 
+    /// Is something known to this process only, as nobody has answered yet?
+    #[must_use]
+    pub fn is_alone_with_hits(&self) -> bool {
+        self.is_pending() && !self.is_fed()
+    }
+
     /// Is it worth while to wait for an answer, and are hits to be [`put`](Self::put) here until then?
     #[must_use]
     pub fn is_hopeful(&self) -> bool {

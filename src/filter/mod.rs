@@ -14,6 +14,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use aho_corasick::AhoCorasick;
 use foldhash::quality::FixedState;
+use regex_automata::meta::BuildError;
 
 use alarm::Alarm;
 use search::Search;
@@ -23,6 +24,9 @@ use crate::hit::{Hit, JailId};
 use crate::parse::scan::find;
 use crate::parse::text::{percent_decode, unescape};
 use crate::parse::{Access, Format};
+
+/// The patterns of all jails together are too large; each alone was not.
+pub type CompileError = Box<BuildError>;
 
 /// The rules of all jails, compiled for one format.
 #[derive(Debug)]
@@ -105,7 +109,7 @@ impl Filter {
     ///
     /// # Errors
     /// All patterns of one field together are too large; each alone was not.
-    pub fn compile(jails: &[Jail]) -> Result<Self, regex::Error> {
+    pub fn compile(jails: &[Jail]) -> Result<Self, CompileError> {
         let mut searches = Searches::default();
         let mut rules = Vec::with_capacity(jails.len());
         let mut by_status: Vec<[Vec<JailId>; 2]> = vec![Default::default(); 1000];

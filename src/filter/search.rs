@@ -4,9 +4,11 @@ use std::hash::BuildHasher as _;
 
 use aho_corasick::{AhoCorasick, packed};
 use foldhash::fast::RandomState;
-use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use regex_automata::meta::{Config, Regex};
+use regex_automata::util::syntax;
+use regex_automata::{Input, MatchKind, PatternSet};
 
-use super::literals;
+use super::{CompileError, literals};
 
 /// Compiled size of one search's patterns, bytes; one pattern alone has 10 MiB in the regex crate.
 const SET_SIZE_MAX: usize = 64 << 20;
@@ -82,7 +84,7 @@ struct Patterns {
 /// Compiled patterns: milliseconds and a megabyte. Those of exceptions wait for the first text that is worth a look.
 #[derive(Debug)]
 enum Compiled {
-    Together(RegexSet),
+    Together(Regex, PatternSet),
     /// All of them at once are too large, each alone was not. With their places.
     Apart(Vec<(usize, Regex)>),
 }
@@ -119,7 +121,7 @@ impl Search {
 
     /// Makes it ready, once all patterns are there.
     /// `at_once`: also its patterns, so that the first line that one of them fits is judged as soon as any other.
-    pub(super) fn compile(&mut self, at_once: bool) -> Result<(), regex::Error> {
+    pub(super) fn compile(&mut self, at_once: bool) -> Result<(), CompileError> {
         let mut all = Vec::new();
         for (place, pattern) in self.patterns.iter().enumerate() {
             match literals::required(pattern) {
@@ -137,8 +139,7 @@ impl Search {
         self.found = vec![false; self.patterns.len()];
         for half in [&mut self.lettered, &mut self.blind] {
             if at_once && !half.places.is_empty() {
-                let set = together(&half.places, &self.patterns)?;
-                half.compiled = Some(Compiled::Together(set));
+                half.compiled = Some(together(&half.places, &self.patterns)?);
             }
         }
         Ok(())
@@ -247,11 +248,12 @@ impl Patterns {
             }
         };
         match compiled.get_or_insert_with(|| Compiled::new(places, all)) {
-            Compiled::Together(set) => set
-                .matches(text)
-                .iter()
-                .filter_map(|n| places.get(n))
-                .for_each(mark),
+            Compiled::Together(all, found) => {
+                found.clear();
+                all.which_overlapping_matches(&Input::new(text), found);
+                let found = found.iter().filter_map(|n| places.get(n.as_usize()));
+                found.for_each(mark);
+            }
             Compiled::Apart(each) => each
                 .iter()
                 .filter(|(_, pattern)| pattern.is_match(text))
@@ -264,19 +266,32 @@ impl Patterns {
 impl Compiled {
     fn new(places: &[usize], all: &[String]) -> Self {
         let one = |place: &usize| {
-            let pattern = RegexBuilder::new(all.get(*place)?).unicode(false).build();
+            let pattern = compiled(&[all.get(*place)?], MatchKind::LeftmostFirst);
             Some((*place, pattern.ok()?))
         };
-        together(places, all).map_or_else(
-            |_| Self::Apart(places.iter().filter_map(one).collect()),
-            Self::Together,
-        )
+        together(places, all)
+            .unwrap_or_else(|_| Self::Apart(places.iter().filter_map(one).collect()))
     }
 }
 
-fn together(places: &[usize], all: &[String]) -> Result<RegexSet, regex::Error> {
-    RegexSetBuilder::new(places.iter().filter_map(|place| all.get(*place)))
-        .unicode(false)
-        .size_limit(SET_SIZE_MAX)
-        .build()
+fn together(places: &[usize], all: &[String]) -> Result<Compiled, CompileError> {
+    let patterns: Vec<&String> = places.iter().filter_map(|place| all.get(*place)).collect();
+    let compiled = compiled(&patterns, MatchKind::All)?;
+    let found = PatternSet::new(patterns.len());
+    Ok(Compiled::Together(compiled, found))
+}
+
+/// Without literals to look for first: only texts come here in which some were found, and the automata for them would take
+/// half a megabyte each.
+fn compiled(patterns: &[&String], kind: MatchKind) -> Result<Regex, CompileError> {
+    let config = Config::new()
+        .match_kind(kind)
+        .utf8_empty(false)
+        .auto_prefilter(false)
+        .nfa_size_limit(Some(SET_SIZE_MAX));
+    Regex::builder()
+        .configure(config)
+        .syntax(syntax::Config::new().unicode(false).utf8(false))
+        .build_many(patterns)
+        .map_err(Box::new)
 }

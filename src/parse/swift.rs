@@ -191,6 +191,8 @@ impl Step {
         let [want, mask] = self.then;
         let fits = match rest.first_chunk() {
             Some(next) => u32::from_le_bytes(*next) & mask == want,
+            // As behind the last piece of nearly every format.
+            None if self.then_bytes == 0 => true,
             None => {
                 let then = want.to_le_bytes();
                 then.get(..self.then_bytes)

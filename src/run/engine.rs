@@ -236,7 +236,7 @@ impl Engine {
     }
 
     fn make_sifter(&mut self) {
-        let said = |error: &regex::Error| {
+        let said = |error: &filter::CompileError| {
             log::error!("the patterns of all jails together: {error}; nobody is banned")
         };
         let sifter = Sifter::new(&self.config, self.reader.clone());
@@ -486,8 +486,19 @@ impl Engine {
 
     /// Hits that `watch` has not counted yet get the time they would have, and are counted here if that was not enough.
     fn say_goodbye(&mut self) {
+        self.wait_while(Feeder::is_pending);
+    }
+
+    /// The lines are about to leave the pipe: hits that nobody but this process knows of, as it is not known yet whether
+    /// there is a `watch`, would be lost by a SIGKILL. So that is waited for, [`PATIENCE`] at the most, which happens once,
+    /// at the start.
+    pub(super) fn settle(&mut self) {
+        self.wait_while(Feeder::is_alone_with_hits);
+    }
+
+    fn wait_while(&mut self, so: impl Fn(&Feeder) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while self.alone.is_none() && self.feeder.as_ref().is_some_and(Feeder::is_pending) {
+        while self.alone.is_none() && self.feeder.as_ref().is_some_and(&so) {
             let now_us = match Instant::now() < deadline {
                 true => monotonic_us(),
                 false => u64::MAX,

@@ -1,7 +1,5 @@
 //! Who is banned and still comes. Pure; asked at every hit while anybody is banned, so it costs a look at one place.
 
-use std::net::IpAddr;
-
 use crate::client::Client;
 use crate::decide::BanFor;
 use crate::hit::{Arrival, JailId};
@@ -129,15 +127,7 @@ impl Still {
 
 /// Where a client would be.
 fn place(who: Client) -> usize {
-    let bits = match who.addr() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, e, f, g, h] = v6.segments().map(u64::from);
-            (a << 48 | b << 32 | c << 16 | d) ^ (e << 48 | f << 32 | g << 16 | h).rotate_left(32)
-        }
-    };
-    let strewn = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    usize::try_from(strewn).unwrap_or(0) % SEATS
+    who.strewn() % SEATS
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@
 //! an unban the last two may be `*`, for all, and of the third they are.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::key::Key;
 
@@ -43,6 +43,21 @@ pub(super) struct Exchange {
     out: Option<UnixDatagram>,
     /// Of the process that reads logs.
     inbox: Option<UnixDatagram>,
+    /// The inbox's file, which may be another one's by now.
+    inode: Option<u64>,
+}
+
+/// Nothing is left behind. Another process may listen by now: then the file is its.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.inode.is_some() && self.inode == inode_of(&self.path) {
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+fn inode_of(path: &Path) -> Option<u64> {
+    std::fs::symlink_metadata(path).ok().map(|file| file.ino())
 }
 
 impl Exchange {
@@ -55,6 +70,7 @@ impl Exchange {
             path,
             out: out.ok(),
             inbox: None,
+            inode: None,
         }
     }
 
@@ -71,6 +87,7 @@ impl Exchange {
         let inbox = UnixDatagram::bind(&self.path)?;
         inbox.set_nonblocking(true)?;
         std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(0o600))?;
+        self.inode = inode_of(&self.path);
         self.inbox = Some(inbox);
         Ok(())
     }
@@ -171,6 +188,12 @@ mod tests {
         let fit = (0..100_000).take_while(|_| other.send(&sent[0])).count();
         assert!(fit < 100_000);
         assert_eq!(owner.read().len(), fit);
-        std::fs::remove_file(path).unwrap();
+        // The next one's file is not taken away by the last one's end; its own is.
+        let mut next = Exchange::new(path.clone());
+        next.open().unwrap();
+        drop(owner);
+        assert!(path.exists());
+        drop(next);
+        assert!(!path.exists());
     }
 }

@@ -60,7 +60,7 @@ pub use standalone::run;
 /// Chunks of httpd's lines that may wait; a chunk is a megabyte at most, and mostly far less.
 const FEED: usize = 16;
 /// Bans of other threads and answers that may wait.
-const NEWS: usize = 10_000;
+const NEWS: usize = 4_096;
 /// How often ends of bans are looked at, and whether the lock is ours.
 const TICK: Duration = Duration::from_secs(1);
 /// The same at the beginning, for as long as [`EAGER`], until logs are read.
@@ -116,7 +116,7 @@ pub struct Teller {
 impl Teller {
     /// Never waits.
     pub fn banned(&self, jail: JailId, key: Key) {
-        // One that is lost while ten thousand wait is missed by recidive only.
+        // One that is lost while so many wait is missed by recidive only.
         if self.news.try_send(News::Banned(jail, key)).is_ok() {
             wake(&self.wake);
         }

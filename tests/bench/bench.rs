@@ -1,7 +1,7 @@
 //! What f2b-pipe costs, beside what rotatelogs costs for merely writing the same lines, in one run.
 //!
 //! `cargo bench` runs everything in some minutes; `cargo bench -- stream latency` these parts only; parts: stream, lines,
-//! latency, bans, clients, jails, memory, filters, hostile. `cargo bench -- generate f2b FILE` writes the million lines (or `combined`). CPU seconds are those of the program alone. Bans are real, in a private network
+//! latency, bans, load, clients, jails, memory, filters, hostile. `cargo bench -- generate f2b FILE` writes the million lines (or `combined`). CPU seconds are those of the program alone. Bans are real, in a private network
 //! namespace, where the machine allows one.
 
 #![allow(
@@ -35,6 +35,7 @@ mod growth;
 #[path = "../support/hostile.rs"]
 mod hostile;
 mod latency;
+mod load;
 mod measure;
 
 /// The program that is measured.
@@ -54,8 +55,9 @@ const UNSHARE: [&str; 11] = [
     "--kill-child",
 ];
 const PROBE: &str = "mount -t tmpfs bench /run && ip link set lo up";
-const PARTS: [&str; 9] = [
-    "stream", "lines", "latency", "bans", "clients", "jails", "memory", "filters", "hostile",
+const PARTS: [&str; 10] = [
+    "stream", "lines", "latency", "bans", "load", "clients", "jails", "memory", "filters",
+    "hostile",
 ];
 /// Odd, so that there is a middle one.
 const REPETITIONS: usize = 5;
@@ -119,6 +121,7 @@ fn main() {
                 "lines" => bench.lines(),
                 "latency" => latency::measure(&bench),
                 "bans" => bans::measure(&bench),
+                "load" => load::measure(&bench),
                 "clients" => growth::clients(&bench),
                 "jails" => growth::jails(&bench),
                 "filters" => filters::measure(&bench),

@@ -73,7 +73,7 @@ pub fn run(command: &mut Command, lines: &[u8], feed: Feed) -> Cost {
 }
 
 /// Spins between writes: a sleep wakes 50 microseconds late, and lines would come in bursts that no httpd writes.
-fn paced(pipe: &mut impl Write, lines: &[u8], rate: u32) -> io::Result<()> {
+pub fn paced(pipe: &mut impl Write, lines: &[u8], rate: u32) -> io::Result<()> {
     let gap = Duration::from_secs(1) / rate;
     let mut due = Instant::now();
     for line in lines.split_inclusive(|&b| b == b'\n') {
@@ -87,7 +87,7 @@ fn paced(pipe: &mut impl Write, lines: &[u8], rate: u32) -> io::Result<()> {
 }
 
 /// Seconds of all children that were waited for.
-fn children_cpu() -> f64 {
+pub fn children_cpu() -> f64 {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the kernel knows");
     let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
     seconds(usage.user_time()) + seconds(usage.system_time())

@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Connection, Httpd, Load, PROGRAM, Piped, Request, Setup, World, alive, bytes_of, secs, signal,
-    text_of, wait_until,
+    Connection, Httpd, Load, PROGRAM, Piped, Request, Setup, World, alive, bytes_of, comes_true,
+    secs, signal, text_of, wait_until,
 };
 
 const ATTACKER: &str = "198.51.100.66";
@@ -242,10 +242,13 @@ fn whatever_becomes_of_watch_no_line_is_lost_and_nobody_gets_away() {
     let mut attack = |when: &str| {
         next += 1;
         let who = format!("198.51.100.{next}");
-        ask(&world, &who, &hosts[..1], 110);
-        wait_until(&format!("{who} to be banned {when}"), secs(3), || {
-            world.banned("apache-dos").contains(&who)
+        // Nobody stops by himself: hits of the moment in which the counting changes hands are in two tables, and on a busy
+        // machine a hundred requests can take more than the second of the jail.
+        let is_banned = (0..4).any(|_| {
+            ask(&world, &who, &hosts[..1], 110);
+            comes_true(secs(1), || world.banned("apache-dos").contains(&who))
         });
+        assert!(is_banned, "{who} is not banned {when}");
     };
     attack("by watch");
     watch.end(Signal::SIGKILL);

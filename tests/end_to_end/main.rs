@@ -28,6 +28,7 @@ mod other_logs; // sshd's log and the journal
 mod privileges; // what a process cannot do any more
 mod signals; // what does not end it, and what does
 mod silences; // what would show in nothing but the absence of bans
+mod storm; // restarts, rotations and kills, all at once
 mod tee; // every byte of the log
 mod threats; // what whoever may write a log can do to others
 mod torn; // lines that a full pipe tears, and lines that clients forge

@@ -54,7 +54,7 @@ fn assert_confined(pid: i32) {
     }
 }
 
-fn children(pid: i32) -> Vec<i32> {
+pub(crate) fn children(pid: i32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter();
     let tasks = tasks.flatten().flatten();
     tasks

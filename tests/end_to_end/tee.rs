@@ -151,7 +151,7 @@ fn a_request_that_outlives_graceful_is_logged_by_the_old_process_which_then_ends
 }
 
 /// All rotations of the tee, oldest first.
-fn rotations(world: &World) -> Vec<u8> {
+pub(crate) fn rotations(world: &World) -> Vec<u8> {
     let mut all = Vec::new();
     for n in (1..=20).rev() {
         all.extend(bytes_of(&world.path(&format!("logs/access.log.{n}"))));
@@ -162,7 +162,7 @@ fn rotations(world: &World) -> Vec<u8> {
 
 /// Rotates as Debian does; with or without the reload of httpd.
 #[track_caller]
-fn rotate(world: &World, httpd: &Httpd<'_>, reload: bool) {
+pub(crate) fn rotate(world: &World, httpd: &Httpd<'_>, reload: bool) {
     let after = if reload {
         let words: Vec<String> = httpd
             .words("graceful")

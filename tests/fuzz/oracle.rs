@@ -296,6 +296,11 @@ fn is(piece: Piece, text: &[u8], taste: Taste) -> bool {
             let sound = taste == Taste::Loose || text.iter().all(address);
             text.len() <= 256 && end == Some(text.len() - 1) && sound
         }
+        // A server that is named by an IPv6 address stands in brackets.
+        Word if text.first() == Some(&b'[') => {
+            let literal = |b: &u8| b.is_ascii_hexdigit() || b"[:.".contains(b);
+            text.len() <= 256 && text.iter().position(|b| !literal(b)) == Some(text.len() - 1)
+        }
         Word => {
             let sound = |at: usize| text[at] != b' ' && (text[at] != b'"' || backslashed(text, at));
             (1..=256).contains(&text.len()) && (0..text.len()).all(sound)

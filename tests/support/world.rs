@@ -318,7 +318,7 @@ impl World {
     }
 
     /// Every process inside the server and the clients' host.
-    fn processes(&self) -> Vec<i32> {
+    pub(crate) fn processes(&self) -> Vec<i32> {
         [&self.server, &self.client]
             .iter()
             .filter_map(|ns| Command::new("ip").args(["netns", "pids", ns]).output().ok())

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,9 +24,7 @@ use crate::act::tool::ToolError;
 use crate::config::Blocktype;
 use crate::source::journal;
 
-/// Requests that may wait while it is behind; it only sorts them, so that is a moment.
-const WAITING: usize = 20_000;
-/// Their bytes.
+/// Requests that may wait while it is behind, bytes; it only sorts them, so that is a moment.
 const WAITING_BYTES: usize = 32 * 1024 * 1024;
 /// Longer than what each asks for can take: `iptables -w 5` three times, `ignorecommand`, an open(2), a fork.
 const CHAIN: Duration = Duration::from_secs(35);
@@ -45,7 +43,7 @@ static FORKED: Mutex<Option<(Wire, Pid)>> = Mutex::new(None);
 /// A hold on it, for all threads.
 #[derive(Debug)]
 pub struct Hand {
-    to: SyncSender<Parcel>,
+    to: Sender<Parcel>,
     pid: Pid,
     wire: Wire,
     shared: Arc<Shared>,
@@ -70,6 +68,11 @@ struct Parcel {
     answer: Option<OwnedFd>,
 }
 
+/// What a request takes while it waits.
+fn weight(text: &[u8]) -> usize {
+    text.len() + size_of::<Parcel>()
+}
+
 pub(super) fn forked(wire: Wire, pid: Pid) {
     *FORKED.lock().unwrap_or_else(PoisonError::into_inner) = Some((wire, pid));
 }
@@ -89,7 +92,7 @@ pub(super) fn begin() -> Option<Hand> {
 }
 
 fn start(wire: Wire, pid: Pid) -> io::Result<Hand> {
-    let (to, parcels) = sync_channel(WAITING);
+    let (to, parcels) = channel();
     let shared = Arc::new(Shared::default());
     let again = || Ok::<_, io::Error>(Wire::from(wire.as_fd().try_clone_to_owned()?));
     let (out, ours) = (again()?, again()?);
@@ -120,7 +123,7 @@ fn speak(wire: &Wire, parcels: &Receiver<Parcel>, shared: &Shared) {
         let files: Vec<_> = answer.iter().map(OwnedFd::as_fd).collect();
         // It has ended: the other thread says so, and whoever asked sees it, as the answer's end is dropped here.
         let sent = wire.send_text(&text, &files);
-        shared.waiting.fetch_sub(text.len(), Ordering::Relaxed);
+        shared.waiting.fetch_sub(weight(&text), Ordering::Relaxed);
         if sent.is_err() {
             return;
         }
@@ -192,12 +195,12 @@ impl Hand {
     /// Leaves a request for it. Never waits; what finds no room is dropped, which is said.
     fn leave(&self, request: &Request, answer: Option<Wire>) -> io::Result<()> {
         let text = serde_json::to_vec(request)?;
-        let len = text.len();
-        let waiting = self.shared.waiting.fetch_add(len, Ordering::Relaxed);
+        let weight = weight(&text);
+        let waiting = self.shared.waiting.fetch_add(weight, Ordering::Relaxed);
         let answer = answer.map(OwnedFd::from);
         let parcel = Parcel { text, answer };
-        if waiting > WAITING_BYTES || self.to.try_send(parcel).is_err() {
-            self.shared.waiting.fetch_sub(len, Ordering::Relaxed);
+        if waiting > WAITING_BYTES || self.to.send(parcel).is_err() {
+            self.shared.waiting.fetch_sub(weight, Ordering::Relaxed);
             if !self.shared.dropping.swap(true, Ordering::Relaxed) {
                 log::error!(
                     "the helper process (pid {}) takes no more: what actions should be told of is lost",
