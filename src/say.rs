@@ -55,6 +55,8 @@ pub(crate) enum Message {
 struct Voice {
     queue: SyncSender<Message>,
     lost: AtomicU64,
+    /// The same, that reached this room and not syslog.
+    unheard: AtomicU64,
 }
 
 /// Starts the thread. Before, and in commands that never call this, messages go straight to stderr.
@@ -73,6 +75,7 @@ pub fn start() {
             .set(Voice {
                 queue,
                 lost: AtomicU64::new(0),
+                unheard: AtomicU64::new(0),
             })
             .is_ok()
     {
@@ -110,9 +113,9 @@ pub(crate) fn send(message: Message) {
 /// Messages that could not be told so far.
 #[must_use]
 pub fn lost() -> u64 {
-    VOICE
-        .get()
-        .map_or(0, |voice| voice.lost.load(Ordering::Relaxed))
+    VOICE.get().map_or(0, |voice| {
+        voice.lost.load(Ordering::Relaxed) + voice.unheard.load(Ordering::Relaxed)
+    })
 }
 
 /// Waits a moment for what is queued.
@@ -190,7 +193,9 @@ impl Log for Logger {
 struct Mouth {
     syslog: Syslog,
     said: LruCache<String, Said>,
+    /// Of messages that were lost, how many were told of, and when last.
     lost: u64,
+    told_lost: Option<Instant>,
 }
 
 struct Said {
@@ -205,6 +210,7 @@ impl Mouth {
             syslog: Syslog::new(),
             said: LruCache::new(TEXTS),
             lost: 0,
+            told_lost: None,
         }
     }
 
@@ -223,12 +229,7 @@ impl Mouth {
             match next {
                 Ok(Message::Trouble { level, text }) => self.trouble(level, text),
                 Ok(Message::Notice(text)) => self.syslog.send(Level::Info, text),
-                Ok(Message::State(mut file)) => {
-                    if let Some(state) = &mut file.state {
-                        state.messages_lost += self.syslog.lost();
-                    }
-                    file.write();
-                }
+                Ok(Message::State(file)) => file.write(),
                 Ok(Message::Flush(done)) => {
                     self.repeats(Duration::ZERO);
                     self.syslog.flush();
@@ -239,18 +240,15 @@ impl Mouth {
             }
             self.repeats(REPEAT);
             self.syslog.flush();
-            let lost = lost() + self.syslog.lost();
-            if lost > self.lost && self.said.peek(LOST).is_none() {
+            if let Some(voice) = VOICE.get() {
+                voice.unheard.store(self.syslog.lost(), Ordering::Relaxed);
+            }
+            let lost = lost();
+            let told_lately = self.told_lost.is_some_and(|at| at.elapsed() < REPEAT);
+            if lost > self.lost && !told_lately {
                 let now = lost - self.lost;
                 self.lost = lost;
-                self.said.put(
-                    LOST.into(),
-                    Said {
-                        at: Instant::now(),
-                        again: 0,
-                        level: Level::Warn,
-                    },
-                );
+                self.told_lost = Some(Instant::now());
                 write_stderr(
                     Level::Warn,
                     &format!(
@@ -297,8 +295,6 @@ impl Mouth {
         }
     }
 }
-
-const LOST: &str = "lost";
 
 fn again(text: &str, said: &Said) {
     if said.again > 0 {

@@ -121,6 +121,7 @@ impl Seen {
                     self.lives.push(live);
                 }
                 Event::ReachedEnd => self.ends += 1,
+                Event::Well => self.troubles.push("well".to_owned()),
                 Event::Trouble { text } => self.troubles.push(text.to_owned()),
             })
             .unwrap();

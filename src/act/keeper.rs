@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::firewall::{self, Add, Ensured, Firewall, Member, Put};
 use super::ipset::{self, Ipset};
-use super::lock::{Lock, try_lock};
+use super::lock::{Lock, try_lock, try_name};
 use super::netlink::{self, Socket, WireError};
 use super::nft::{self, Nft};
 use super::plan::{Family, Found, Place, Plan, chain_name};
@@ -541,8 +541,19 @@ impl<'a> Keep<'a> {
             Ok(Some(lock)) => self.won(lock, now),
             // There is none that another could lock, and none can be made here: in a folder that came after this process
             // began ([`crate::privilege`]), say.
-            Err(_) if before.is_some() && !path.exists() => self.lock = before,
-            Ok(None) | Err(_) => return false,
+            // One by name is still the best there is.
+            Err(_)
+                if before
+                    .as_ref()
+                    .is_some_and(|lock| lock.is_name() || !path.exists()) =>
+            {
+                self.lock = before;
+            }
+            Err(_) => match try_name(&path) {
+                Ok(Some(lock)) => self.won(lock, now),
+                Ok(None) | Err(_) => return false,
+            },
+            Ok(None) => return false,
         }
         true
     }

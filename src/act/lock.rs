@@ -4,7 +4,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -12,8 +14,27 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 
 /// The lock, held.
 #[derive(Debug)]
-pub struct Lock {
-    file: Flock<File>,
+pub struct Lock(Held);
+
+#[derive(Debug)]
+enum Held {
+    File(Flock<File>),
+    /// A name that one process of a network has at a time, where no file can be made.
+    Name(#[expect(dead_code, reason = "held, not used")] UnixDatagram),
+}
+
+/// Takes the lock without a file, for where none can be made (a /run that is read-only, say), or `None` if another process
+/// has it. Any user could have the name before, which costs no more than a keeper; so only for need.
+///
+/// # Errors
+/// The path is longer than a name may be (107 bytes).
+pub fn try_name(path: &Path) -> io::Result<Option<Lock>> {
+    let name = SocketAddr::from_abstract_name(path.as_os_str().as_encoded_bytes())?;
+    match UnixDatagram::bind_addr(&name) {
+        Ok(socket) => Ok(Some(Lock(Held::Name(socket)))),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes the lock, or `None` if another process has it.
@@ -38,7 +59,7 @@ pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
                     file.set_len(0)?;
                     writeln!(file, "{}", std::process::id())?;
                 }
-                return Ok(Some(Lock { file }));
+                return Ok(Some(Lock(Held::File(file))));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -65,10 +86,20 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
 }
 
 impl Lock {
-    /// Whether the file at `path` is still the one that is locked.
+    /// Is it one without a file?
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        matches!(self.0, Held::Name(_))
+    }
+
+    /// Whether the file at `path` is still the one that is locked. One by name is to be taken anew each time: there may be a
+    /// file by now.
     #[must_use]
     pub fn holds(&self, path: &Path) -> bool {
-        match (self.file.metadata(), std::fs::metadata(path)) {
+        let Held::File(file) = &self.0 else {
+            return false;
+        };
+        match (file.metadata(), std::fs::metadata(path)) {
             (Ok(ours), Ok(there)) => (there.dev(), there.ino()) == (ours.dev(), ours.ino()),
             _ => false,
         }
@@ -95,5 +126,15 @@ mod tests {
         drop(second);
         assert!(try_lock(&path).unwrap().is_some());
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn without_a_file_the_name_is_the_lock() {
+        let path = std::env::temp_dir().join(format!("f2b-pipe-name-{}", std::process::id()));
+        let first = try_name(&path).unwrap().unwrap();
+        assert!(try_name(&path).unwrap().is_none());
+        assert!(!path.exists());
+        drop(first);
+        assert!(try_name(&path).unwrap().is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! Which logs a jail reads on this host, for people: what `logpath` and `journalmatch` come to here and now.
 
+use std::collections::HashSet;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,7 @@ impl Logs {
             return logs;
         }
         if raw.backend != LineSource::Journal {
+            let mut seen = HashSet::new();
             for log in &raw.logs {
                 let found = tail::expand(&log.glob);
                 if found.is_empty() {
@@ -35,8 +37,11 @@ impl Logs {
                 for path in found {
                     match odd(&path) {
                         Some(what) => logs.odd.push((path, what)),
-                        None if logs.files.contains(&path) => {}
-                        None => logs.files.push(path),
+                        None if seen.contains(&path) => {}
+                        None => {
+                            seen.insert(path.clone());
+                            logs.files.push(path);
+                        }
                     }
                 }
             }

@@ -799,6 +799,12 @@ impl RuntimePaths {
         self.lasting.with_extension("past")
     }
 
+    /// The same as [`state`](Self::state), for while the runtime directory cannot be written to.
+    #[must_use]
+    pub fn state_else(&self, pid: u32) -> PathBuf {
+        self.lasting.with_extension(format!("{pid}.json"))
+    }
+
     /// What the `run` with this process id has counted, as JSON, every few seconds.
     #[must_use]
     pub fn state(&self, pid: u32) -> PathBuf {

@@ -1,7 +1,7 @@
 //! What `status` shows of a running process: a JSON file in the runtime directory, written every few seconds while there
 //! is something new, by the thread that speaks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -79,48 +79,65 @@ pub struct State {
 pub struct StateFile {
     /// `RuntimePaths::state`.
     pub path: PathBuf,
+    /// `RuntimePaths::state_else`: where it goes while it cannot go there.
+    pub otherwise: PathBuf,
     /// `None`: the process ends, the file goes.
     pub state: Option<State>,
 }
 
 impl StateFile {
-    /// Written beside and renamed, so that a reader sees one state or the next. Without a runtime directory there is no
-    /// file: `check` says so.
+    /// Written beside and renamed, so that a reader sees one state or the next. Where neither folder can be written to there is
+    /// no file: `status` says so.
     pub(crate) fn write(&self) {
-        let Some(state) = &self.state else {
-            drop(std::fs::remove_file(&self.path));
-            return;
+        let text = self.state.as_ref().map(serde_json::to_vec);
+        let (first, second) = (&self.path, &self.otherwise);
+        let written = match &text {
+            Some(Ok(text)) if put(first, text).is_ok() => Some(first),
+            Some(Ok(text)) if put(second, text).is_ok() => Some(second),
+            Some(_) => return,
+            None => None,
         };
-        let Ok(text) = serde_json::to_vec(state) else {
-            return;
-        };
-        let beside = self.path.with_extension("new");
-        // It names clients. tmpfiles.d makes the directory root's alone; a host without it has what umask says.
-        let made = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside);
-        let written = made.and_then(|mut file| file.write_all(&text));
-        if written.is_ok() && std::fs::rename(&beside, &self.path).is_err() {
-            drop(std::fs::remove_file(&beside));
+        for path in [first, second] {
+            if written.is_none_or(|written| written != path) {
+                drop(std::fs::remove_file(path));
+            }
         }
     }
+}
+
+fn put(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
+    // It names clients. tmpfiles.d makes the directory root's alone; a host without it has what umask says.
+    let written = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)
+        .and_then(|mut file| file.write_all(text))
+        .and_then(|()| std::fs::rename(&beside, path));
+    if written.is_err() {
+        drop(std::fs::remove_file(&beside));
+    }
+    written
 }
 
 /// The state files of processes that live, by process id. One that cannot be read is not there: it may be going.
 #[must_use]
 pub fn running(paths: &RuntimePaths) -> BTreeMap<u32, Value> {
-    let lock = paths.lock();
-    let entries = lock.parent().and_then(|dir| std::fs::read_dir(dir).ok());
+    let files = [paths.lock(), paths.ledger()];
+    let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+    let entries = folders
+        .into_iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok());
     let mut states = BTreeMap::new();
-    for entry in entries.into_iter().flatten().flatten() {
+    for entry in entries.flatten().flatten() {
         let path = entry.path();
         let pid = path
             .file_stem()
             .and_then(|stem| Path::new(stem).extension()?.to_str()?.parse::<u32>().ok());
-        let Some(pid) = pid.filter(|pid| paths.state(*pid) == path) else {
+        let ours = |pid: &u32| paths.state(*pid) == path || paths.state_else(*pid) == path;
+        let Some(pid) = pid.filter(ours) else {
             continue;
         };
         let lives = Path::new("/proc").join(pid.to_string()).exists();

@@ -1,7 +1,7 @@
 //! The thread that asks the rules, and writes the state file. Others only leave word with it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -57,7 +57,7 @@ pub struct Setting {
 pub struct Silence {
     hand: Hand,
     thread: Option<JoinHandle<()>>,
-    file: std::path::PathBuf,
+    file: (PathBuf, PathBuf),
 }
 
 /// Where to leave word. Nothing here waits.
@@ -137,7 +137,8 @@ impl Silence {
         let hand = Hand {
             shared: Arc::clone(&shared),
         };
-        let file = setting.paths.state(setting.state.pid);
+        let pid = setting.state.pid;
+        let file = (setting.paths.state(pid), setting.paths.state_else(pid));
         let path = file.clone();
         let thread = std::thread::Builder::new()
             .name("silence".into())
@@ -179,7 +180,8 @@ impl Drop for Silence {
             thread.join().ok();
         }
         send(Message::State(Box::new(StateFile {
-            path: self.file.clone(),
+            path: self.file.0.clone(),
+            otherwise: self.file.1.clone(),
             state: None,
         })));
     }
@@ -188,7 +190,7 @@ impl Drop for Silence {
 /// The thread's side.
 struct Watcher {
     setting: Setting,
-    file: std::path::PathBuf,
+    file: (PathBuf, PathBuf),
     began: Instant,
     own: Own,
     /// While this process is in charge.
@@ -208,7 +210,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(setting: Setting, file: std::path::PathBuf) -> Self {
+    fn new(setting: Setting, file: (PathBuf, PathBuf)) -> Self {
         let now = Instant::now();
         // Test hook: a silence that is told after so many seconds.
         let floor = std::env::var("F2B_PIPE_TEST_QUIET_SECS");
@@ -395,7 +397,8 @@ impl Watcher {
         }
         self.written = Some(state.clone());
         send(Message::State(Box::new(StateFile {
-            path: self.file.clone(),
+            path: self.file.0.clone(),
+            otherwise: self.file.1.clone(),
             state: Some(state),
         })));
     }

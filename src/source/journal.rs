@@ -36,6 +36,8 @@ const CHUNKS: usize = 16;
 const QUIET: Duration = Duration::from_secs(2);
 /// Before a journalctl that ended is started again; doubled each time up to the second.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// A journalctl that has run for so long after one that ended is well.
+const STEADY: Duration = Duration::from_secs(5);
 /// What is kept of what journalctl says on stderr, bytes.
 const COMPLAINT_MAX_BYTES: usize = 1024;
 /// The longest a child is waited for that closed its output, or was killed.
@@ -95,6 +97,8 @@ pub enum Event<'a> {
         /// What.
         text: &'a str,
     },
+    /// It works again.
+    Well,
 }
 
 /// What journalctl is to be started for: all that it is told beside what it is always told.
@@ -282,6 +286,7 @@ pub struct Journal {
     live: bool,
     child: Option<Running>,
     next_start: Instant,
+    started: Instant,
     back_off: Duration,
     /// An entry that has begun.
     line: Vec<u8>,
@@ -348,6 +353,7 @@ impl Journal {
             live: false,
             child: None,
             next_start: Instant::now(),
+            started: Instant::now(),
             back_off: BACK_OFF.0,
             line: Vec::new(),
             skipping: false,
@@ -387,6 +393,7 @@ impl Journal {
     pub fn pause(&self) -> Duration {
         match &self.child {
             None => self.next_start.saturating_duration_since(Instant::now()),
+            Some(_) if !self.trouble.is_empty() => STEADY.saturating_sub(self.started.elapsed()),
             Some(_) if self.live => Duration::from_secs(60),
             Some(_) => QUIET.saturating_sub(self.last_word.elapsed()),
         }
@@ -426,6 +433,10 @@ impl Journal {
                 }
             }
         }
+        if !self.trouble.is_empty() && self.child.is_some() && self.started.elapsed() >= STEADY {
+            self.trouble.clear();
+            on(Event::Well);
+        }
         if !self.live && self.child.is_some() && self.last_word.elapsed() >= QUIET {
             self.live = true;
             on(Event::ReachedEnd);
@@ -462,6 +473,7 @@ impl Journal {
         self.line.clear();
         self.skipping = false;
         self.last_word = Instant::now();
+        self.started = self.last_word;
         match Running::start(wanted) {
             Ok(running) => self.child = Some(running),
             Err(error) => {

@@ -11,6 +11,7 @@ use crate::config::{Config, LineSource, Raw, RuntimePaths};
 use crate::failregex::Stamp;
 use crate::ledger::{Ledger, Limits, Past};
 use crate::notify::logfile;
+use crate::silence::board;
 use crate::source::journal::{self, Cursor, Journal, Query};
 use crate::source::tail::{self, Encoding, Entry, FileId, Position, Start, Tail};
 
@@ -297,6 +298,7 @@ impl Sources {
             }
         }
         for (journal, owners) in journals {
+            let about = format!("journal ({})", journal.query());
             let read = journal.wait(Duration::ZERO, &mut |event| match event {
                 journal::Event::Entry { text, time, live } => {
                     told(
@@ -309,7 +311,8 @@ impl Sources {
                     );
                 }
                 journal::Event::ReachedEnd => {}
-                journal::Event::Trouble { text } => log::warn!("journal: {text}"),
+                journal::Event::Trouble { text } => board().tell(&about, text.to_owned()),
+                journal::Event::Well => board().over(&about, "journalctl follows it again"),
             });
             if let Err(error) = read {
                 log::error!("the journal cannot be followed: {error}");

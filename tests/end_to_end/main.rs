@@ -23,6 +23,7 @@ mod fail2ban_client; // the real one, at our socket
 mod feed; // several loggers and one watch that counts for all
 mod import; // what a fail2ban-server remembers
 mod jails; // jails together, over a restart, beside fail2ban, and broken ones
+mod matrix; // each fault alone and with each other one
 mod ordinary; // who is not
 mod other_logs; // sshd's log and the journal
 mod privileges; // what a process cannot do any more

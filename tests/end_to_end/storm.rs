@@ -64,11 +64,11 @@ enum Blow {
 }
 
 /// Numbers that a seed determines (splitmix64).
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     /// From `F2B_PIPE_TEST_SEED`, or new; what it is is shown if the test fails.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("now");
         let seed = std::env::var("F2B_PIPE_TEST_SEED")
             .map_or(u64::from(now.subsec_nanos()), |seed| {
@@ -79,7 +79,7 @@ impl Dice {
     }
 
     /// Below `n`.
-    fn roll(&mut self, n: usize) -> usize {
+    pub(crate) fn roll(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -87,7 +87,7 @@ impl Dice {
         usize::try_from((z ^ (z >> 31)) % n as u64).expect("small")
     }
 
-    fn shuffle<T>(&mut self, all: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, all: &mut [T]) {
         for n in (1..all.len()).rev() {
             let other = self.roll(n + 1);
             all.swap(n, other);

@@ -120,7 +120,7 @@ int socket(int domain, int type, int protocol) {
 "#;
 
 /// A kernel with nfnetlink and without ip_set: it answers that there is no such subsystem.
-const NO_IP_SET: &str = r#"
+pub(crate) const NO_IP_SET: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

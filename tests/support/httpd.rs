@@ -124,6 +124,18 @@ impl<'w> Setup<'w> {
     /// Starts it and waits until it accepts connections.
     #[track_caller]
     pub(crate) fn start(self) -> Httpd<'w> {
+        let host = self.host;
+        self.start_in(host)
+    }
+
+    /// The same with the folders of `host`, which may end before this.
+    #[track_caller]
+    pub(crate) fn start_on(self, host: &Host<'_>) -> Httpd<'w> {
+        self.start_in(Some(host))
+    }
+
+    #[track_caller]
+    fn start_in(self, host: Option<&Host<'_>>) -> Httpd<'w> {
         let world = self.world;
         pages(world);
         let conf = world.write("httpd.conf", self.httpd_conf());
@@ -132,7 +144,7 @@ impl<'w> Setup<'w> {
             "set -e\nmount --make-rprivate /\n{}\nexec \"$@\"",
             self.before
         );
-        let mut start = match self.host {
+        let mut start = match host {
             Some(host) => host.on("sh"),
             None => world.on_server("sh"),
         };

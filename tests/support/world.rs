@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -41,6 +41,8 @@ pub(crate) struct World {
     server: String,
     client: String,
     dir: PathBuf,
+    /// The runtime directory is the usual one, not in the folder.
+    usual: AtomicBool,
     /// Shell commands for the end, last first.
     at_end: Mutex<Vec<String>>,
 }
@@ -61,6 +63,7 @@ impl World {
             server: format!("{id}-s"),
             client: format!("{id}-c"),
             dir,
+            usual: AtomicBool::new(false),
             at_end: Mutex::default(),
         };
         let (s, c) = (&world.server, &world.client);
@@ -126,13 +129,22 @@ impl World {
         self.config(&without)
     }
 
+    /// The program under test has its usual folders, which are to be this world's own (a [`Host`](super::Host) with a
+    /// /var/lib of its own).
+    pub(crate) fn in_the_usual_place(&self) {
+        self.usual.store(true, Ordering::Relaxed);
+    }
+
     /// Options that every command of the program under test needs here.
     pub(crate) fn place(&self) -> [String; 4] {
         [
             "--config".into(),
             self.path("f2b-pipe.toml").display().to_string(),
             "--runtime-dir".into(),
-            self.path("run").display().to_string(),
+            match self.usual.load(Ordering::Relaxed) {
+                true => "/run/f2b-pipe".into(),
+                false => self.path("run").display().to_string(),
+            },
         ]
     }
 

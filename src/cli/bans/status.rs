@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -157,7 +159,8 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
         );
     }
     troubles.extend(config.jails.iter().flat_map(of_jail));
-    troubles.extend(of_processes(&processes));
+    troubles.extend(of_ledger(&paths.ledger()));
+    troubles.extend(of_processes(&processes, paths.lock().parent()));
     if let Some(name) = &args.jail {
         jails.retain(|jail| jail.name == *name);
     }
@@ -280,10 +283,41 @@ fn is_stopped(pid: u64) -> bool {
     matches!(state, Some('T' | 't'))
 }
 
-/// What the processes say is wrong.
-fn of_processes(processes: &[Value]) -> Vec<String> {
+/// Ledgers that were broken and set aside, which nobody has looked at yet.
+fn of_ledger(ledger: &Path) -> Option<String> {
+    let begin = format!("{}.broken-", ledger.file_name()?.to_string_lossy());
+    let folder = std::fs::read_dir(ledger.parent()?).ok()?;
+    let aside = folder.flatten().map(|entry| entry.file_name());
+    let aside = aside.filter(|name| name.to_string_lossy().starts_with(&begin));
+    let latest = aside.max()?;
+    let (ledger, aside) = (ledger.display(), ledger.with_file_name(latest));
+    let aside = aside.display();
+    Some(format!(
+        "{ledger} was broken, and a new one begun: earlier bans are not known. The old one is {aside} (sqlite3 {aside} .recover); \
+         remove it when you have seen this"
+    ))
+}
+
+/// Why the runtime directory cannot be written to, whoever asks; a `status` by another user knows nothing of that.
+fn unusable(folder: &Path) -> Option<Errno> {
+    let asked = access(folder, AccessFlags::W_OK).err();
+    asked.filter(|errno| *errno != Errno::EACCES)
+}
+
+/// What the processes say is wrong; they say it in `folder`.
+fn of_processes(processes: &[Value], folder: Option<&Path>) -> Vec<String> {
     let mut troubles = Vec::new();
-    if processes.is_empty() {
+    let unusable = folder.and_then(|folder| Some((folder, unusable(folder)?)));
+    let unusable =
+        unusable.filter(|(folder, _)| host::all().iter().any(|one| one.judges_in(folder)));
+    if let Some((folder, errno)) = unusable {
+        troubles.push(format!(
+            "{}: {}, so no running f2b-pipe can be asked or changed, and they do not share counts. Each bans by itself; \
+             make it (systemd-tmpfiles --create f2b-pipe.conf), then systemctl restart f2b-pipe and apachectl graceful",
+            folder.display(),
+            errno.desc()
+        ));
+    } else if processes.is_empty() {
         troubles.push(
             "no f2b-pipe runs, or it got no line yet, so nothing is counted (f2b-pipe check says what to write)"
                 .to_owned(),

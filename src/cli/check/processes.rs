@@ -1,6 +1,9 @@
 //! Who runs on this host, from /proc: httpd, fail2ban, and ourselves.
 
 use std::fs;
+use std::path::Path;
+
+use super::super::RUNTIME_DIR;
 
 /// CAP_NET_ADMIN, bit 12 (linux/capability.h).
 const NET_ADMIN: u64 = 1 << 12;
@@ -17,6 +20,21 @@ pub(in crate::cli) struct Process {
 }
 
 impl Process {
+    /// Is it an f2b-pipe that judges lines (`run`, `watch`) and has this runtime directory?
+    pub(in crate::cli) fn judges_in(&self, folder: &Path) -> bool {
+        let words = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let words: Vec<&[u8]> = words.split(|&b| b == 0).skip(1).collect();
+        let command = words.first().copied().unwrap_or_default();
+        let judges = [&b"run"[..], b"watch", b""].contains(&command) || command.starts_with(b"-");
+        let given = words.windows(2).find_map(|pair| match pair {
+            [b"--runtime-dir", given] => Some(*given),
+            [word, _] => word.strip_prefix(b"--runtime-dir="),
+            _ => None,
+        });
+        let own = given.unwrap_or(RUNTIME_DIR.as_bytes());
+        self.name == "f2b-pipe" && judges && own == folder.as_os_str().as_encoded_bytes()
+    }
+
     /// May it change the kernel's sets?
     pub(super) fn has_net_admin(&self) -> bool {
         self.capabilities & NET_ADMIN != 0

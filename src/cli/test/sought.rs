@@ -177,6 +177,7 @@ pub(super) fn journal(
             Event::Entry { text, time, .. } if done.is_ok() => done = take(time, text),
             Event::Entry { .. } => {}
             Event::ReachedEnd => ended = true,
+            Event::Well => {}
             Event::Trouble { text } => done = Err(Failure::Usage(format!("journal: {text}"))),
         });
         read.map_err(|error| Failure::Usage(format!("journal: {error}")))?;
