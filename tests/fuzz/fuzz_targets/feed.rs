@@ -29,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
             Said::Hits { batch, at_us, .. } => {
                 // A hit takes seven bytes at least, a party ten.
                 assert!(batch.hits.len() * 7 + batch.parties.len() * 10 <= took);
-                assert_eq!(batch.hits.len(), batch.parties.iter().map(|party| party.hits).sum());
+                assert_eq!(batch.hits.len(), batch.parties.iter().map(|party| party.hits).sum::<usize>());
                 let mut frames = Vec::new();
                 put(&batch, &mut frames, || Hits::new(1, at_us));
                 let mut hits = batch.hits.iter();
