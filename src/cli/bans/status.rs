@@ -328,13 +328,18 @@ fn of_processes(processes: &[Value], folder: Option<&Path>) -> Vec<String> {
                 .to_owned(),
         );
     }
+    // One that stands still may have had no time to write anything.
+    let here = host::all().into_iter();
+    let here = here.filter(|one| folder.is_some_and(|folder| one.judges_in(folder)));
+    let known = processes.iter().map(|process| number(process, "pid"));
+    let pids: BTreeSet<u64> = known.chain(here.map(|one| u64::from(one.pid()))).collect();
+    for pid in pids.into_iter().filter(|pid| is_stopped(*pid)) {
+        troubles.push(format!(
+            "process {pid}: is stopped (SIGSTOP, a debugger) and does nothing: kill -CONT {pid}"
+        ));
+    }
     for process in processes {
         let pid = number(process, "pid");
-        if is_stopped(pid) {
-            troubles.push(format!(
-                "process {pid}: is stopped (SIGSTOP, a debugger) and does nothing: kill -CONT {pid}"
-            ));
-        }
         // What is over is told of no more, but for what stays: a log with holes.
         let dropped = number(process, "tee_dropped");
         if dropped > 0 {

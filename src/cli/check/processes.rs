@@ -35,6 +35,11 @@ impl Process {
         self.name == "f2b-pipe" && judges && own == folder.as_os_str().as_encoded_bytes()
     }
 
+    /// Its number.
+    pub(in crate::cli) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// May it change the kernel's sets?
     pub(super) fn has_net_admin(&self) -> bool {
         self.capabilities & NET_ADMIN != 0
