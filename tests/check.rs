@@ -304,9 +304,21 @@ fn processes_that_count_apart_are_pointed_out() {
     ));
     host.some(&[
         "warn",
-        "2 processes, and each counts by itself",
+        "2 processes, and no f2b-pipe watch runs, so each counts by itself",
+        "systemctl enable --now f2b-pipe",
         "GlobalLog",
     ]);
+    // Where somebody takes hits they do not.
+    let watch = std::os::unix::net::UnixListener::bind(host.path("f2b-pipe.feed")).unwrap();
+    let apart = |complaint: &String| complaint.contains("counts by itself");
+    assert!(!host.complaints("httpd").iter().any(apart));
+    let said = String::from_utf8(host.run(&[]).stdout).unwrap();
+    assert!(
+        said.contains("f2b-pipe watch counts for all of them"),
+        "{said}"
+    );
+    drop(watch);
+    assert!(host.complaints("httpd").iter().any(apart), "it has ended");
     host.some(&["warn", "requests for the main server never reach"]);
     host.httpd(&format!("{GOOD}{}", vhost("a")));
     host.some(&["warn", "the same lines go to f2b-pipe by", "twice the work"]);

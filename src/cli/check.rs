@@ -136,7 +136,7 @@ fn web(args: &CheckArgs, config: &Config, needed: bool, report: &mut Report) -> 
     };
     match httpd::read(&main) {
         Ok(httpd) => {
-            weblogs::look(&httpd, config, &args.place.config, needed, report);
+            weblogs::look(&httpd, config, &args.place, needed, report);
             httpd.logs.iter().any(httpd::Log::is_ours)
         }
         Err(error) => {

@@ -339,6 +339,18 @@ fn write(
     Ok(())
 }
 
+/// Does somebody take hits at the socket at `path`? Who may not connect to one that is there believes it.
+#[must_use]
+pub fn is_taken(path: &std::path::Path) -> bool {
+    match open(path) {
+        Ok(_) => true,
+        Err(error) => matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied
+        ),
+    }
+}
+
 /// Connects without waiting: where the other side does not take connections, as it is stopped, the queue is full at some
 /// time (EAGAIN).
 fn open(path: &std::path::Path) -> io::Result<UnixStream> {

@@ -19,7 +19,7 @@ mod key; // one for the host
 pub mod wire; // the words between them
 
 pub use counting::{Counting, Fed, Feeds, Setting};
-pub use feeder::Feeder;
+pub use feeder::{Feeder, is_taken};
 pub use key::key;
 
 /// After so long without an answer a `run` does the work itself.

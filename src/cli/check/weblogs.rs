@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::report::{Area, Report};
-use crate::cli::RunArgs;
-use crate::config::{Config, Field, Jail, Ports};
+use crate::cli::{RunArgs, WhereArgs};
+use crate::config::{Config, Field, Jail, Ports, RuntimePaths};
+use crate::feed;
 use crate::filter;
 use crate::httpd::{self, Httpd, Kind, Log, Ours, Target, Unread};
 use crate::parse::format::{F2B, NICKNAMES};
@@ -23,7 +24,13 @@ struct Pipe<'a> {
 }
 
 /// All of it. `needed`: without a pipe something does not work.
-pub(super) fn look(httpd: &Httpd, config: &Config, path: &Path, needed: bool, report: &mut Report) {
+pub(super) fn look(
+    httpd: &Httpd,
+    config: &Config,
+    place: &WhereArgs,
+    needed: bool,
+    report: &mut Report,
+) {
     unread(httpd, report);
     let pipes = pipes(httpd, report);
     let access: Vec<&Pipe<'_>> = pipes.iter().filter(|p| p.log.kind != Kind::Error).collect();
@@ -37,7 +44,7 @@ pub(super) fn look(httpd: &Httpd, config: &Config, path: &Path, needed: bool, re
         }
     }
     for pipe in &pipes {
-        command(pipe, path, report);
+        command(pipe, &place.config, report);
         match pipe.log.kind {
             Kind::Error => error_log(pipe, report),
             Kind::Custom | Kind::Global => format(pipe, httpd, config, report),
@@ -46,6 +53,7 @@ pub(super) fn look(httpd: &Httpd, config: &Config, path: &Path, needed: bool, re
     if !access.is_empty() {
         who_gets_what(httpd, &access, report);
         doubled(httpd, &access, report);
+        apart(&access, place, report);
         switches(httpd, &access, config, report);
     }
     ports(httpd, config, report);
@@ -461,7 +469,7 @@ fn who_gets_what(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
     }
 }
 
-/// Does a line reach us, or a file, twice? Does each process count for itself?
+/// Does a line reach us, or a file, twice?
 fn doubled(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
     let mut told = BTreeSet::new();
     for index in 0..httpd.servers.len() {
@@ -507,19 +515,36 @@ fn doubled(httpd: &Httpd, pipes: &[&Pipe<'_>], report: &mut Report) {
             }
         }
     }
-    if pipes.len() > 1 {
-        report.warn(
+}
+
+/// Does each process count for itself?
+fn apart(pipes: &[&Pipe<'_>], place: &WhereArgs, report: &mut Report) {
+    let many = pipes.len();
+    if many < 2 {
+        return;
+    }
+    if feed::is_taken(&RuntimePaths::new(&place.runtime_dir, &place.config).feed()) {
+        report.ok(
             AREA,
             "",
             format!(
-                "{} directives start {} processes, and each counts by itself: a client that spreads his requests over the \
-                 virtual hosts gets as many times maxretry",
-                pipes.len(),
-                pipes.len()
+                "{many} directives start {many} processes; f2b-pipe watch counts for all of them"
             ),
-            format!("one GlobalLog counts for all:\n{}", lines_to_paste()),
         );
+        return;
     }
+    report.warn(
+        AREA,
+        "",
+        format!(
+            "{many} directives start {many} processes, and no f2b-pipe watch runs, so each counts by itself: a client that \
+             spreads his requests over the virtual hosts gets as many times maxretry"
+        ),
+        format!(
+            "systemctl enable --now f2b-pipe; or one GlobalLog is one process:\n{}",
+            lines_to_paste()
+        ),
+    );
 }
 
 /// Directives for the whole server that change what arrives.
