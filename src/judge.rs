@@ -69,6 +69,21 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// As jails are numbered from now on, of which there are `many`; of those that are gone nothing is left.
+    #[must_use]
+    pub fn renumbered(&self, to: &[Option<JailId>], many: usize) -> Self {
+        let mut jails = vec![JailTally::default(); many];
+        for (tally, new) in self.jails.iter().zip(to) {
+            if let Some(place) = new.and_then(|new| jails.get_mut(usize::from(new))) {
+                *place = *tally;
+            }
+        }
+        Self {
+            spared: self.spared,
+            jails,
+        }
+    }
+
     /// Both together.
     pub fn add(&mut self, other: &Self) {
         self.spared += other.spared;
@@ -168,13 +183,7 @@ impl Judge {
     pub fn renew(&mut self, config: Arc<Config>, exempt: Exempt, act: Act) {
         let to = renumbered(&self.config, &config);
         self.counter.renew(&to, findtimes(&config));
-        let mut jails = vec![JailTally::default(); config.jails.len()];
-        for (tally, new) in self.tally.jails.iter().zip(&to) {
-            if let Some(place) = new.and_then(|new| jails.get_mut(usize::from(new))) {
-                *place = *tally;
-            }
-        }
-        self.tally.jails = jails;
+        self.tally = self.tally.renumbered(&to, config.jails.len());
         (self.config, self.exempt, self.act) = (config, exempt, act);
         self.lately.forget();
     }

@@ -28,8 +28,8 @@ use crate::tee::Tee;
 
 mod engine;
 
-use engine::Engine;
 pub(crate) use engine::keep_fresh;
+use engine::{Engine, Plan};
 
 /// httpd's first copy of us at start lives for 3 ms and sees no line; nothing with side effects happens before this.
 const QUIET_START: Duration = Duration::from_millis(100);
@@ -159,12 +159,12 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
         }
     }
     say_panics();
-    let loaded = match trouble {
+    let plan = match trouble {
         Some(_) => None,
-        None => guarded(|| engine::configuration(args)),
+        None => guarded(|| Plan::of(args)),
     };
     // Before the first thread, and so before anything is said.
-    let entered = guarded(|| confine(args, loaded.as_ref().map(|loaded| &loaded.config)));
+    let entered = guarded(|| confine(args, plan.as_ref().map(Plan::config).as_deref()));
     say::start();
     privilege::begin();
     if let Some(trouble) = trouble {
@@ -178,10 +178,10 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
     }
     let tee = args.tee.as_ref();
     let tee = tee.map(|path| Tee::start(path, true));
-    let engine = match (loaded, entered) {
-        (Some(loaded), Some(Entered::Confined)) => {
+    let engine = match (plan, entered) {
+        (Some(plan), Some(Entered::Confined)) => {
             let gauge = tee.as_ref().map(Tee::gauge);
-            guarded(|| Engine::start(args, loaded, gauge)).flatten()
+            guarded(|| Engine::start(args, plan, gauge, signals.waker())).flatten()
         }
         _ => None,
     };
@@ -390,6 +390,7 @@ pub(crate) fn say_panics() {
 /// Signals do not end a logger: httpd sends SIGTERM while lines still come (graceful), prefork twice and SIGHUP before.
 struct Signals {
     woken: UnixStream,
+    wake: UnixStream,
     term: Arc<AtomicBool>,
 }
 
@@ -397,6 +398,7 @@ impl Signals {
     fn take() -> io::Result<Self> {
         let (woken, wake) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;
+        wake.set_nonblocking(true)?;
         let term = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(SIGTERM, Arc::clone(&term))?;
         // Who reads a terminal by hand may end that with Ctrl-C.
@@ -406,11 +408,16 @@ impl Signals {
                 signal_hook::low_level::pipe::register(signal, wake.try_clone()?)?;
             }
         }
-        Ok(Self { woken, term })
+        Ok(Self { woken, wake, term })
     }
 
     fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.woken.as_fd()
+    }
+
+    /// A byte to it makes the loop look around as a signal does.
+    fn waker(&self) -> Option<UnixStream> {
+        self.wake.try_clone().ok()
     }
 
     fn ended(&self) -> bool {

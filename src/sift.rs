@@ -95,6 +95,11 @@ impl Sifter {
         })
     }
 
+    /// Other jails from now on; the old ones are returned, to be freed where nobody waits. What was read stays counted.
+    pub fn renew(&mut self, filter: Filter) -> Filter {
+        std::mem::replace(&mut self.filter, filter)
+    }
+
     /// See [`Filter::set_key`].
     pub fn set_key(&mut self, key: u64) {
         self.filter.set_key(key);

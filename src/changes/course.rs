@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::kept::Kept;
 use super::{Change, add, apply, problem};
 use crate::config::{self, Config, Current, Loaded, Problem, RuntimePaths};
+use crate::run::guarded;
 use crate::silence::board;
 
 /// How often the file of changes is looked at.
@@ -32,8 +33,6 @@ pub(crate) struct Course {
     /// The file.
     path: PathBuf,
     paths: RuntimePaths,
-    /// What the command line says over the file (`--dry-run`), and what a format cannot do.
-    adjust: Box<dyn Fn(&mut Config) + Send + Sync>,
     /// For whoever looks now and then.
     current: Current,
     state: Mutex<State>,
@@ -41,6 +40,8 @@ pub(crate) struct Course {
 }
 
 struct State {
+    /// What the command line says over the file (`--dry-run`), and what a format cannot do.
+    adjust: Box<dyn Fn(&mut Config) + Send>,
     /// As read, before changes.
     base: Config,
     kept: Kept,
@@ -66,7 +67,7 @@ impl Course {
     pub(crate) fn begin(
         path: &Path,
         paths: &RuntimePaths,
-        adjust: impl Fn(&mut Config) + Send + Sync + 'static,
+        adjust: impl Fn(&mut Config) + Send + 'static,
     ) -> (Arc<Self>, Loaded) {
         let loaded = config::load(path);
         let seen = seen(&paths.changes());
@@ -77,9 +78,9 @@ impl Course {
         let course = Arc::new(Self {
             path: path.to_path_buf(),
             paths: paths.clone(),
-            adjust: Box::new(adjust),
             current: Current::new(Arc::new(config)),
             state: Mutex::new(State {
+                adjust: Box::new(adjust),
                 base,
                 kept,
                 seen,
@@ -121,7 +122,10 @@ impl Course {
             loop {
                 thread::sleep(LOOK);
                 match course.upgrade() {
-                    Some(course) if !course.over.load(Ordering::Relaxed) => course.look(),
+                    // A panic is said where it happens, and costs this change only.
+                    Some(course) if !course.over.load(Ordering::Relaxed) => {
+                        guarded(|| course.look());
+                    }
                     Some(_) | None => return,
                 }
             }
@@ -257,7 +261,7 @@ impl Course {
     /// Rooms go on with what holds now.
     fn go_on(&self, state: &mut State) {
         let mut config = changed(&state.base, &state.kept.changes);
-        (self.adjust)(&mut config);
+        (state.adjust)(&mut config);
         let config = Arc::new(config);
         log::set_max_level(config.log_level);
         self.current.set(Arc::clone(&config));

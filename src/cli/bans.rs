@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use nix::unistd::geteuid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{BanArgs, Done, Failure, ListArgs, Outcome, UnbanArgs, WhereArgs};
+use super::{BanArgs, Done, Failure, ListArgs, Outcome, UnbanArgs, WhereArgs, ask};
 use crate::act::firewall::{self, Firewall, Member};
 use crate::act::ipset;
 use crate::act::lock::try_lock;
@@ -18,6 +18,8 @@ use crate::act::{self, Act, ActError, Ban, Banned, SetRef, keeper, kill, place_o
 use crate::changes;
 use crate::client::Client;
 use crate::config::{self, Backend, Config, Jail, Mode, RuntimePaths, suggest};
+use crate::control::wire::Request;
+use crate::decide::BanFor;
 use crate::exempt::{Bannable, Exempt, Target};
 use crate::hit::JailId;
 use crate::notify::{self, logfile};
@@ -173,6 +175,50 @@ pub(crate) fn rows(config: &Config, kernel: &mut dyn Firewall) -> Result<Vec<Row
     Ok(rows)
 }
 
+/// What the process in charge says: it knows of bans that are not in the kernel, too (jails that act by commands only).
+fn asked_banned(paths: &RuntimePaths) -> Result<Option<Vec<Row>>, Failure> {
+    #[derive(Deserialize)]
+    struct View {
+        jail: String,
+        key: String,
+        until: Option<f64>,
+        packets: u64,
+        bytes: u64,
+        reason: String,
+    }
+    let Some(mut told) = ask::ask_if_allowed(paths, &Request::Banned { jail: None })? else {
+        return Ok(None);
+    };
+    let views: Vec<View> = match told.get_mut("banned").map(serde_json::Value::take) {
+        Some(views) => serde_json::from_value(views)
+            .map_err(|error| Failure::Usage(format!("the running f2b-pipe: {error}")))?,
+        None => Vec::new(),
+    };
+    let now = Utc::now();
+    let row = |view: View| {
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "a cast of a float saturates, and no time is near that"
+        )]
+        let millis = |secs: f64| (secs * 1000.0).round() as i64;
+        // As whole seconds: the kernel's are, and what passed on the way is less than half of one.
+        let left = view
+            .until
+            .map(|until| (millis(until) - now.timestamp_millis() + 500).max(0) / 1000);
+        Row {
+            jail: view.jail,
+            ip: view.key,
+            left,
+            packets: view.packets,
+            bytes: view.bytes,
+            reason: view.reason,
+        }
+    };
+    let mut rows: Vec<Row> = views.into_iter().map(row).collect();
+    rows.sort();
+    Ok(Some(rows))
+}
+
 /// `f2b-pipe banned`. `--json`: `{"banned": [{"jail": "apache-dos", "ip": "192.0.2.7", "left": 571, "packets": 12, "bytes":
 /// 720, "reason": "100 hits in 1s"}]}`; see [`Row`].
 ///
@@ -184,9 +230,10 @@ pub fn banned(args: &ListArgs, out: &mut dyn Write) -> Done {
         banned: Vec<Row>,
     }
     let config = load(&args.place);
-    let rows = match config.firewall.backend {
-        Backend::DryRun => Vec::new(),
-        Backend::Auto | Backend::Ipset | Backend::Nftables => {
+    let rows = match (asked_banned(&paths(&args.place))?, config.firewall.backend) {
+        (Some(rows), _) => rows,
+        (None, Backend::DryRun) => Vec::new(),
+        (None, Backend::Auto | Backend::Ipset | Backend::Nftables) => {
             rows(&config, open(&config)?.as_mut()).map_err(|error| failed(&error))?
         }
     };
@@ -240,12 +287,12 @@ fn left(secs: Option<i64>) -> String {
 }
 
 /// What `ban --json` shows of each address: `{"bans": [{"ip": "192.0.2.7", "result": "banned", "reason": null}]}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct BanResult {
     /// As it was given.
     ip: String,
     /// `banned`, `prolonged`, `spared` (see reason) or `failed` (see reason).
-    result: &'static str,
+    result: String,
     reason: Option<String>,
 }
 
@@ -275,50 +322,37 @@ pub fn ban(args: &BanArgs, out: &mut dyn Write) -> Done {
             "bans are switched off; `f2b-pipe reload` switches them on".to_owned(),
         ));
     }
-    let mut kernel = open(&config)?;
-    let mut act = Act::new(&config);
-    let exempt = Exempt::new(&config);
+    let asked = Request::Ban {
+        jail: args.jail.clone(),
+        ips: args.ips.clone(),
+        time: args.time.is_some().then_some(match ban_for {
+            BanFor::Timed(secs) => i64::from(secs.get()),
+            BanFor::Forever => -1,
+        }),
+        force: args.force,
+    };
+    let asked = ask::ask_if_allowed(&paths(place), &asked)?;
+    // A member of the control group may ask, and not look into the kernel.
+    let mut kernel = match open(&config) {
+        Ok(kernel) => Some(kernel),
+        Err(_) if asked.is_some() => None,
+        Err(error) => return Err(error),
+    };
     let mut victims = kill::Victims::default();
-    let mut results = Vec::new();
-    say::start();
-    logfile::start(config.fail2ban_log.as_deref());
-    for (target, word) in targets.into_iter().zip(&args.ips) {
-        let (_, who) = place_of(target, jail.ipv6_prefix);
-        // The jail for bans by hand is none of those whose number `exempt` knows.
-        let known = Some(id).filter(|id| usize::from(*id) < config.jails.len());
-        let bannable = match args.force {
-            true => Ok(Bannable::forced(who)),
-            false => exempt.check(who, known),
-        };
-        let (result, reason) = match bannable {
-            Err(spared) => ("spared", Some(spared.to_string())),
-            Ok(bannable) => {
-                let ban = Ban {
-                    jail: id,
-                    who: bannable,
-                    ban_for,
-                    reason: "by hand",
-                };
-                match banned_now(&mut act, &ban) {
-                    Ok(result) => {
-                        victims.add(&config, (id, who));
-                        notify::ban(&jail.name, &who);
-                        (result, None)
-                    }
-                    Err(error) => ("failed", Some(words(&error))),
-                }
-            }
-        };
-        results.push(BanResult {
-            ip: word.clone(),
-            result,
-            reason,
-        });
-    }
+    let results = match asked {
+        Some(mut told) => {
+            let bans = told.get_mut("bans").map(serde_json::Value::take);
+            serde_json::from_value(bans.unwrap_or_default())
+                .map_err(|error| Failure::Usage(format!("the running f2b-pipe: {error}")))?
+        }
+        None => ban_here(args, &config, (id, jail), ban_for, &targets, &mut victims),
+    };
     let done = |r: &BanResult| r.result == "banned" || r.result == "prolonged";
     let mut troubles = Vec::new();
     if results.iter().any(done) {
-        troubles = held(&config, &paths(place), kernel.as_mut());
+        if let Some(kernel) = &mut kernel {
+            troubles = held(&config, &paths(place), kernel.as_mut());
+        }
         if config.firewall.kill_connections
             && let Err(error) = kill::kill(&mut None, &victims)
         {
@@ -337,7 +371,7 @@ pub fn ban(args: &BanArgs, out: &mut dyn Write) -> Done {
         )?;
     } else {
         for BanResult { ip, result, reason } in &results {
-            match (*result, reason) {
+            match (result.as_str(), reason) {
                 ("spared", Some(reason)) => {
                     writeln!(
                         out,
@@ -356,6 +390,56 @@ pub fn ban(args: &BanArgs, out: &mut dyn Write) -> Done {
         true => Outcome::Fine,
         false => Outcome::NotSo,
     })
+}
+
+/// Bans where no f2b-pipe runs that could.
+fn ban_here(
+    args: &BanArgs,
+    config: &Config,
+    (id, jail): (JailId, &Jail),
+    ban_for: BanFor,
+    targets: &[Target],
+    victims: &mut kill::Victims,
+) -> Vec<BanResult> {
+    let mut act = Act::new(config);
+    let exempt = Exempt::new(config);
+    let mut results = Vec::new();
+    say::start();
+    logfile::start(config.fail2ban_log.as_deref());
+    for (target, word) in targets.iter().zip(&args.ips) {
+        let (_, who) = place_of(*target, jail.ipv6_prefix);
+        // The jail for bans by hand is none of those whose number `exempt` knows.
+        let known = Some(id).filter(|id| usize::from(*id) < config.jails.len());
+        let bannable = match args.force {
+            true => Ok(Bannable::forced(who)),
+            false => exempt.check(who, known),
+        };
+        let (result, reason) = match bannable {
+            Err(spared) => ("spared", Some(spared.to_string())),
+            Ok(bannable) => {
+                let ban = Ban {
+                    jail: id,
+                    who: bannable,
+                    ban_for,
+                    reason: "by hand",
+                };
+                match banned_now(&mut act, &ban) {
+                    Ok(result) => {
+                        victims.add(config, (id, who));
+                        notify::ban(&jail.name, &who);
+                        (result, None)
+                    }
+                    Err(error) => ("failed", Some(words(&error))),
+                }
+            }
+        };
+        results.push(BanResult {
+            ip: word.clone(),
+            result: result.to_owned(),
+            reason,
+        });
+    }
+    results
 }
 
 /// Bans, or gives a standing ban the new time.
@@ -431,16 +515,18 @@ fn chain_troubles(
 /// # Errors
 /// Words that cannot be used, or a kernel that cannot be asked.
 pub fn unban(args: &UnbanArgs, out: &mut dyn Write) -> Done {
-    #[derive(Serialize)]
-    struct Shown<'a> {
-        unbanned: usize,
-        not_banned: Vec<&'a str>,
-    }
     let config = load(&args.list.place);
     let targets = targets(&args.ips)?;
     let mut jails: Vec<&Jail> = act::jails(&config).map(|(_, jail)| jail).collect();
     if let Some(name) = &args.jail {
         jails = vec![jail_named(&config, name)?.1];
+    }
+    let asked = Request::Unban {
+        jail: args.jail.clone(),
+        ips: (!args.all).then(|| args.ips.clone()),
+    };
+    if let Some(told) = ask::ask_if_allowed(&paths(&args.list.place), &asked)? {
+        return unbanned_there(args, &config, &told, out);
     }
     let mut kernel = open(&config)?;
     let kernel = kernel.as_mut();
@@ -483,6 +569,53 @@ pub fn unban(args: &UnbanArgs, out: &mut dyn Write) -> Done {
     let whom = targets.iter().map(|target| Some(*target));
     for who in whom.chain(args.all.then_some(None)) {
         watch::lifted(&config, &paths, jail, who)?;
+    }
+    shown_unbanned(args, unbanned, &not_banned, advice, out)
+}
+
+/// The process in charge has lifted bans.
+fn unbanned_there(
+    args: &UnbanArgs,
+    config: &Config,
+    told: &serde_json::Value,
+    out: &mut dyn Write,
+) -> Done {
+    let unbanned = told.get("unbanned").and_then(serde_json::Value::as_u64);
+    let unbanned = usize::try_from(unbanned.unwrap_or(0)).unwrap_or(usize::MAX);
+    let absent = told.get("not_banned").and_then(serde_json::Value::as_array);
+    let absent: Vec<Target> = absent
+        .into_iter()
+        .flatten()
+        .filter_map(|who| targets(&[who.as_str()?.to_owned()]).ok()?.pop())
+        .collect();
+    let mut not_banned = Vec::new();
+    let mut advice = Vec::new();
+    let mut kernel = open(config).ok();
+    for word in &args.ips {
+        for target in targets(std::slice::from_ref(word))? {
+            if absent.contains(&target) {
+                not_banned.push(word.as_str());
+                let within = kernel
+                    .as_mut()
+                    .and_then(|kernel| within(config, target, kernel.as_mut()).ok());
+                advice.push(within.flatten());
+            }
+        }
+    }
+    shown_unbanned(args, unbanned, &not_banned, advice, out)
+}
+
+fn shown_unbanned(
+    args: &UnbanArgs,
+    unbanned: usize,
+    not_banned: &[&str],
+    advice: Vec<Option<String>>,
+    out: &mut dyn Write,
+) -> Done {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        unbanned: usize,
+        not_banned: &'a [&'a str],
     }
     let outcome = match not_banned.is_empty() {
         true => Outcome::Fine,

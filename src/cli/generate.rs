@@ -19,7 +19,7 @@ use super::{Cli, Done, Failure, GenerateArgs, Outcome};
 const MANUAL: &str = "f2b-pipe";
 
 /// The parts written by hand, by command; "" is the page of the program itself.
-const WRITTEN: [(&str, &str); 16] = [
+const WRITTEN: [(&str, &str); 21] = [
     ("", include_str!("../../conf/man/f2b-pipe.roff")),
     ("run", include_str!("../../conf/man/run.roff")),
     ("watch", include_str!("../../conf/man/watch.roff")),
@@ -28,7 +28,12 @@ const WRITTEN: [(&str, &str); 16] = [
     ("banned", include_str!("../../conf/man/banned.roff")),
     ("ban", include_str!("../../conf/man/ban.roff")),
     ("unban", include_str!("../../conf/man/unban.roff")),
+    ("jail", include_str!("../../conf/man/jail.roff")),
+    ("ignore", include_str!("../../conf/man/ignore.roff")),
+    ("subscribe", include_str!("../../conf/man/subscribe.roff")),
+    ("log-level", include_str!("../../conf/man/log-level.roff")),
     ("off", include_str!("../../conf/man/off.roff")),
+    ("reload", include_str!("../../conf/man/reload.roff")),
     ("import", include_str!("../../conf/man/import.roff")),
     ("metrics", include_str!("../../conf/man/metrics.roff")),
     ("explain", include_str!("../../conf/man/explain.roff")),

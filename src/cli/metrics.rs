@@ -14,11 +14,12 @@ use serde_json::Value;
 
 use super::bans::status::running;
 use super::bans::{paths, rows};
-use super::{Done, Failure, MetricsArgs, Outcome};
+use super::{Done, Failure, MetricsArgs, Outcome, ask};
 use crate::act::firewall;
 use crate::act::{self, keeper};
 use crate::changes;
 use crate::config::{self, Backend, RuntimePaths};
+use crate::control::wire::Request;
 use crate::notify::measure::{BOUNDS_US, Measured};
 use crate::say;
 
@@ -35,14 +36,17 @@ struct Facts<'f> {
     banned: Option<&'f BTreeMap<String, usize>>,
 }
 
-/// `f2b-pipe metrics`. With `--textfile` nothing is printed. Without rights to ask the kernel the rest is told, and
+/// `f2b-pipe metrics`, by the running f2b-pipe if there is one. With `--textfile` nothing is printed. Without rights to ask the kernel the rest is told, and
 /// `f2b_pipe_kernel_readable` is 0.
 ///
 /// # Errors
 /// The text cannot be written.
 pub fn metrics(args: &MetricsArgs, out: &mut dyn Write) -> Done {
     say::direct();
-    let page = text(&args.place.config, &paths(&args.place));
+    let paths = paths(&args.place);
+    let live = ask::ask_if_allowed(&paths, &Request::Metrics)?;
+    let live = live.and_then(|live| Some(live.get("text")?.as_str()?.to_owned()));
+    let page = live.unwrap_or_else(|| text(&args.place.config, &paths));
     match &args.textfile {
         None => out.write_all(page.as_bytes())?,
         Some(path) => put(path, &page)

@@ -14,12 +14,14 @@ use crate::fail2ban::database;
 use crate::frame::{Framed, Framer, Lines, Trust};
 use crate::say;
 
+mod ask; // the process in charge, asked
 pub mod bans;
 pub mod check;
 pub mod demo;
 pub mod explain;
 pub mod generate;
 pub mod import;
+pub mod live;
 mod logs; // which logs a jail reads here
 pub mod metrics;
 pub mod replay;
@@ -95,9 +97,17 @@ pub enum Command {
         override_usage = "f2b-pipe unban [OPTIONS] <IP>...\n       f2b-pipe unban [OPTIONS] --all"
     )]
     Unban(UnbanArgs),
+    /// Show a jail of the running f2b-pipe, or change it until the next reload: on, off, observe, maxretry=5, bantime=1h
+    Jail(JailArgs),
+    /// Who is never banned: show it, or change it until the next reload
+    Ignore(IgnoreArgs),
+    /// Hits and bans as they happen
+    Subscribe(SubscribeArgs),
+    /// How much the running f2b-pipe tells: show it, or change it until the next reload
+    LogLevel(LogLevelArgs),
     /// Panic button: empty every set; nothing is banned until `reload`
     Off(OffArgs),
-    /// After `off`: ban again. A changed configuration is read with `systemctl reload f2b-pipe` and `apachectl graceful`
+    /// Read the configuration anew, in all running processes; a bad one is refused. Ban again after `off`
     Reload(WhereArgs),
     /// Take over the bans and the history of a fail2ban-server, from its database; only read, and safe to repeat
     Import(ImportArgs),
@@ -257,6 +267,56 @@ pub struct UnbanArgs {
     #[arg(long)]
     pub jail: Option<String>,
     /// Which configuration.
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// `jail`.
+#[derive(Args, Clone, Debug)]
+pub struct JailArgs {
+    /// Its name
+    #[arg(value_name = "JAIL")]
+    pub jail: String,
+    /// on, off, observe, or KEY=VALUE: maxretry, findtime, bantime, usedns, ignoreself, idle
+    #[arg(value_name = "CHANGE")]
+    pub changes: Vec<String>,
+    /// Which configuration, and how to print.
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// `ignore`.
+#[derive(Args, Clone, Debug)]
+pub struct IgnoreArgs {
+    /// What to do
+    #[arg(value_enum)]
+    pub what: live::Ignore,
+    /// Addresses, networks such as 192.0.2.0/24, or host names
+    #[arg(value_name = "IP")]
+    pub ips: Vec<String>,
+    /// Only this jail; all of them, and bans by hand, if not given
+    #[arg(long)]
+    pub jail: Option<String>,
+    /// Which configuration, and how to print.
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// `log-level`.
+#[derive(Args, Clone, Debug)]
+pub struct LogLevelArgs {
+    /// error, warning, info (the normal one), debug or trace
+    #[arg(value_name = "LEVEL")]
+    pub level: Option<String>,
+    /// Which configuration, and how to print.
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// `subscribe`.
+#[derive(Args, Clone, Debug)]
+pub struct SubscribeArgs {
+    /// Which configuration, and how to print.
     #[command(flatten)]
     pub list: ListArgs,
 }
@@ -496,6 +556,10 @@ pub fn command(command: &Command, out: &mut dyn Write) -> Done {
         Command::Banned(args) => bans::banned(args, out),
         Command::Ban(args) => bans::ban(args, out),
         Command::Unban(args) => bans::unban(args, out),
+        Command::Jail(args) => live::jail(args, out),
+        Command::Ignore(args) => live::ignore(args, out),
+        Command::Subscribe(args) => live::subscribe(args, out),
+        Command::LogLevel(args) => live::log_level(args, out),
         Command::Off(args) => bans::switch::off(args, out),
         Command::Reload(args) => bans::switch::reload(args, out),
         Command::Import(args) => import::import(args, out),

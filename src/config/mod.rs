@@ -154,6 +154,14 @@ pub fn is_shipped(name: &str) -> bool {
     names.iter().any(|shipped| shipped == name)
 }
 
+/// Reads a duration as the keys are read: `10m`, `1h 30m`, `600`.
+///
+/// # Errors
+/// What is wrong; what to write.
+pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
+    value::duration_of(text)
+}
+
 /// Reads `ban --time` as the key `bantime` is read.
 ///
 /// # Errors

@@ -294,6 +294,12 @@ impl Host {
     ) -> Result<Vec<Fate>, ControlError> {
         let config = self.config();
         let (id, conf) = self.named(&config, jail)?;
+        if config.firewall.backend == Backend::DryRun {
+            return Err(ControlError::NotNow(
+                "this is a dry run, in which nobody is banned; start f2b-pipe without --dry-run"
+                    .to_owned(),
+            ));
+        }
         if conf.mode == config::Mode::Observe {
             return Err(ControlError::NotNow(format!(
                 "jail {jail} only observes, so it bans nobody; f2b-pipe jail {jail} on"

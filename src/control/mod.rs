@@ -23,6 +23,7 @@ pub mod client; // the commands' side of the control socket
 pub(crate) mod events; // hits and bans as they happen
 pub mod fail2ban; // fail2ban's own clients
 mod host; // the process in charge
+pub(crate) mod running; // a process at work: rooms that go on, sockets that answer
 pub(crate) mod socket; // the control socket
 pub mod wire; // what goes over it
 

@@ -21,6 +21,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Gid, Group};
 use serde_json::{Value, json};
 
+use super::fail2ban::Answering;
 use super::wire::{self, REQUEST_MAX, Reply, Request};
 use super::{ControlError, Event, Fate, Host, JailView, Lines};
 use crate::changes::{self, Change, Mode, Setting};
@@ -71,6 +72,7 @@ impl Control {
                 while !theirs.load(Ordering::Relaxed) {
                     let mut room = Room {
                         host: &host,
+                        fail2ban: Answering::new(host.clone()),
                         listener: None,
                         clients: Vec::new(),
                     };
@@ -99,6 +101,8 @@ impl Drop for Control {
 
 struct Room<'h> {
     host: &'h Host,
+    /// The other socket: whether there is one to be is looked at here.
+    fail2ban: Answering,
     listener: Option<Listener>,
     clients: Vec<Client>,
 }
@@ -179,6 +183,7 @@ impl Room<'_> {
 
     /// Listens while this process is in charge, and lets those go who have been silent.
     fn tick(&mut self) {
+        self.fail2ban.look();
         self.clients
             .retain(|client| client.events.is_some() || client.at.elapsed() < SILENT_MAX);
         let config = self.host.config();

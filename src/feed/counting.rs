@@ -117,6 +117,7 @@ impl Counting {
         woken.set_nonblocking(true)?;
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
+        setting.orders.wake_by(wake.try_clone()?);
         // No `stand_back`: a line waits for this one.
         let thread = std::thread::Builder::new()
             .name("feed".into())
@@ -135,12 +136,6 @@ impl Counting {
             wake,
             thread: Some(thread),
         })
-    }
-
-    /// There are orders.
-    pub(crate) fn wake(&self) {
-        // A pipe that is full wakes it all the same.
-        (&self.wake).write_all(&[0]).ok();
     }
 
     /// What was counted, at most a second ago.
@@ -259,6 +254,7 @@ impl<'s> Room<'s> {
                         config,
                         exempt,
                         act,
+                        filter: _,
                     } = *renewed;
                     self.judges.renew(config, exempt, act);
                     for run in &mut self.runs {
@@ -454,6 +450,11 @@ impl Run {
                     _ => Err("it does not listen".to_owned()),
                 }
             }
+            // Its configuration is another one now.
+            Said::Hello { jails, .. } => {
+                self.jails = Some(judges.map(jails));
+                Ok(true)
+            }
             Said::Hits {
                 number,
                 at_us,
@@ -468,9 +469,7 @@ impl Run {
                 self.owed = Some(number);
                 Ok(true)
             }
-            Said::Hello { .. } | Said::Welcome | Said::Counted(_) => {
-                Err("it speaks nonsense".to_owned())
-            }
+            Said::Welcome | Said::Counted(_) => Err("it speaks nonsense".to_owned()),
         }
     }
 

@@ -5,13 +5,14 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use super::PATIENCE;
 use super::wire::{self, Hits, Named, Said};
-use crate::hit::{Arrival, Batch};
+use crate::hit::{Arrival, Batch, JailId};
 
 /// How often a `watch` is looked for.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -25,6 +26,8 @@ const ANSWER_MAX: usize = 4096;
 pub struct Feeder {
     path: PathBuf,
     hello: Vec<u8>,
+    /// By their number in hits.
+    jails: Arc<[Named]>,
     link: Link,
     /// Being written.
     open: Vec<Hits>,
@@ -62,6 +65,8 @@ struct Frame {
     number: u64,
     at_us: u64,
     bytes: Vec<u8>,
+    /// What the numbers in it mean.
+    jails: Arc<[Named]>,
 }
 
 impl Feeder {
@@ -71,6 +76,7 @@ impl Feeder {
         Self {
             path,
             hello: wire::hello(std::process::id(), jails),
+            jails: jails.into(),
             link: Link::Gone,
             open: Vec::new(),
             pending: VecDeque::new(),
@@ -82,11 +88,29 @@ impl Feeder {
         }
     }
 
-    /// The jails have changed: what is pending is for the old ones, and has to be counted here.
-    pub fn rename(&mut self, jails: &[Named]) {
+    /// The jails are others from now on. What is on its way keeps the numbers it has: `watch` is told of the new ones in
+    /// between, and goes on counting.
+    pub fn rename(&mut self, jails: &[Named], now_us: u64) {
+        if *self.jails == *jails {
+            return;
+        }
+        self.close();
         self.hello = wire::hello(std::process::id(), jails);
-        self.link = Link::Gone;
-        self.next_try = Instant::now();
+        self.jails = jails.into();
+        match &self.link {
+            Link::Fed(_) => {
+                // No hits: their number is what is answered.
+                self.number += 1;
+                let mut bytes = self.hello.clone();
+                bytes.extend(Hits::new(self.number, now_us).done());
+                self.pend(self.number, now_us, bytes);
+                self.flush();
+            }
+            Link::Asked(_) | Link::Gone => {
+                self.link = Link::Gone;
+                self.next_try = Instant::now();
+            }
+        }
     }
 
     /// Does `watch` count?
@@ -133,16 +157,21 @@ impl Feeder {
     /// Ends the frames that are open.
     fn close(&mut self) {
         let first = (self.number + 1).saturating_sub(u64::try_from(self.open.len()).unwrap_or(0));
-        for (number, hits) in (first..).zip(self.open.drain(..)) {
+        for (number, hits) in (first..).zip(std::mem::take(&mut self.open)) {
             let at_us = hits.at_us();
             let bytes = hits.done();
-            self.bytes += bytes.len();
-            self.pending.push_back(Frame {
-                number,
-                at_us,
-                bytes,
-            });
+            self.pend(number, at_us, bytes);
         }
+    }
+
+    fn pend(&mut self, number: u64, at_us: u64, bytes: Vec<u8>) {
+        self.bytes += bytes.len();
+        self.pending.push_back(Frame {
+            number,
+            at_us,
+            bytes,
+            jails: Arc::clone(&self.jails),
+        });
     }
 
     /// The end of a chunk: what was put goes out as far as the socket takes it.
@@ -190,6 +219,9 @@ impl Feeder {
                 _,
             ))) = wire::read(&frame.bytes)
             {
+                if !Arc::ptr_eq(&frame.jails, &self.jails) {
+                    renumber(&mut batch, &frame.jails, &self.jails);
+                }
                 each(&mut batch, Arrival(at_us / 1000), at_us);
             }
         }
@@ -320,6 +352,27 @@ impl Feeder {
     }
 }
 
+/// Hits for jails by the numbers of `old` get those of `new`; those for jails that are gone go.
+fn renumber(batch: &mut Batch<'_>, old: &[Named], new: &[Named]) {
+    let to = |number: JailId| {
+        let name = &old.get(usize::from(number))?.name;
+        let mut all = (0..).zip(new);
+        all.find_map(|(number, jail)| (jail.name == *name).then_some(number))
+    };
+    let mut left = std::mem::take(&mut batch.hits).into_iter();
+    for party in &mut batch.parties {
+        let before = batch.hits.len();
+        for mut hit in left.by_ref().take(party.hits) {
+            if let Some(number) = to(hit.jail) {
+                hit.jail = number;
+                batch.hits.push(hit);
+            }
+        }
+        party.hits = batch.hits.len() - before;
+    }
+    batch.parties.retain(|party| party.hits > 0);
+}
+
 /// As much as the socket takes.
 fn write(
     stream: &mut UnixStream,
@@ -359,4 +412,90 @@ fn open(path: &std::path::Path) -> io::Result<UnixStream> {
     let address = UnixAddr::new(path)?;
     connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &address)?;
     Ok(UnixStream::from(fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::client::Client;
+    use crate::hit::{Hit, Party};
+
+    fn named(names: &[&str]) -> Vec<Named> {
+        let each = names.iter().map(|name| Named {
+            name: (*name).to_owned(),
+            observes: false,
+        });
+        each.collect()
+    }
+
+    /// A line that counts for these jails.
+    fn line(jails: &[JailId]) -> Batch<'static> {
+        let hits = jails.iter().map(|jail| Hit {
+            jail: *jail,
+            weight: 1,
+            distinct: None,
+        });
+        Batch {
+            hits: hits.collect(),
+            parties: vec![Party {
+                client: Client::parse(b"192.0.2.7").unwrap(),
+                hits: jails.len(),
+                proxy: None,
+                evidence: b"GET /",
+                status: 200,
+            }],
+        }
+    }
+
+    fn jails(batch: &Batch<'_>) -> Vec<JailId> {
+        batch.hits.iter().map(|hit| hit.jail).collect()
+    }
+
+    #[test]
+    fn jails_that_are_others_now_cost_no_hit_that_is_on_its_way() {
+        let path = std::env::temp_dir().join(format!("f2b-feeder-{}", std::process::id()));
+        let watch = UnixListener::bind(&path).unwrap();
+        let mut feeder = Feeder::new(path.clone(), &named(&["a", "b"]));
+        feeder.tend(0);
+        let (mut stream, _) = watch.accept().unwrap();
+        stream.write_all(&wire::welcome()).unwrap();
+        feeder.tend(0);
+        assert!(feeder.is_fed());
+        feeder.put(&mut line(&[0, 1]), 1);
+        feeder.rename(&named(&["b", "c"]), 2);
+        // The same once more says nothing.
+        feeder.rename(&named(&["b", "c"]), 2);
+        feeder.put(&mut line(&[0, 1]), 3);
+        feeder.flush();
+        assert!(feeder.is_fed());
+        let mut bytes = vec![0; 65536];
+        let n = stream.read(&mut bytes).unwrap();
+        let mut rest = &bytes[..n];
+        let mut heard = Vec::new();
+        while let Some((said, after)) = wire::read(rest).unwrap() {
+            rest = after;
+            heard.push(match said {
+                Said::Hello { jails, .. } => {
+                    let names = jails.iter().map(|jail| jail.name.as_str());
+                    names.collect::<Vec<_>>().join(" ")
+                }
+                Said::Hits { number, batch, .. } => format!("{number} {:?}", jails(&batch)),
+                Said::Welcome | Said::Counted(_) => "?".to_owned(),
+            });
+        }
+        assert_eq!(heard, ["a b", "1 [0, 1]", "b c", "2 []", "3 [0, 1]"]);
+        // Of what is counted nothing comes back; the rest by the numbers of now, and what is gone is.
+        drop(stream);
+        feeder.tend(4);
+        assert!(!feeder.is_fed());
+        let mut back = Vec::new();
+        feeder.take_back(|batch, _, at| {
+            assert!(batch.parties.iter().all(|party| party.hits > 0));
+            back.push((at, jails(batch)));
+        });
+        assert_eq!(back, [(1, vec![0]), (3, vec![0, 1])]);
+        std::fs::remove_file(path).unwrap();
+    }
 }

@@ -130,8 +130,8 @@ mod tests {
             exempt: Exempt::of_config_only(&after),
             act: Act::new(&after),
             config: after,
+            filter: None,
         }))));
-        counting.wake();
         until(|| hits("unknown") == Some(0));
         for jail in [0, 1, 2, 2] {
             put(&mut feeder, jail, monotonic_us());

@@ -2,6 +2,7 @@
 //! counts, never a line.
 
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -12,8 +13,11 @@ use chrono::Utc;
 use super::{guarded, monotonic_us};
 use crate::act::Act;
 use crate::act::keeper::Keeper;
+use crate::changes::course::Course;
+use crate::changes::orders::{Order, Orders, Renewed};
 use crate::cli::RunArgs;
-use crate::config::{self, Backend, Config, Jail, Loaded, Mode, RuntimePaths};
+use crate::config::{Backend, Config, Jail, Loaded, Mode, RuntimePaths};
+use crate::control::running::{Rooms, Running};
 use crate::exempt::{Exempt, Refresher};
 use crate::feed::wire::Named;
 use crate::feed::{self, Feeder, PATIENCE};
@@ -25,7 +29,7 @@ use crate::notify::logfile;
 use crate::notify::measure;
 use crate::notify::state::State;
 use crate::notify::told::Told;
-use crate::parse::Format;
+use crate::parse::{Format, FormatError};
 use crate::sift::{Reader, Sifter};
 use crate::silence::{self, Silence};
 use crate::tee;
@@ -40,13 +44,58 @@ const PANICS_MAX: u32 = 10;
 
 /// Without a `watch` for so long the lock is for whoever comes first: one that is restarted finds it free.
 const LOCK_AFTER: Duration = Duration::from_secs(3);
-/// Reads the configuration.
-pub(super) fn configuration(args: &RunArgs) -> Loaded {
-    let mut loaded = config::load(&args.place.config);
-    if args.dry_run {
-        loaded.config.firewall.backend = Backend::DryRun;
+
+/// What this process is to do.
+pub(super) struct Plan {
+    course: Arc<Course>,
+    paths: RuntimePaths,
+    loaded: Loaded,
+    reader: Result<Reader, FormatError>,
+}
+
+impl Plan {
+    /// Reads the configuration.
+    pub(super) fn of(args: &RunArgs) -> Self {
+        let reader = match args.error_log {
+            true => Ok(Reader::ErrorLog),
+            false => Format::compile(&args.format).map(Reader::Access),
+        };
+        let paths = RuntimePaths::new(&args.place.runtime_dir, &args.place.config);
+        let (dry_run, format) = (args.dry_run, reader.clone().ok());
+        let (course, loaded) = Course::begin(&args.place.config, &paths, move |config| {
+            if dry_run {
+                config.firewall.backend = Backend::DryRun;
+            }
+            if let Some(Reader::Access(format)) = &format {
+                filter::observe_blind(&mut config.jails, format);
+            }
+        });
+        Self {
+            course,
+            paths,
+            loaded,
+            reader,
+        }
     }
-    loaded
+
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.course.config()
+    }
+}
+
+/// What lines of `format` cannot show of what jails ask for.
+fn say_lacks(config: &mut Config, format: &Format) {
+    for (jail, lacks) in filter::observe_blind(&mut config.jails, format) {
+        log::warn!(
+            "jail {jail} has exceptions by {lacks}, which is not in --format: so that nobody is banned who should \
+             be excepted, it only observes"
+        );
+    }
+    for (jail, lacks) in filter::unmeetable(&config.jails, format) {
+        log::warn!(
+            "jail {jail} needs {lacks}, which is not in --format; nothing will count for it"
+        );
+    }
 }
 
 /// What judges.
@@ -67,7 +116,11 @@ pub(super) struct Engine {
     before: judge::Tally,
     keeper: Option<Keeper>,
     /// Judges by expressions, on a thread of its own.
-    watch: Option<Watch>,
+    watch: Option<Arc<Watch>>,
+    /// Follows changes, and answers.
+    running: Option<Running>,
+    /// What is to be done between two chunks.
+    orders: Arc<Orders>,
     off: Arc<AtomicBool>,
     silence: Option<Silence>,
     state: State,
@@ -101,41 +154,35 @@ impl Alone {
 
 impl Engine {
     /// Takes up the work that the configuration says; `None`: that cannot be, and why was said.
-    pub(super) fn start(args: &RunArgs, loaded: Loaded, tee: Option<tee::Gauge>) -> Option<Self> {
+    pub(super) fn start(
+        args: &RunArgs,
+        plan: Plan,
+        tee: Option<tee::Gauge>,
+        waker: Option<UnixStream>,
+    ) -> Option<Self> {
+        let Plan {
+            course,
+            paths,
+            mut loaded,
+            reader,
+        } = plan;
         for problem in loaded.told() {
             log::warn!("{problem}");
         }
-        let mut config = loaded.config;
-        let reader = if args.error_log {
-            Reader::ErrorLog
-        } else {
-            match Format::compile(&args.format) {
-                Ok(format) => Reader::Access(format),
-                Err(error) => {
-                    log::error!("--format: {error}. Nobody is banned, lines only go on to --tee");
-                    return None;
-                }
-            }
-        };
+        let reader = reader
+            .inspect_err(|error| {
+                log::error!("--format: {error}. Nobody is banned, lines only go on to --tee");
+            })
+            .ok()?;
         if let Reader::Access(format) = &reader {
-            for (jail, lacks) in filter::observe_blind(&mut config.jails, format) {
-                log::warn!(
-                    "jail {jail} has exceptions by {lacks}, which is not in --format: so that nobody is banned who should \
-                     be excepted, it only observes"
-                );
-            }
-            for (jail, lacks) in filter::unmeetable(&config.jails, format) {
-                log::warn!(
-                    "jail {jail} needs {lacks}, which is not in --format; nothing will count for it"
-                );
-            }
+            say_lacks(&mut loaded.config, format);
         }
-        let config = Arc::new(config);
+        drop(loaded);
+        let config = course.config();
         // What is only tried is nothing that other programs should act on.
         if config.firewall.backend != Backend::DryRun {
             logfile::start(config.fail2ban_log.as_deref());
         }
-        let paths = RuntimePaths::new(&args.place.runtime_dir, &args.place.config);
         let pid = std::process::id();
         let keeper = Keeper::start(Arc::clone(&config), paths.clone());
         let keeper = keeper
@@ -188,6 +235,25 @@ impl Engine {
                 })
                 .ok()
         });
+        let watch = watch.map(Arc::new);
+        let orders = Arc::new(Orders::default());
+        if let Some(waker) = waker {
+            orders.wake_by(waker);
+        }
+        let running = keeper.as_ref().zip(watch.as_ref()).map(|(keeper, watch)| {
+            let rooms = Rooms {
+                course,
+                paths: paths.clone(),
+                tee: args.tee.clone(),
+                keeper: keeper.hand(),
+                silence: silence.as_ref().map(Silence::hand),
+                watch: Arc::clone(watch),
+                exempt: exempt.clone(),
+                orders: Arc::clone(&orders),
+                sifts: true,
+            };
+            rooms.open()
+        });
         let feeder = (config.firewall.backend != Backend::DryRun)
             .then(|| Feeder::new(paths.feed(), &named(&config)));
         let mut engine = Self {
@@ -202,6 +268,8 @@ impl Engine {
             before: judge::Tally::default(),
             keeper,
             watch,
+            running,
+            orders,
             off,
             silence,
             state,
@@ -262,7 +330,7 @@ impl Engine {
             judge,
             told: Told {
                 keeper: self.keeper.as_ref().map(|keeper| keeper.hand()),
-                watch: self.watch.as_ref().and_then(Watch::teller),
+                watch: self.watch.as_deref().and_then(Watch::teller),
                 silence: self.silence.as_ref().map(Silence::hand),
                 dry: self.config.firewall.backend == Backend::DryRun,
             },
@@ -275,6 +343,7 @@ impl Engine {
     /// Looks who counts: `watch`, or nobody else, so this process. To be asked whenever [`due`](Self::due) says, and after
     /// lines.
     pub(super) fn tend(&mut self, now_us: u64) {
+        self.obey(now_us);
         let Some(feeder) = &mut self.feeder else {
             if self.alone.is_none() {
                 self.judge_alone();
@@ -321,15 +390,82 @@ impl Engine {
             return;
         };
         self.before.add(judge.tally());
-        // To free the windows of many clients takes milliseconds, and lines may be waiting.
-        let free = move || {
-            crate::sys::stand_back();
-            drop((judge, told));
-            crate::sys::rest();
-        };
-        let started = thread::Builder::new().name("tidy".into()).spawn(free);
-        // Else they are freed here.
-        started.ok();
+        // To free the windows of many clients takes milliseconds.
+        tidy((judge, told));
+    }
+
+    /// Does what there is to do between two chunks.
+    fn obey(&mut self, now_us: u64) {
+        for order in self.orders.take() {
+            let done = guarded(|| match order {
+                Order::Renew(renewed) => self.renew(*renewed, now_us),
+                Order::Attempt { jail, who, times } => {
+                    if let Some(Alone { judge, told }) = &mut self.alone {
+                        let hits = (jail.as_str(), who);
+                        judge.attempt(hits, times, Arrival(now_us / 1000), &mut |decision| {
+                            told.tell(&decision);
+                        });
+                    }
+                }
+            });
+            if done.is_none() {
+                self.begin_anew();
+            }
+        }
+    }
+
+    /// Goes on with another configuration, without losing a count. All of it was made by another thread.
+    fn renew(&mut self, renewed: Renewed, now_us: u64) {
+        let Renewed {
+            config,
+            exempt,
+            act,
+            filter,
+        } = renewed;
+        let to = judge::renumbered(&self.config, &config);
+        self.before = self.before.renumbered(&to, config.jails.len());
+        if let Some(Alone { judge, .. }) = &mut self.alone {
+            judge.renew(Arc::clone(&config), exempt.clone(), act);
+        }
+        if let Some(feeder) = &mut self.feeder {
+            feeder.rename(&named(&config), now_us);
+        }
+        let old_filter = self.sifter.as_mut().zip(filter).map(|(sifter, filter)| {
+            let old = sifter.renew(filter);
+            sifter.set_key(self.key);
+            old
+        });
+        self.exempt = exempt;
+        let old = std::mem::replace(&mut self.config, config);
+        if self.started {
+            let runs = |config: &Config, name: &str| {
+                let mut all = config.native().iter();
+                all.any(|jail| jail.mode == Mode::Ban && jail.name == name)
+            };
+            let gone = old.native().iter().map(|jail| jail.name.as_str());
+            gone.filter(|name| runs(&old, name) && !runs(&self.config, name))
+                .for_each(logfile::jail_stopped);
+            self.native()
+                .filter(|name| !runs(&old, name))
+                .for_each(logfile::jail_started);
+        }
+        tidy((old, old_filter));
+    }
+
+    /// Nobody knows what state the rooms are in after a panic.
+    fn begin_anew(&mut self) {
+        self.panics += 1;
+        self.sifter = None;
+        if self.alone.take().is_some() {
+            self.judge_alone();
+        }
+        if self.panics < PANICS_MAX {
+            guarded(|| self.make_sifter());
+        } else if self.panics == PANICS_MAX {
+            log::error!(
+                "{PANICS_MAX} internal errors: judging stops, lines only go on to the log until the next restart of httpd"
+            );
+        }
     }
 
     /// Something to wait for beside lines, see [`Feeder::fd`].
@@ -347,6 +483,7 @@ impl Engine {
 
     /// Judges a chunk that arrived at `now_us`. Never panics.
     pub(super) fn judge(&mut self, chunk: &[u8], trust: Trust, arrived: Instant, now_us: u64) {
+        self.obey(now_us);
         if let Some(watch) = &self.watch {
             watch.feed(chunk, trust);
         }
@@ -354,21 +491,9 @@ impl Engine {
         if done.is_some() {
             return;
         }
-        // Nobody knows what state the rooms are in; they begin anew.
         self.shed += u64::try_from(memchr::memchr_iter(b'\n', chunk).count()).unwrap_or(0);
-        self.panics += 1;
         self.framer = Framer::after(chunk);
-        self.sifter = None;
-        if self.alone.take().is_some() {
-            self.judge_alone();
-        }
-        if self.panics < PANICS_MAX {
-            guarded(|| self.make_sifter());
-        } else if self.panics == PANICS_MAX {
-            log::error!(
-                "{PANICS_MAX} internal errors: judging stops, lines only go on to the log until the next restart of httpd"
-            );
-        }
+        self.begin_anew();
     }
 
     fn judge_all(&mut self, chunk: &[u8], trust: Trust, arrived: Instant, now_us: u64) {
@@ -411,8 +536,8 @@ impl Engine {
     pub(super) fn has_news(&self) -> bool {
         self.lines() != self.state.lines
             || self.is_fed() != self.state.fed
-            || self.shed + self.watch.as_ref().map_or(0, Watch::shed) != self.state.shed
-            || self.watch.as_ref().is_some_and(Watch::has_news)
+            || self.shed + self.watch.as_deref().map_or(0, Watch::shed) != self.state.shed
+            || self.watch.as_deref().is_some_and(Watch::has_news)
     }
 
     fn lines(&self) -> u64 {
@@ -477,6 +602,7 @@ impl Engine {
         if self.started {
             self.native().for_each(logfile::jail_stopped);
         }
+        drop(self.running.take());
         drop(self.watch.take());
         drop(self.silence.take());
         drop(self.keeper.take());
@@ -507,6 +633,18 @@ impl Engine {
             thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// Frees what takes a while, as lines may be waiting.
+fn tidy(what: impl Send + 'static) {
+    let free = move || {
+        crate::sys::stand_back();
+        drop(what);
+        crate::sys::rest();
+    };
+    let started = thread::Builder::new().name("tidy".into()).spawn(free);
+    // Else it is freed here.
+    started.ok();
 }
 
 /// The jails as `watch` is told of them.

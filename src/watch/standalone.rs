@@ -1,6 +1,5 @@
 //! `f2b-pipe watch`: other logs without httpd's pipe, for systemd.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,15 +10,12 @@ use chrono::Utc;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{Setting, Watch};
-use crate::act::Act;
-use crate::act::keeper::{self, Keeper};
+use crate::act::keeper::Keeper;
 use crate::changes::course::Course;
-use crate::changes::orders::{Order, Orders, Renewed};
+use crate::changes::orders::Orders;
 use crate::cli::WatchArgs;
 use crate::config::{Backend, Config, Loaded, RuntimePaths};
-use crate::control::fail2ban::Answering;
-use crate::control::socket::Control;
-use crate::control::{Host, Parts};
+use crate::control::running::Rooms;
 use crate::exempt::Exempt;
 use crate::feed::{self, Counting, Fed};
 use crate::notify::logfile;
@@ -145,35 +141,23 @@ fn watch(
     };
     let orders = Arc::new(Orders::default());
     let counting = counting(&config, paths, &keeper, &exempt, &silence, &watch, &orders);
-    let counting = counting.map(Arc::new);
     if config.jails.iter().all(|jail| jail.raw.is_none()) {
         log::info!(
             "no jail judges other logs than httpd's; write one with `filter` and `logpath`, or enable one in fail2ban's folder"
         );
     }
-    let host = Host::new(Parts {
+    let rooms = Rooms {
         course: Arc::clone(course),
         paths: paths.clone(),
-        watch: Arc::clone(&watch),
-        keeper: keeper.hand(),
-        exempt: exempt.clone(),
-        orders: Arc::clone(&orders),
-    });
-    let rooms = Rooms {
-        config_path: course.path().to_owned(),
-        host: host.clone(),
+        tee: None,
         keeper: keeper.hand(),
         silence: silence.as_ref().map(Silence::hand),
         watch: Arc::clone(&watch),
-        counting: counting.clone(),
-        orders,
         exempt,
+        orders,
+        sifts: false,
     };
-    course.follow(Box::new(move |config| rooms.go_on(config)));
-    let control = Control::start(host.clone())
-        .inspect_err(|error| log::error!("cannot start a thread: {error}; commands find nobody"))
-        .ok();
-    let mut fail2ban = Answering::new(host);
+    let running = rooms.open();
     let mut counted = Fed::default();
     while !end.load(Ordering::Relaxed) {
         if again.swap(false, Ordering::Relaxed)
@@ -184,8 +168,7 @@ fn watch(
             }
             log::error!("the configuration is bad now; the old one goes on");
         }
-        fail2ban.look();
-        let fed = counting.as_deref().map(Counting::fed).unwrap_or_default();
+        let fed = counting.as_ref().map(Counting::fed).unwrap_or_default();
         let news = watch.has_news() || fed != counted;
         if let (Some(silence), true) = (&silence, news) {
             let tallies = watch.tallies();
@@ -204,57 +187,12 @@ fn watch(
         }
         thread::sleep(LOOK);
     }
-    course.end();
-    drop(fail2ban);
-    drop(control);
+    drop(running);
     drop(counting);
     drop(watch);
     drop(silence);
     logfile::server_ended();
     true
-}
-
-/// Whoever goes on with another configuration.
-struct Rooms {
-    config_path: PathBuf,
-    host: Host,
-    keeper: keeper::Hand,
-    silence: Option<silence::Hand>,
-    watch: Arc<Watch>,
-    counting: Option<Arc<Counting>>,
-    orders: Arc<Orders>,
-    exempt: Exempt,
-}
-
-impl Rooms {
-    fn go_on(&self, config: &Arc<Config>) {
-        let exempt = self.exempt.renewed(config);
-        self.host.renew(&exempt);
-        self.keeper.renew(config);
-        if let Some(silence) = &self.silence {
-            silence.renew(config);
-        }
-        privilege::reloaded(&privilege::Setting {
-            config,
-            config_path: &self.config_path,
-            paths: self.host.paths(),
-            tee: None,
-        });
-        if !self.watch.renew(config, &exempt) {
-            log::error!(
-                "the thread that reads logs is busy; it goes on with the old configuration"
-            );
-        }
-        if let Some(counting) = &self.counting {
-            let renewed = Renewed {
-                config: Arc::clone(config),
-                exempt,
-                act: Act::new(config),
-            };
-            self.orders.put(Order::Renew(Box::new(renewed)));
-            counting.wake();
-        }
-    }
 }
 
 /// Takes hits of httpd's loggers, where bans are real.

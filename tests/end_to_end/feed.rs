@@ -17,14 +17,14 @@ const THIRD: &str = "198.51.100.68";
 const VISITOR: &str = "203.0.113.5";
 
 /// `f2b-pipe watch`, ended when dropped.
-struct Watch<'w> {
+pub(crate) struct Watch<'w> {
     world: &'w World,
     child: Child,
 }
 
 impl<'w> Watch<'w> {
     /// Starts it, and waits until it takes hits.
-    fn start(world: &'w World) -> Self {
+    pub(crate) fn start(world: &'w World) -> Self {
         let out = std::fs::File::options()
             .create(true)
             .append(true)
@@ -79,13 +79,13 @@ impl<'w> Watch<'w> {
         });
     }
 
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         text_of(&self.world.path("watch.out"))
     }
 
     /// Waits until it counts for so many loggers.
     #[track_caller]
-    fn wait_fed_by(&self, many: usize) {
+    pub(crate) fn wait_fed_by(&self, many: usize) {
         let mut seen = Value::Null;
         wait_until(&format!("{many} loggers that feed watch"), secs(30), || {
             seen = self.world.status();
@@ -144,7 +144,7 @@ fn ask(world: &World, from: &str, hosts: &[&'static str], each: usize) -> usize 
     served
 }
 
-fn hits(world: &World, jail: &str) -> u64 {
+pub(crate) fn hits(world: &World, jail: &str) -> u64 {
     let status = world.status();
     let jails = status["jails"].as_array().unwrap();
     let jail = jails.iter().find(|j| j["name"] == jail).unwrap();

@@ -27,6 +27,7 @@ mod matrix; // each fault alone and with each other one
 mod ordinary; // who is not
 mod other_logs; // sshd's log and the journal
 mod privileges; // what a process cannot do any more
+mod reload; // the configuration read anew, under load
 mod signals; // what does not end it, and what does
 mod silences; // what would show in nothing but the absence of bans
 mod storm; // restarts, rotations and kills, all at once

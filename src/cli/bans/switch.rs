@@ -2,11 +2,14 @@
 
 use std::io::{ErrorKind, Write};
 
-use super::super::{Done, Failure, OffArgs, Outcome, WhereArgs};
+use serde_json::Value;
+
+use super::super::{Done, Failure, OffArgs, Outcome, WhereArgs, ask};
 use super::{empty, failed, load, open, paths};
-use crate::act::firewall;
 use crate::act::lock::try_lock;
+use crate::act::{firewall, keeper};
 use crate::config::{self, Backend, Config};
+use crate::control::wire::Request;
 use crate::watch;
 
 /// `f2b-pipe off`: writes the off file, which every running f2b-pipe sees within a second, and empties every set.
@@ -15,6 +18,15 @@ use crate::watch;
 /// # Errors
 /// The file cannot be written, or the kernel cannot be asked. Whatever can be done is done all the same.
 pub fn off(args: &OffArgs, out: &mut dyn Write) -> Done {
+    // The panic button does not wait for anybody who is too busy: then it is done here.
+    if !args.remove
+        && let Ok(Some(done)) = ask::ask_if_allowed(&paths(&args.place), &Request::Off)
+    {
+        let bans = done.get("unbanned").and_then(Value::as_u64).unwrap_or(0);
+        writeln!(out, "{bans} bans taken away")?;
+        writeln!(out, "off: nobody is banned until `f2b-pipe reload`")?;
+        return Ok(Outcome::Fine);
+    }
     let config = load(&args.place);
     let file = paths(&args.place).off();
     let written = std::fs::create_dir_all(&args.place.runtime_dir)
@@ -76,17 +88,31 @@ fn remove(config: &Config) -> Vec<String> {
     problems
 }
 
-/// `f2b-pipe reload`: takes the off file away.
+/// `f2b-pipe reload`: all processes read the configuration anew, and bans are switched on again.
 ///
 /// # Errors
-/// It cannot be taken away.
+/// The configuration is bad: the old one goes on. The off file cannot be taken away.
 pub fn reload(args: &WhereArgs, out: &mut dyn Write) -> Done {
-    let file = paths(args).off();
+    let paths = paths(args);
+    let was_off = keeper::is_off(&paths);
+    let reload = Request::Reload { jail: None };
+    if let Some(done) = ask::ask(&paths, &reload).map_err(old_goes_on)? {
+        let jails = done.get("jails").and_then(Value::as_u64).unwrap_or(0);
+        writeln!(
+            out,
+            "the configuration was read anew; {jails} jails. Counts and bans are as before"
+        )?;
+        if was_off {
+            writeln!(out, "on: bans go on within a second")?;
+        }
+        return Ok(Outcome::Fine);
+    }
+    let file = paths.off();
     match std::fs::remove_file(&file) {
-        Ok(()) => writeln!(out, "on: bans go on within a second")?,
+        Ok(()) => writeln!(out, "on: bans go on as soon as an f2b-pipe runs")?,
         Err(error) if error.kind() == ErrorKind::NotFound => writeln!(
             out,
-            "it was not off; a changed configuration is read with `systemctl reload f2b-pipe` (other logs) and `apachectl graceful` (httpd's lines)"
+            "it was not off, and no f2b-pipe runs; one that starts reads the configuration"
         )?,
         Err(error) => {
             return Err(Failure::Usage(format!(
@@ -96,4 +122,11 @@ pub fn reload(args: &WhereArgs, out: &mut dyn Write) -> Done {
         }
     }
     Ok(Outcome::Fine)
+}
+
+fn old_goes_on(failure: Failure) -> Failure {
+    match failure {
+        Failure::Usage(text) => Failure::Usage(format!("{text}\nthe old configuration goes on")),
+        other @ Failure::Output(_) => other,
+    }
 }
