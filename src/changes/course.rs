@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::kept::Kept;
 use super::{Change, add, apply, problem};
@@ -22,6 +22,11 @@ use crate::silence::board;
 
 /// How often the file of changes is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// Files that do not say what was read at the last reload are told of after this long.
+const ASTRAY: Duration = Duration::from_secs(5);
+const ABOUT_FILES: &str = "files of the configuration";
+/// So often they are read once more, if they change meanwhile.
+const READS: u32 = 5;
 /// What it is about.
 const ABOUT: &str = "live changes";
 
@@ -45,9 +50,13 @@ struct State {
     /// As read, before changes.
     base: Config,
     kept: Kept,
+    /// The reload that `base` is of.
+    reloads: u64,
     /// The file of changes as it was when it was read.
     seen: Option<Seen>,
     room: Option<Room>,
+    /// What was read anew elsewhere does not stand in the files any more: since when.
+    astray: Option<Instant>,
 }
 
 /// Tells one state of a file from another.
@@ -82,9 +91,11 @@ impl Course {
             state: Mutex::new(State {
                 adjust: Box::new(adjust),
                 base,
+                reloads: kept.reloads,
                 kept,
                 seen,
                 room: None,
+                astray: None,
             }),
             over: AtomicBool::new(false),
         });
@@ -174,7 +185,7 @@ impl Course {
     pub(crate) fn reload(&self, jail: Option<&str>) -> Result<(), Vec<Problem>> {
         let mut state = self.lock();
         self.catch_up(&mut state);
-        let base = self.load(&state.base)?;
+        let (base, text) = self.load(&state.base).map_err(|(problems, _)| problems)?;
         let mut kept = state.kept.clone();
         match jail {
             None => kept.changes.clear(),
@@ -182,6 +193,8 @@ impl Course {
         }
         kept.generation += 1;
         kept.reloads += 1;
+        kept.text = text;
+        state.astray = None;
         self.write(&mut state, kept, Some(base))
     }
 
@@ -194,18 +207,24 @@ impl Course {
     fn catch_up(&self, state: &mut State) {
         let now = seen(&self.paths.changes());
         // A file that is gone, with the runtime directory say, takes nothing back.
-        if now == state.seen || now.is_none() {
+        if (now == state.seen && state.astray.is_none()) || now.is_none() {
             return;
         }
         state.seen = now;
         let kept = read(&self.paths);
-        if kept.generation == state.kept.generation {
-            return;
-        }
-        if kept.reloads != state.kept.reloads {
-            match self.load(&state.base) {
-                Ok(base) => state.base = base,
-                Err(problems) => {
+        let mut anew = kept.generation != state.kept.generation;
+        if kept.reloads != state.reloads {
+            let as_read = |text| kept.text == 0 || kept.text == text;
+            // Where it is not, that may be for a moment: somebody is writing it.
+            let loaded = as_read(config::fingerprint(&self.path)).then(|| self.load(&state.base));
+            match loaded {
+                Some(Ok((base, text))) if as_read(text) => {
+                    state.base = base;
+                    (state.reloads, state.astray) = (kept.reloads, None);
+                    anew = true;
+                }
+                Some(Err((problems, text))) if as_read(text) => {
+                    (state.reloads, state.astray) = (kept.reloads, None);
                     for problem in problems {
                         log::error!("{problem}");
                     }
@@ -213,29 +232,44 @@ impl Course {
                         "the configuration was read anew and is bad now; the old one goes on"
                     );
                 }
+                Some(_) | None => {
+                    let since = *state.astray.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= ASTRAY {
+                        board().tell(
+                            ABOUT_FILES,
+                            "they are not as they were at the last reload, so this process goes on with what was before it; \
+                             f2b-pipe reload"
+                                .to_owned(),
+                        );
+                    }
+                }
             }
+        }
+        if state.astray.is_none() {
+            board().over(ABOUT_FILES, "they are as at the last reload");
         }
         state.kept = kept;
-        self.go_on(state);
+        if anew {
+            self.go_on(state);
+        }
     }
 
-    /// The configuration, if it is good.
-    fn load(&self, running: &Config) -> Result<Config, Vec<Problem>> {
-        let loaded = config::load(&self.path);
-        let mut problems: Vec<Problem> = loaded.errors().cloned().collect();
-        for broken in &loaded.config.broken {
-            let runs = running.jails.iter().any(|jail| jail.name == broken.jail);
-            if runs && !problems.contains(&broken.problem) {
-                problems.push(broken.problem.clone());
+    /// The configuration, if it is good, and the number of its text.
+    fn load(&self, running: &Config) -> Result<(Config, u64), (Vec<Problem>, u64)> {
+        let mut text = config::fingerprint(&self.path);
+        let mut loaded = config::load(&self.path);
+        // Somebody may be writing it.
+        for _ in 0..READS {
+            let now = config::fingerprint(&self.path);
+            if now == text {
+                break;
             }
+            text = now;
+            loaded = config::load(&self.path);
         }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        for problem in loaded.told() {
-            log::warn!("{problem}");
-        }
-        Ok(loaded.config)
+        good(running, loaded)
+            .map(|config| (config, text))
+            .map_err(|problems| (problems, text))
     }
 
     fn write(
@@ -252,7 +286,7 @@ impl Course {
         state.seen = seen(&path);
         state.kept = kept;
         if let Some(base) = base {
-            state.base = base;
+            (state.base, state.reloads) = (base, state.kept.reloads);
         }
         self.go_on(state);
         Ok(())
@@ -282,6 +316,24 @@ impl Course {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The configuration, if it is good.
+fn good(running: &Config, loaded: Loaded) -> Result<Config, Vec<Problem>> {
+    let mut problems: Vec<Problem> = loaded.errors().cloned().collect();
+    for broken in &loaded.config.broken {
+        let runs = running.jails.iter().any(|jail| jail.name == broken.jail);
+        if runs && !problems.contains(&broken.problem) {
+            problems.push(broken.problem.clone());
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    for problem in loaded.told() {
+        log::warn!("{problem}");
+    }
+    Ok(loaded.config)
 }
 
 /// The configuration with what was changed.
@@ -326,4 +378,67 @@ fn seen(path: &Path) -> Option<Seen> {
         meta.mtime(),
         meta.mtime_nsec(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(maxretry: u32) -> String {
+        format!("[fail2ban]\nconfig = \"\"\n[jail.mine]\nstatus = [404]\nmaxretry = {maxretry}\n")
+    }
+
+    #[test]
+    fn what_one_process_has_read_anew_the_others_read_or_nothing() {
+        let dir = std::env::temp_dir().join(format!("f2b-course-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("f2b-pipe.toml");
+        let put = |text: &str| fs::write(&path, text).unwrap();
+        let paths = RuntimePaths::new(&dir.join("run"), &path);
+        put(&config(3));
+        let begin = || Course::begin(&path, &paths, |_| {}).0;
+        let (one, other) = (begin(), begin());
+        let maxretry = |course: &Course| {
+            let config = course.config();
+            let mine = config.jails.iter().find(|jail| jail.name == "mine");
+            mine.map(|jail| jail.maxretry)
+        };
+        let look = || {
+            other.look();
+            maxretry(&other)
+        };
+        put(&config(4));
+        assert_eq!(look(), Some(3), "nobody has asked for that");
+        one.reload(None).unwrap();
+        assert_eq!((maxretry(&one), look()), (Some(4), Some(4)));
+        // Before the other one looks, an editor begins to write.
+        put(&config(5));
+        one.reload(None).unwrap();
+        put("");
+        assert_eq!((maxretry(&one), look()), (Some(5), Some(4)));
+        put("[jail.mine]\nmaxretry = 'man");
+        assert_eq!(look(), Some(4));
+        // Changes are made all the same.
+        let mine = || "mine".to_owned();
+        let findtime = Change::Set {
+            jail: mine(),
+            to: super::super::Setting::FindTime(7.0),
+        };
+        one.change(&[findtime]).unwrap();
+        assert_eq!(look(), Some(4));
+        let seconds = |course: &Course| {
+            let config = course.config();
+            let mine = config.jails.iter().find(|jail| jail.name == "mine");
+            mine.map(|jail| jail.findtime.as_secs())
+        };
+        assert_eq!(seconds(&other), Some(7));
+        put(&config(5));
+        assert_eq!(look(), Some(5));
+        assert_eq!(seconds(&other), Some(7));
+        // What is refused changes nothing anywhere.
+        put("[jail.mine]\nmaxretri = 1\n");
+        assert_eq!(one.reload(None).unwrap_err().len(), 1);
+        assert_eq!((maxretry(&one), look()), (Some(5), Some(5)));
+        fs::remove_dir_all(dir).unwrap();
+    }
 }

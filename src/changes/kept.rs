@@ -22,6 +22,9 @@ pub(super) struct Kept {
     pub(super) generation: u64,
     /// One more with every reload.
     pub(super) reloads: u64,
+    /// What our own files said at the last one ([`crate::config::fingerprint`]); 0: not known.
+    #[serde(default)]
+    pub(super) text: u64,
     /// In their order.
     pub(super) changes: Vec<Change>,
 }

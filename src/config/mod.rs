@@ -94,6 +94,24 @@ pub fn load_with(path: &Path, fail2ban: Option<&Path>) -> Loaded {
     load_all(path, fail2ban.map_or(Import::Named, Import::From))
 }
 
+/// A number of what our own files say at the moment, the same in all processes: whoever has read them can see whether he
+/// has read what another one did, or a file that was just being written. Never 0.
+pub(crate) fn fingerprint(path: &Path) -> u64 {
+    // FNV-1a, as what the standard library has may change from one version to the next.
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let files = drop_ins(path, &mut Problems::default());
+    let mut hash = BASIS;
+    for file in [path.to_path_buf()].into_iter().chain(files) {
+        let text = std::fs::read(&file).unwrap_or_default();
+        let length = text.len().to_le_bytes();
+        for byte in text.iter().chain(&length) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
+        }
+    }
+    hash.max(1)
+}
+
 fn load_all(path: &Path, import: Import<'_>) -> Loaded {
     let mut problems = Problems::default();
     let mut layers = Layers::shipped(&mut problems);
