@@ -154,7 +154,11 @@ fn page(command: &clap::Command, name: &str) -> io::Result<Vec<u8>> {
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
     page.extend_from_slice(more.as_bytes());
-    man.render_options_section(&mut page)?;
+    let mut options = Vec::new();
+    man.render_options_section(&mut options)?;
+    // Before a list of values clap_mangen leaves a line empty, which mandoc calls a mistake.
+    let options = String::from_utf8_lossy(&options).replace("\n.br\n\n.br\n", "\n.br\n");
+    page.extend_from_slice(options.as_bytes());
     if name.is_empty() {
         man.render_subcommands_section(&mut page)?;
     }

@@ -456,6 +456,8 @@ impl Host {
                 }
             }
         }
+        // Bans of httpd's lines and by hand: the keeper notices for the ledger which of them are gone.
+        self.0.keeper.lifted();
         Ok(lifted)
     }
 
