@@ -310,6 +310,7 @@ fn listen(path: &std::path::Path, group: Option<&str>) -> io::Result<Listener> {
         if let Some(gid) = gid {
             std::os::unix::fs::chown(path, None, Some(gid.as_raw()))?;
             fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+            path.parent().map_or(Ok(()), |dir| let_through(dir, gid))?;
         }
         fs::symlink_metadata(path).map(|file| file.ino())
     })();
@@ -326,6 +327,22 @@ fn listen(path: &std::path::Path, group: Option<&str>) -> io::Result<Listener> {
             Err(error)
         }
     }
+}
+
+/// The folder is root's alone (tmpfiles.d): the group may pass, and not look into it.
+fn let_through(dir: &std::path::Path, gid: Gid) -> io::Result<()> {
+    const PASS_OTHERS: u32 = 0o001;
+    const PASS_GROUP: u32 = 0o010;
+    const RIGHTS: u32 = 0o7777;
+    let there = fs::metadata(dir)?;
+    if there.mode() & PASS_OTHERS != 0 {
+        return Ok(());
+    }
+    if there.gid() != gid.as_raw() {
+        std::os::unix::fs::chown(dir, None, Some(gid.as_raw()))?;
+    }
+    let mode = (there.mode() | PASS_GROUP) & RIGHTS;
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode))
 }
 
 /// Is the peer in the group, by its own or one of its further ones?

@@ -290,11 +290,11 @@ fn whatever_becomes_of_watch_no_line_is_lost_and_nobody_gets_away() {
     assert!(!said.contains("internal error"), "{said}");
 }
 
-fn line(ip: &str, path: &str, status: u16) -> String {
+pub(crate) fn line(ip: &str, path: &str, status: u16) -> String {
     format!("{ip} - - [02/Mar/2026:08:00:00 +0000] \"GET {path} HTTP/1.1\" {status} 1 \"-\" \"-\"")
 }
 
-fn logger(world: &World) -> Piped {
+pub(crate) fn logger(world: &World) -> Piped {
     world.pipe(1 << 16, &["--format", "combined", "--single-writer"])
 }
 

@@ -19,6 +19,7 @@ mod support;
 
 mod actions; // what else is done about a ban
 mod bans; // who is banned, and what that does to him
+mod control; // the control socket
 mod fail2ban_client; // the real one, at our socket
 mod feed; // several loggers and one watch that counts for all
 mod import; // what a fail2ban-server remembers
