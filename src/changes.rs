@@ -473,3 +473,22 @@ pub fn ignored(jail: &Jail) -> Vec<String> {
     let nets = jail.ignoreip.iter().map(shown);
     nets.chain(jail.ignoreip_names.iter().cloned()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_that_are_kept_have_a_bound() {
+        let ignore = |n: usize| Change::Ignore {
+            jail: None,
+            who: vec![n.to_string()],
+        };
+        let mut kept: Vec<Change> = (0..CHANGES_MAX).map(ignore).collect();
+        // The same once more is no more.
+        assert_eq!(add(&mut kept, &[ignore(0)]), Ok(()));
+        assert_eq!(kept.len(), CHANGES_MAX);
+        let error = add(&mut kept, &[ignore(CHANGES_MAX)]).unwrap_err();
+        assert!(error.to_string().contains("f2b-pipe reload"), "{error}");
+    }
+}

@@ -55,7 +55,7 @@ Examples:
 
 Jails: /etc/f2b-pipe/f2b-pipe.toml and conf.d/*.toml beside it, and those
 that are enabled in /etc/fail2ban. After a change: f2b-pipe check, then
-apachectl graceful, and systemctl reload f2b-pipe for other logs than httpd's.
+f2b-pipe reload.
 Exit codes: 0 fine, 1 what was asked about is not so, 2 usage, configuration."#;
 
 /// The whole command line.

@@ -44,7 +44,11 @@ impl Client {
     /// # Errors
     /// There is none.
     pub fn ask(&mut self, request: &Request) -> io::Result<Reply> {
-        self.stream.get_mut().write_all(&request.line())?;
+        match self.stream.get_mut().write_all(&request.line()) {
+            // Whoever is refused is told before he has asked, and why can be read.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         let line = self.line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
         Ok(serde_json::from_str(&line)?)
     }
