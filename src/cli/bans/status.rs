@@ -154,7 +154,7 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
                         }
                     }
                 }
-                Err(ActError::NoRights) if answered(&paths, &mut jails, &mut troubles)? => {
+                Err(ActError::NoRights) if answered(&paths, &mut jails, &mut troubles) => {
                     told = true
                 }
                 Err(error) => troubles.push(words(&error)),
@@ -193,13 +193,9 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
 
 /// Who may look into neither the kernel nor the state files may still ask: a member of the control group. False: nobody
 /// answers him either.
-fn answered(
-    paths: &RuntimePaths,
-    jails: &mut [JailStatus],
-    troubles: &mut Vec<String>,
-) -> Result<bool, Failure> {
-    let Some(told) = ask::ask_if_allowed(paths, &Request::Status { jail: None })? else {
-        return Ok(false);
+fn answered(paths: &RuntimePaths, jails: &mut [JailStatus], troubles: &mut Vec<String>) -> bool {
+    let Ok(Some(told)) = ask::ask_if_allowed(paths, &Request::Status { jail: None }) else {
+        return false;
     };
     let said = told.get("troubles").and_then(Value::as_array);
     let said = said.into_iter().flatten().filter_map(Value::as_str);
@@ -220,12 +216,18 @@ fn answered(
             jail.not_banned = number(seen, "not_banned");
         }
     }
-    for row in asked_banned(paths)?.unwrap_or_default() {
-        if let Some(jail) = jails.iter_mut().find(|jail| jail.name == row.jail) {
-            jail.ips.push(row.ip);
+    match asked_banned(paths) {
+        Ok(rows) => {
+            for row in rows.unwrap_or_default() {
+                if let Some(jail) = jails.iter_mut().find(|jail| jail.name == row.jail) {
+                    jail.ips.push(row.ip);
+                }
+            }
         }
+        // The one who answers may not look either.
+        Err(error) => troubles.push(error.to_string()),
     }
-    Ok(true)
+    true
 }
 
 /// Who is banned, and what is wrong with sets and chain.
