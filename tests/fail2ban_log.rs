@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const JAIL: &str = "[DEFAULT]\nbackend = polling\nignoreip = 192.0.2.200\nfindtime = 1h\nbantime = 2s\nmaxretry = 2\n\
+const JAIL: &str = "[DEFAULT]\nbackend = polling\nignoreip = 192.0.2.200\nfindtime = 1h\nbantime = 4s\nmaxretry = 2\n\
     [t1]\nenabled = true\nfilter = t1\nlogpath = DIR/t1.log\naction =\n\
-    [t2]\nenabled = true\nfilter = t1\nlogpath = DIR/t2.log\naction =\nbantime = 2s\nbantime.increment = true\n\
+    [t2]\nenabled = true\nfilter = t1\nlogpath = DIR/t2.log\naction =\nbantime = 4s\nbantime.increment = true\n\
     bantime.multipliers = 1 100\n";
 const FILTER: &str = "[Definition]\nfailregex = ^\\s*denied <HOST>$\ndatepattern = ^{EPOCH}\n";
 
