@@ -23,9 +23,10 @@ use super::lock::{Lock, try_lock, try_name};
 use super::netlink::{self, Socket, WireError};
 use super::nft::{self, Nft};
 use super::plan::{Family, Found, Place, Plan, chain_name};
-use super::records::{self, Noted, Records};
+use super::records::{Noted, Records};
 use super::{ActError, Banned, SetRef, jail, jails, kill, place_of};
 use crate::config::{Backend, Config, Current, RuntimePaths};
+use crate::date;
 use crate::decide::BanFor;
 use crate::exempt::Target;
 use crate::hit::JailId;
@@ -483,7 +484,7 @@ impl<'a> Keep<'a> {
 
     /// When ends count from, seconds since the epoch.
     fn base(&self) -> f64 {
-        records::now() - self.started.elapsed().as_secs_f64()
+        date::now() - self.started.elapsed().as_secs_f64()
     }
 
     /// Whether it is off; a change is said and carried out.

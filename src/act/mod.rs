@@ -21,6 +21,7 @@ pub mod firewall; // the kernel's sets and rules, of either kind
 pub mod ipset; // sets of ip_set
 pub mod keeper; // the threads that keep all of it in place
 pub mod kill; // open connections
+pub(crate) mod listed; // what the sets hold
 pub mod lock; // who keeps the chain
 pub mod netlink; // the wire
 pub mod nft; // sets and rules of nf_tables

@@ -3,11 +3,11 @@
 //! asked.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::jail;
 use crate::bans::Standing;
 use crate::config::{Config, Jail};
+use crate::date::now;
 use crate::exempt::Target;
 use crate::hit::JailId;
 use crate::key::Key;
@@ -145,10 +145,4 @@ fn same(one: Option<f64>, other: Option<f64>) -> bool {
         (Some(one), Some(other)) => (one - other).abs() < SAME,
         (one, other) => one.is_none() && other.is_none(),
     }
-}
-
-/// Seconds since the epoch.
-pub(super) fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0.0, |since| since.as_secs_f64())
 }

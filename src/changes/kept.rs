@@ -66,7 +66,7 @@ impl Kept {
         }
         let beside = path.with_extension("changes.new");
         let mut options = fs::OpenOptions::new();
-        // Expressions and commands may be nobody's business.
+        // Expressions may be nobody's business.
         let options = options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&beside)?;
         file.write_all(&text)?;

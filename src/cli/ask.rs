@@ -15,8 +15,16 @@ use crate::control::wire::{Reply, Request};
 /// # Errors
 /// It refuses, with all that is wrong; or it does not answer.
 pub(super) fn ask(paths: &RuntimePaths, request: &Request) -> Result<Option<Value>, Failure> {
+    answer(paths, Client::connect(paths), request)
+}
+
+fn answer(
+    paths: &RuntimePaths,
+    connected: io::Result<Option<Client>>,
+    request: &Request,
+) -> Result<Option<Value>, Failure> {
     let told = |error: io::Error| trouble(paths, &error);
-    let Some(mut client) = Client::connect(paths).map_err(told)? else {
+    let Some(mut client) = connected.map_err(told)? else {
         return Ok(None);
     };
     let reply = client.ask(request).map_err(told)?;
@@ -33,9 +41,7 @@ pub(super) fn ask_if_allowed(
 ) -> Result<Option<Value>, Failure> {
     match Client::connect(paths) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
-        Err(error) => Err(trouble(paths, &error)),
-        Ok(None) => Ok(None),
-        Ok(Some(_)) => ask(paths, request),
+        connected => answer(paths, connected, request),
     }
 }
 

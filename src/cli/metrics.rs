@@ -12,10 +12,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::bans::paths;
 use super::bans::status::running;
-use super::bans::{paths, rows};
 use super::{Done, Failure, MetricsArgs, Outcome, ask};
 use crate::act::firewall;
+use crate::act::listed::rows;
 use crate::act::{self, keeper};
 use crate::changes;
 use crate::config::{self, Backend, RuntimePaths};
@@ -36,8 +37,8 @@ struct Facts<'f> {
     banned: Option<&'f BTreeMap<String, usize>>,
 }
 
-/// `f2b-pipe metrics`, by the running f2b-pipe if there is one. With `--textfile` nothing is printed. Without rights to ask the kernel the rest is told, and
-/// `f2b_pipe_kernel_readable` is 0.
+/// `f2b-pipe metrics`, by the running f2b-pipe if there is one. With `--textfile` nothing is printed. Without rights to ask
+/// the kernel the rest is told, and `f2b_pipe_kernel_readable` is 0.
 ///
 /// # Errors
 /// The text cannot be written.

@@ -10,10 +10,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Done, Failure, Outcome, ReplayArgs, each_line, usable_with};
 use crate::config::{Backend, Config, Mode};
+use crate::date::now;
 use crate::failregex::Stamp;
 use crate::frame::Framed;
 use crate::hit::JailId;
@@ -376,11 +376,4 @@ fn unstamped<'l>(
         Framed::Head(_) => Framed::Head(text),
     };
     Ok((framed, Stamp::Known(at)))
-}
-
-/// Seconds since the epoch.
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use super::{Done, Failure, Outcome, TestArgs};
+use crate::date::now;
 use crate::fail2ban::UseDns;
 use crate::failregex::{self, Clock, Matcher, Phase, Stamp, Value};
 use crate::frame::LINE_MAX_BYTES;
@@ -256,11 +256,4 @@ fn shown(found: &Match) -> Shown<'_> {
         groups: found.groups(),
         more: ids.collect(),
     }
-}
-
-/// Seconds since the epoch.
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }

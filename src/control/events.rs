@@ -4,9 +4,9 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Event;
+use crate::date::now;
 
 /// Events that wait for a listener: what ten thousand bans a second make in a second.
 const WAITING: usize = 10_000;
@@ -67,53 +67,36 @@ fn tell(event: &Event) {
 
 static MISSED: AtomicUsize = AtomicUsize::new(0);
 
-fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0.0, |since| since.as_secs_f64())
-}
-
 /// A line counted.
 #[inline]
 pub(crate) fn hit(jail: &str, who: &dyn Display) {
     if wanted() {
-        tell(&Event::Hit {
-            time: now(),
-            jail: jail.to_owned(),
-            ip: who.to_string(),
-        });
+        happened(jail, who, |time, jail, ip| Event::Hit { time, jail, ip });
     }
 }
 
 /// Somebody is banned.
 pub(crate) fn ban(jail: &str, who: &dyn Display) {
-    if wanted() {
-        tell(&Event::Ban {
-            time: now(),
-            jail: jail.to_owned(),
-            ip: who.to_string(),
-        });
-    }
+    happened(jail, who, |time, jail, ip| Event::Ban { time, jail, ip });
 }
 
 /// A jail that observes would have banned.
 pub(crate) fn would_ban(jail: &str, who: &dyn Display) {
-    if wanted() {
-        tell(&Event::WouldBan {
-            time: now(),
-            jail: jail.to_owned(),
-            ip: who.to_string(),
-        });
-    }
+    happened(jail, who, |time, jail, ip| Event::WouldBan {
+        time,
+        jail,
+        ip,
+    });
 }
 
 /// A ban is over.
 pub(crate) fn unban(jail: &str, who: &dyn Display) {
+    happened(jail, who, |time, jail, ip| Event::Unban { time, jail, ip });
+}
+
+fn happened(jail: &str, who: &dyn Display, event: fn(f64, String, String) -> Event) {
     if wanted() {
-        tell(&Event::Unban {
-            time: now(),
-            jail: jail.to_owned(),
-            ip: who.to_string(),
-        });
+        tell(&event(now(), jail.to_owned(), who.to_string()));
     }
 }
 

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::fs;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{BannedView, ControlError, Event, Fate, JailView, Lifted, Lines, events};
 use crate::act::keeper::{self, BanEvent};
+use crate::act::listed::{Row, empty, rows};
 use crate::act::{Act, ActError, Ban, Banned, SetRef, firewall, place_of};
 use crate::changes::course::Course;
 use crate::changes::orders::{Order, Orders};
 use crate::changes::{Change, Mode, unknown_jail};
-use crate::cli::bans::{Row, empty, rows};
 use crate::cli::metrics;
 use crate::config::{self, Backend, Config, Jail, LineSource, RuntimePaths};
+use crate::date::now;
 use crate::decide::BanFor;
 use crate::exempt::{Bannable, Exempt, Target};
 use crate::hit::JailId;
@@ -600,9 +600,4 @@ fn lines(jail: &Jail, files: Vec<String>) -> Lines {
         Some(raw) if raw.backend == LineSource::Journal => Lines::Journal(raw.journalmatch.clone()),
         Some(_) => Lines::Files(files),
     }
-}
-
-fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0.0, |since| since.as_secs_f64())
 }

@@ -30,6 +30,7 @@ use crate::decide::BanFor;
 use crate::key::Key;
 use crate::run::guarded;
 use crate::silence::board;
+use crate::sys::file_at;
 
 /// Clients at a time. When one more comes, the one that was silent longest goes.
 const CLIENTS_MAX: usize = 64;
@@ -109,7 +110,7 @@ struct Room<'h> {
 
 struct Listener {
     socket: UnixListener,
-    inode: u64,
+    file: (u64, u64),
     /// Whose members may ask, too.
     group: Option<Gid>,
     /// As it was configured.
@@ -194,8 +195,7 @@ impl Room<'_> {
         }
         let path = self.host.paths().control();
         let stands = self.listener.as_ref().is_some_and(|listener| {
-            let inode = fs::symlink_metadata(&path).map(|file| file.ino()).ok();
-            inode == Some(listener.inode) && listener.named == config.control_group
+            file_at(&path) == Some(listener.file) && listener.named == config.control_group
         });
         if stands {
             return;
@@ -221,7 +221,7 @@ impl Room<'_> {
             return;
         };
         let path = self.host.paths().control();
-        if fs::symlink_metadata(&path).is_ok_and(|file| file.ino() == listener.inode) {
+        if file_at(&path) == Some(listener.file) {
             fs::remove_file(&path).ok();
         }
     }
@@ -312,12 +312,12 @@ fn listen(path: &std::path::Path, group: Option<&str>) -> io::Result<Listener> {
             fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
             path.parent().map_or(Ok(()), |dir| let_through(dir, gid))?;
         }
-        fs::symlink_metadata(path).map(|file| file.ino())
+        file_at(path).ok_or(io::ErrorKind::NotFound.into())
     })();
     match restricted {
-        Ok(inode) => Ok(Listener {
+        Ok(file) => Ok(Listener {
             socket,
-            inode,
+            file,
             group: gid,
             named: group.map(str::to_owned),
         }),
@@ -566,7 +566,7 @@ fn only_root(what: &str) -> ControlError {
     ))
 }
 
-/// What a member of the group may not change: with commands, files and expressions he would be root, or stop the thread.
+/// What a member of the group may not change: with files he would read what root may, with expressions stop the thread.
 fn beyond_group(change: &Change) -> Option<&'static str> {
     let Change::Set { to, .. } = change else {
         return None;

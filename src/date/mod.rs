@@ -20,7 +20,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -37,6 +37,13 @@ use read::{Clock, Fault};
 use template::{Reader, Template};
 
 use crate::pattern::ast::word;
+
+/// Seconds since the epoch, by the system\'s clock.
+#[must_use]
+pub(crate) fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+}
 
 /// No match yet.
 const FAR: usize = 0x7fff_ffff;

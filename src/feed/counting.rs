@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +29,7 @@ use crate::notify::measure;
 use crate::notify::told::Told;
 use crate::run::{guarded, monotonic_us};
 use crate::silence;
+use crate::sys::file_at;
 
 /// How often numbers are told, and the socket is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -162,7 +163,7 @@ struct Room<'s> {
     setting: &'s Setting,
     shared: &'s Shared,
     /// With the file it made.
-    listener: Option<(UnixListener, u64)>,
+    listener: Option<(UnixListener, (u64, u64))>,
     runs: Vec<Run>,
     judges: Judges<'s>,
     /// What kept it from listening was told.
@@ -238,8 +239,8 @@ impl<'s> Room<'s> {
             self.accept();
         }
         self.tick();
-        if let Some((_, inode)) = self.listener
-            && inode_of(&self.setting.path) == Some(inode)
+        if let Some((_, file)) = self.listener
+            && file_at(&self.setting.path) == Some(file)
         {
             fs::remove_file(&self.setting.path).ok();
         }
@@ -297,7 +298,7 @@ impl<'s> Room<'s> {
         if self
             .listener
             .as_ref()
-            .is_some_and(|(_, inode)| inode_of(&self.setting.path) != Some(*inode))
+            .is_some_and(|(_, file)| file_at(&self.setting.path) != Some(*file))
         {
             // The directory was removed, or somebody else has put his socket there.
             self.listener = None;
@@ -335,7 +336,7 @@ impl<'s> Room<'s> {
     }
 
     /// Makes the socket. Only its own user and root can connect (unix(7): connecting takes the right to write).
-    fn listen(&self) -> io::Result<(UnixListener, u64)> {
+    fn listen(&self) -> io::Result<(UnixListener, (u64, u64))> {
         let path = &self.setting.path;
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
@@ -349,7 +350,7 @@ impl<'s> Room<'s> {
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok((listener, inode_of(path).unwrap_or(0)))
+        Ok((listener, file_at(path).unwrap_or_default()))
     }
 
     fn accept(&mut self) {
@@ -376,10 +377,6 @@ impl<'s> Room<'s> {
             });
         }
     }
-}
-
-fn inode_of(path: &std::path::Path) -> Option<u64> {
-    fs::symlink_metadata(path).ok().map(|file| file.ino())
 }
 
 /// Has the other side of it been closed, whatever is left to be read?

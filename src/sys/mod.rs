@@ -3,7 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 pub(crate) mod bytes; // sixteen at a time
@@ -22,6 +24,13 @@ pub fn waiting(fd: impl AsFd) -> io::Result<usize> {
     // SAFETY: FIONREAD writes one int to the pointer it is given, and `bytes` is one (ioctl_tty(2), pipe(7)).
     unsafe { raw::fionread(fd.as_fd().as_raw_fd(), &raw mut bytes) }?;
     usize::try_from(bytes).map_err(io::Error::other)
+}
+
+/// Device and number of the file at `path`, not followed; `None`: there is none. Tells whether what was put there still stands.
+#[must_use]
+pub fn file_at(path: &Path) -> Option<(u64, u64)> {
+    let file = std::fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 /// Makes the calling thread yield to those that have a line in hand. On a small machine a ban would otherwise wait until

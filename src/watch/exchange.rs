@@ -8,11 +8,12 @@
 //! an unban the last two may be `*`, for all, and of the third they are.
 
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::key::Key;
+use crate::sys::file_at;
 
 /// With the version of what follows it.
 const MAGIC: &str = "f2b-pipe 1\n";
@@ -44,20 +45,16 @@ pub(super) struct Exchange {
     /// Of the process that reads logs.
     inbox: Option<UnixDatagram>,
     /// The inbox's file, which may be another one's by now.
-    inode: Option<u64>,
+    file: Option<(u64, u64)>,
 }
 
 /// Nothing is left behind. Another process may listen by now: then the file is its.
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.inode.is_some() && self.inode == inode_of(&self.path) {
+        if self.file.is_some() && self.file == file_at(&self.path) {
             std::fs::remove_file(&self.path).ok();
         }
     }
-}
-
-fn inode_of(path: &Path) -> Option<u64> {
-    std::fs::symlink_metadata(path).ok().map(|file| file.ino())
 }
 
 impl Exchange {
@@ -70,7 +67,7 @@ impl Exchange {
             path,
             out: out.ok(),
             inbox: None,
-            inode: None,
+            file: None,
         }
     }
 
@@ -87,7 +84,7 @@ impl Exchange {
         let inbox = UnixDatagram::bind(&self.path)?;
         inbox.set_nonblocking(true)?;
         std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(0o600))?;
-        self.inode = inode_of(&self.path);
+        self.file = file_at(&self.path);
         self.inbox = Some(inbox);
         Ok(())
     }

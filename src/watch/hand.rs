@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Room, Watch, now};
+use super::{Room, Watch};
 use crate::bans::Standing;
 use crate::config::Config;
+use crate::date::now;
 use crate::decide::BanFor;
 use crate::exempt::Exempt;
 use crate::judge::JailTally;

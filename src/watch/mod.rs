@@ -19,13 +19,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::act::keeper::Hand;
 use crate::bans::{Decision, What};
 use crate::config::{self, Config, Origin, RuntimePaths};
+use crate::date::now;
 use crate::exempt::{Exempt, Target};
 use crate::failregex::{Clock, Phase, Stamp};
 use crate::frame::{Framed, Framer, Trust};
@@ -341,12 +342,6 @@ impl Drop for Watch {
             thread.join().ok();
         }
     }
-}
-
-/// Seconds since the epoch.
-fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// The thread's work. When a fail2ban-server comes or goes, the room is left and entered anew with other jails: what was

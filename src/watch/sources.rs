@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::jail::Jail;
 use crate::config::{Config, LineSource, Raw, RuntimePaths};
+use crate::date;
 use crate::failregex::Stamp;
 use crate::ledger::{Ledger, Limits, Past};
 use crate::notify::logfile;
@@ -283,7 +284,7 @@ impl Sources {
                     .find(|followed| followed.id == file)
                     .map(|file| file.owners.clone());
                 let owners = owners.unwrap_or_default();
-                let since = super::now() - longest(findtimes, &owners);
+                let since = date::now() - longest(findtimes, &owners);
                 let sought = tail.seek(file, since, &mut |line| told(Told::Old { line }, &owners));
                 if let Err(error) = sought {
                     log::debug!("a log cannot be searched by its dates: {error}");

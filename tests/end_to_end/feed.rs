@@ -1,6 +1,6 @@
 //! Several loggers of httpd, and one `watch` that counts for all of them: whatever becomes of it.
 
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -25,20 +25,7 @@ pub(crate) struct Watch<'w> {
 impl<'w> Watch<'w> {
     /// Starts it, and waits until it takes hits.
     pub(crate) fn start(world: &'w World) -> Self {
-        let out = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(world.path("watch.out"))
-            .unwrap();
-        let child = world
-            .on_server(PROGRAM)
-            .arg("watch")
-            .args(world.place())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(out)
-            .spawn()
-            .unwrap();
+        let child = world.watch("watch.out");
         let watch = Self { world, child };
         wait_until("watch to listen", secs(10), || {
             assert!(alive(watch.pid()), "{}", watch.said());

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,8 +17,8 @@ use nix::sys::signal::Signal;
 
 use crate::privileges::children;
 use crate::support::{
-    Connection, Httpd, Load, Mpm, PROGRAM, Request, Setup, World, alive, bytes_of, must, secs,
-    shown, signal, text_of, wait_until,
+    Connection, Httpd, Load, Mpm, Request, Setup, World, alive, bytes_of, must, secs, shown,
+    signal, text_of, wait_until,
 };
 use crate::tee::{rotate, rotations};
 
@@ -93,23 +93,6 @@ impl Dice {
             all.swap(n, other);
         }
     }
-}
-
-fn watch(world: &World) -> Child {
-    let out = fs::File::options()
-        .create(true)
-        .append(true)
-        .open(world.path("stderr"))
-        .expect("a file");
-    world
-        .on_server(PROGRAM)
-        .arg("watch")
-        .args(world.place())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(out)
-        .spawn()
-        .expect("watch")
 }
 
 fn pid(child: &Child) -> i32 {
@@ -298,7 +281,7 @@ fn storm(mpm: Mpm) {
     world.config(CONFIG);
     fs::create_dir(world.path("logs")).expect("mkdir");
     let mut dice = Dice::new();
-    let mut running = watch(&world);
+    let mut running = world.watch("stderr");
     // Whoever is banned by a process that is killed in the same moment keeps his connection, and httpd's old process with
     // it, until httpd gives him up.
     let after = format!(
@@ -372,7 +355,7 @@ fn storm(mpm: Mpm) {
                             running.wait().expect("wait");
                             // As systemd does, some time later.
                             std::thread::sleep(Duration::from_millis(dice.roll(1000) as u64));
-                            running = watch(&world);
+                            running = world.watch("stderr");
                         }
                     }
                 }

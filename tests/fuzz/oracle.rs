@@ -29,12 +29,14 @@ pub(crate) enum Piece {
     Shape(&'static str),
     /// The server's own words: no blank, no quote.
     Word,
+    /// Its name where a port follows: no colon either, but for an IPv6 address in brackets.
+    Host,
     /// A client's text in quotes: no quote that is not escaped.
     Text,
     /// The same for `%u`, which may be two quotes if it is empty.
     User,
 }
-use Piece::{Client, Count, Is, Number, Peer, Shape, Status, Text, User, Word};
+use Piece::{Client, Count, Host, Is, Number, Peer, Shape, Status, Text, User, Word};
 
 const COMMON_TIME: Piece = Shape("[00/AAA/0000:00:00:00 +0000]");
 
@@ -117,7 +119,7 @@ pub(crate) const FORMATS: [(&str, &[Piece]); 8] = [
     (
         "vhost_combined",
         &[
-            Word,
+            Host,
             Is(":"),
             Word,
             Is(" "),
@@ -253,7 +255,7 @@ fn cut(
     // As naive as can be, but for this: a piece of fixed length has one end only.
     let ends = match piece {
         Is(text) | Shape(text) => from + text.len()..=line.len().min(from + text.len()),
-        Client | Peer | Status | Number | Count | Word | Text | User => from..=line.len(),
+        Client | Peer | Status | Number | Count | Word | Host | Text | User => from..=line.len(),
     };
     for end in ends {
         let text = &line[from..end];
@@ -263,7 +265,7 @@ fn cut(
             Status => three_digits(text).map(|status| (client, status)),
             // A quote of httpd's own is never escaped.
             Is(_) if (from..end).any(|at| line[at] == b'"' && backslashed(line, at)) => None,
-            Is(_) | Peer | Number | Count | Shape(_) | Word | Text | User => {
+            Is(_) | Peer | Number | Count | Shape(_) | Word | Host | Text | User => {
                 is(*piece, text, taste).then_some(so_far)
             }
         };
@@ -296,14 +298,13 @@ fn is(piece: Piece, text: &[u8], taste: Taste) -> bool {
             let sound = taste == Taste::Loose || text.iter().all(address);
             text.len() <= 256 && end == Some(text.len() - 1) && sound
         }
-        // A server that is named by an IPv6 address stands in brackets.
-        Word if text.first() == Some(&b'[') => {
-            let literal = |b: &u8| b.is_ascii_hexdigit() || b"[:.".contains(b);
-            text.len() <= 256 && text.iter().position(|b| !literal(b)) == Some(text.len() - 1)
-        }
         Word => {
             let sound = |at: usize| text[at] != b' ' && (text[at] != b'"' || backslashed(text, at));
             (1..=256).contains(&text.len()) && (0..text.len()).all(sound)
+        }
+        Host => {
+            let colon = taste == Taste::Strict && !text.starts_with(b"[") && text.contains(&b':');
+            is(Word, text, taste) && !colon
         }
         Text => quotes_are_escaped(text),
         User if taste == Taste::Loose => (0..=text.len()).any(|at| {
@@ -420,7 +421,7 @@ pub(crate) fn written(pieces: &[Piece], client: IpAddr, status: u16, texts: &[Ve
             Status => line.extend(status.to_string().bytes()),
             Number | Count => line.extend(b"17"),
             Shape(shape) => line.extend(shape.bytes()),
-            Word => line.extend(b"www"),
+            Word | Host => line.extend(b"www"),
             Text => line.extend(others.next().map(|text| escape(text)).unwrap_or_default()),
             User if name.is_empty() => line.extend(b"\"\""),
             User => line.extend(escape(name)),

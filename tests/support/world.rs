@@ -148,6 +148,23 @@ impl World {
         ]
     }
 
+    /// Starts `f2b-pipe watch` in the server; what it says is appended to the file `out`.
+    pub(crate) fn watch(&self, out: &str) -> Child {
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path(out))
+            .expect("a file");
+        self.on_server(PROGRAM)
+            .arg("watch")
+            .args(self.place())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(out)
+            .spawn()
+            .expect("watch")
+    }
+
     /// A command inside the server.
     pub(crate) fn on_server(&self, program: &str) -> Command {
         in_namespace(&self.server, program)

@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::child;
 use super::names::Runner;
 use super::tags::{Commands, Script, fill, replace};
 use super::{Family, Op, Spec, SpecError, Ticket};
+use crate::date::now;
 
 /// Loads a class and calls a method of it.
 const PYTHON: &str = include_str!("python.py");
@@ -540,10 +540,4 @@ fn host_name<'a>(tag: &str, runner: &Runner) -> Option<Cow<'a, str>> {
         "sh-hostname" => Some(Cow::Owned(runner.short())),
         _ => None,
     }
-}
-
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -7,18 +7,16 @@ use std::io::Write;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::geteuid;
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, access, geteuid};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::super::check::processes as host;
 use super::super::logs::Logs;
 use super::super::{Done, Failure, Outcome, StatusArgs, ask};
-use super::{
-    Row, asked_banned, chain_troubles, json, mode_word, paths, rows, sets, unknown_jail, words,
-};
+use super::{asked_banned, chain_troubles, json, mode_word, paths, sets, unknown_jail, words};
 use crate::act::firewall::{self, Firewall};
+use crate::act::listed::{Row, rows};
 use crate::act::{ActError, keeper};
 use crate::changes;
 use crate::config::{self, Backend, Config, Jail, Raw, RuntimePaths};

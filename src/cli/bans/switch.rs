@@ -5,7 +5,8 @@ use std::io::{ErrorKind, Write};
 use serde_json::Value;
 
 use super::super::{Done, Failure, OffArgs, Outcome, WhereArgs, ask};
-use super::{empty, failed, load, open, paths};
+use super::{failed, load, open, paths};
+use crate::act::listed::empty;
 use crate::act::lock::try_lock;
 use crate::act::{firewall, keeper};
 use crate::config::{self, Backend, Config};

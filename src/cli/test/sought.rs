@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cli::{Failure, TestArgs};
 use crate::config::{self, Jail, LineSource, Origin, Raw};
+use crate::date;
 use crate::fail2ban::{UseDns, read_filter};
 use crate::failregex::Rules;
 use crate::source::journal::{Event, Journal, Place, Query};
@@ -170,7 +171,7 @@ pub(super) fn journal(
     let lines = lines.iter().map(String::as_str);
     let query = Query::new(lines, Place::default(), encoding)
         .map_err(|error| Failure::Usage(format!("journalmatch: {error}")))?;
-    let mut journal = Journal::new(query, None, 0.0, super::now());
+    let mut journal = Journal::new(query, None, 0.0, date::now());
     let (mut ended, mut done) = (false, Ok(()));
     while !ended && done.is_ok() {
         let read = journal.wait(WAIT, &mut |event| match event {

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use super::commands;
 use super::pickle::{self, Value};
 use super::server::Server;
 use crate::run::guarded;
+use crate::sys::file_at;
 
 /// What ends a message in both directions.
 const END: &[u8] = b"<F2B_END_COMMAND>";
@@ -134,8 +135,8 @@ impl<'p> Place<'p> {
         fs::remove_file(&made).ok();
         let listener = UnixListener::bind(&made)?;
         let placed = fs::set_permissions(&made, fs::Permissions::from_mode(0o600))
-            .and_then(|()| fs::symlink_metadata(&made))
-            .and_then(|file| fs::rename(&made, path).map(|()| (file.dev(), file.ino())));
+            .and_then(|()| file_at(&made).ok_or(io::ErrorKind::NotFound.into()))
+            .and_then(|file| fs::rename(&made, path).map(|()| file));
         let file = placed.inspect_err(|_| {
             fs::remove_file(&made).ok();
         })?;
@@ -149,7 +150,7 @@ impl<'p> Place<'p> {
 
     /// Another program may have put its own there.
     fn is_ours(&self) -> bool {
-        fs::symlink_metadata(self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.file)
+        file_at(self.path) == Some(self.file)
     }
 }
 
@@ -313,6 +314,8 @@ fn reply(message: &[u8], server: &mut dyn Server) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
     use crate::control::fail2ban::fake::Fake;
 
