@@ -204,9 +204,10 @@ impl Bench {
         command
     }
 
-    /// What a test wrote.
+    /// What was written before, and whom earlier runs banned: bans of the last minutes would be restored.
     fn clear(&self) {
         let _ = fs::remove_dir_all(self.dir.join("out"));
+        let _ = fs::remove_dir_all(self.dir.join("runtime"));
         fs::create_dir_all(self.dir.join("out")).expect("a directory can be made");
     }
 

@@ -28,6 +28,7 @@ pub fn clients(bench: &Bench) {
         let lines = traffic.bytes();
         let costs: Vec<_> = (0..3)
             .map(|_| {
+                bench.clear();
                 run(
                     &mut bench.f2b_pipe(None, &["--format=f2b"]),
                     &lines,
@@ -88,6 +89,7 @@ pub fn jails(bench: &Bench) {
         fs::write(&config, toml).expect("a file can be written");
         let costs: Vec<_> = (0..3)
             .map(|_| {
+                bench.clear();
                 run(
                     &mut bench.f2b_pipe(Some(&config), &["--format=f2b"]),
                     &lines,
@@ -117,6 +119,7 @@ pub fn memory(bench: &Bench) {
         }
         .bytes()
     };
+    bench.clear();
     let mut command: Command = bench.f2b_pipe(None, &["--format=f2b"]);
     let mut child = command
         .stdin(Stdio::piped())
