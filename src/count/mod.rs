@@ -78,8 +78,8 @@ struct Recent {
     touched: u32,
 }
 
-/// Clients found without the table: 7 KiB.
-const RECENT: usize = 256;
+/// Clients found without the table: 128 KiB.
+const RECENT: usize = 4096;
 
 /// Where among the recent ones a client would be.
 #[inline]
