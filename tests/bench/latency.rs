@@ -119,7 +119,9 @@ fn give_way() {
         .args(["--idle", "--pid", "0", &thread])
         .status();
     if !done.is_ok_and(|status| status.success()) {
-        println!("  without chrt (util-linux): the questions themselves delay some bans until the next tick");
+        println!(
+            "  without chrt (util-linux): the questions themselves delay some bans until the next tick"
+        );
     }
 }
 
