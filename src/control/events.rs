@@ -70,9 +70,7 @@ static MISSED: AtomicUsize = AtomicUsize::new(0);
 /// A line counted.
 #[inline]
 pub(crate) fn hit(jail: &str, who: &dyn Display) {
-    if wanted() {
-        happened(jail, who, |time, jail, ip| Event::Hit { time, jail, ip });
-    }
+    happened(jail, who, |time, jail, ip| Event::Hit { time, jail, ip });
 }
 
 /// Somebody is banned.
@@ -94,6 +92,8 @@ pub(crate) fn unban(jail: &str, who: &dyn Display) {
     happened(jail, who, |time, jail, ip| Event::Unban { time, jail, ip });
 }
 
+/// Inlined: every hit asks whether anybody listens.
+#[inline]
 fn happened(jail: &str, who: &dyn Display, event: fn(f64, String, String) -> Event) {
     if wanted() {
         tell(&event(now(), jail.to_owned(), who.to_string()));

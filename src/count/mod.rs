@@ -78,7 +78,7 @@ struct Recent {
     touched: u32,
 }
 
-/// Clients found without the table: 128 KiB.
+/// Clients found without the table: 112 KiB.
 const RECENT: usize = 4096;
 
 /// Where among the recent ones a client would be.

@@ -38,7 +38,7 @@ use template::{Reader, Template};
 
 use crate::pattern::ast::word;
 
-/// Seconds since the epoch, by the system\'s clock.
+/// Seconds since the epoch, by the system's clock.
 #[must_use]
 pub(crate) fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);

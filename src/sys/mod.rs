@@ -26,7 +26,8 @@ pub fn waiting(fd: impl AsFd) -> io::Result<usize> {
     usize::try_from(bytes).map_err(io::Error::other)
 }
 
-/// Device and number of the file at `path`, not followed; `None`: there is none. Tells whether what was put there still stands.
+/// Device and number of the file at `path`, not followed; `None`: there is none. Tells whether what was put there still
+/// stands.
 #[must_use]
 pub fn file_at(path: &Path) -> Option<(u64, u64)> {
     let file = std::fs::symlink_metadata(path).ok()?;

@@ -69,15 +69,16 @@ fn one_by_one(bench: &Bench, config: &Path, how: &str, first: u8) {
         .expect("it starts");
     let pipe = child.stdin.take().expect("stdin is a pipe");
     // A thread of its own: without rights there is no way back from idle.
-    let took = thread::spawn(move || ask_for_each(pipe, first))
-        .join()
-        .expect("every line is banned");
+    let took = thread::scope(|scope| {
+        let asking = scope.spawn(|| ask_for_each(bench, pipe, first));
+        asking.join().expect("every line is banned")
+    });
     child.wait().expect("it was started");
     print(how, took);
 }
 
 /// From each line's write to its entry in the kernel. The first one makes the sets and the chain.
-fn ask_for_each(mut pipe: ChildStdin, first: u8) -> Vec<Duration> {
+fn ask_for_each(bench: &Bench, mut pipe: ChildStdin, first: u8) -> Vec<Duration> {
     give_way();
     let mut kernel = Ipset::open().expect("the kernel has ip_set");
     let set = SetRef::new("f2bp-", "bench", Kind::Ip4, 64);
@@ -100,7 +101,8 @@ fn ask_for_each(mut pipe: ChildStdin, first: u8) -> Vec<Duration> {
             }
             assert!(
                 written.elapsed() < Duration::from_secs(10),
-                "line {n} was not banned; see `stderr` in the benchmark's directory"
+                "line {n} was not banned; see {}",
+                bench.dir.join("stderr").display()
             );
             while asked.elapsed() < ASK_EVERY {
                 spin_loop();
