@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -15,6 +14,7 @@ use super::{Done, Failure, ImportArgs, Outcome, usable};
 use crate::act::{self, Act, Ban};
 use crate::bans::Standing;
 use crate::config::{Backend, Config, Jail, Mode};
+use crate::date;
 use crate::decide::BanFor;
 use crate::exempt::Exempt;
 use crate::fail2ban::database::{Database, Length, Row, Table, Unreadable};
@@ -86,9 +86,7 @@ pub fn import(args: &ImportArgs, out: &mut dyn Write) -> Done {
             ledger.display()
         ))
     };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64());
+    let now = date::now();
     let mut taker = Taker {
         exempt: Exempt::new(&config),
         act: Act::new(&config),

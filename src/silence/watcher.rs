@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
 
 use super::host::Host;
 use super::own::Own;
@@ -15,6 +17,7 @@ use crate::act::jail;
 use crate::act::keeper;
 use crate::client::Client;
 use crate::config::{Backend, Config, RuntimePaths};
+use crate::date;
 use crate::exempt::Target;
 use crate::hit::JailId;
 use crate::notify::measure::Measured;
@@ -29,7 +32,7 @@ const TICK: Duration = Duration::from_secs(1);
 const HOST: Duration = Duration::from_secs(5);
 /// How often it writes down what is known of sources.
 const NOTE: Duration = Duration::from_secs(60);
-/// Between two looks at why somebody still comes; and looking takes at most one part in [`WHY_REST`] of the time, as a set
+/// Between two looks at why somebody still comes; and looking takes at most one part in [`WHY_REST`] of a processor, as a set
 /// may hold a million bans.
 const WHY: Duration = Duration::from_secs(5);
 const WHY_REST: u32 = 50;
@@ -319,7 +322,13 @@ impl Watcher {
             .host
             .get_or_insert_with(|| Host::new(pasts(&paths.pasts())));
         let others = others(paths, state.pid);
-        let says = host.look(state, &others, &self.setting.config, epoch(), self.floor);
+        let says = host.look(
+            state,
+            &others,
+            &self.setting.config,
+            date::now(),
+            self.floor,
+        );
         let wrong = says.iter().filter(|says| says.wrong.is_some());
         self.of_host = wrong.map(|says| says.about.clone()).collect();
         board().obey(says);
@@ -367,9 +376,10 @@ impl Watcher {
             if looked.contains(&suspect.jail) {
                 continue;
             }
-            let begun = Instant::now();
+            let before = worked();
             let reason = why::look(config, &suspect);
-            self.next_why = Instant::now() + WHY.max(begun.elapsed().saturating_mul(WHY_REST));
+            let cost = worked().saturating_sub(before);
+            self.next_why = Instant::now() + WHY.max(cost.saturating_mul(WHY_REST));
             if let Ok(Some(reason)) = reason.map(|evidence| why::reason(&evidence)) {
                 looked.push(suspect.jail);
                 let about = format!("bans of jail {}", jail.name);
@@ -410,8 +420,8 @@ fn pasts(path: &Path) -> BTreeMap<String, Past> {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-/// Seconds since the epoch.
-fn epoch() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0.0, |since| since.as_secs_f64())
+/// What this thread has used of a processor, in the kernel, too. Not what it slept: looking for his connections is mostly
+/// that, two seconds if there are none, and whoever looks next is not to wait a hundred.
+fn worked() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
