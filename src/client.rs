@@ -1,5 +1,6 @@
 //! Whom a line belongs to: an address, made canonical once, so that `::ffff:192.0.2.7` and `192.0.2.7` share a count.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,25 +8,93 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::sys::bytes::{no_digits, which};
 
 /// A canonical address: an IPv4-mapped IPv6 address is the IPv4 address, a zone (`%eth0`) is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Client(IpAddr);
+///
+/// Kept as the 128 bits of the (mapped) IPv6 address, as they can be compared, hashed and cut without asking which of the
+/// two it is: on a server that has visitors of both kinds no processor foretells the answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    high: u64,
+    low: u64,
+}
+
+/// What stands before the 32 bits of an IPv4 address in `low`.
+const MAPPED: u64 = 0xffff;
 
 impl Hash for Client {
-    /// One number. Derived, it would be three, and this is on the way of every line.
+    /// One number. Derived, it would be two, and this is on the way of every line.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        match self.0 {
-            IpAddr::V4(v4) => state.write_u32(v4.to_bits()),
-            IpAddr::V6(v6) => state.write_u128(v6.to_bits()),
-        }
+        state.write_u128(self.bits());
     }
+}
+
+impl Ord for Client {
+    /// As addresses are: IPv4 first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (!self.is_v4(), self.bits()).cmp(&(!other.is_v4(), other.bits()))
+    }
+}
+
+impl PartialOrd for Client {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The bits of an IPv6 address that are counted and banned; see [`Client::counted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    high: u64,
+    low: u64,
+}
+
+impl Prefix {
+    /// The first `bits`, 0 to 128.
+    #[must_use]
+    pub fn new(bits: u8) -> Self {
+        let others = 128u32.saturating_sub(u32::from(bits));
+        let [high, low] = halves(u128::MAX.checked_shl(others).unwrap_or(0));
+        Self { high, low }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "each half is meant")]
+fn halves(bits: u128) -> [u64; 2] {
+    [(bits >> 64) as u64, bits as u64]
 }
 
 impl Client {
     /// Makes `addr` canonical.
     #[must_use]
     pub fn new(addr: IpAddr) -> Self {
-        Self(addr.to_canonical())
+        match addr {
+            IpAddr::V4(v4) => Self::v4(v4),
+            IpAddr::V6(v6) => Self::v6(v6),
+        }
+    }
+
+    #[inline]
+    fn v4(addr: Ipv4Addr) -> Self {
+        Self {
+            high: 0,
+            low: MAPPED << 32 | u64::from(addr.to_bits()),
+        }
+    }
+
+    #[inline]
+    fn v6(addr: Ipv6Addr) -> Self {
+        let [high, low] = halves(addr.to_bits());
+        Self { high, low }
+    }
+
+    #[inline]
+    fn is_v4(self) -> bool {
+        self.high == 0 && self.low >> 32 == MAPPED
+    }
+
+    #[inline]
+    fn bits(self) -> u128 {
+        u128::from(self.high) << 64 | u128::from(self.low)
     }
 
     /// Reads an address as httpd writes it (`%a`, `%h` without name look-ups): dotted quad, or IPv6 with or without
@@ -33,7 +102,7 @@ impl Client {
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         if let Some(v4) = parse_v4(text) {
-            return Some(Self(IpAddr::V4(v4)));
+            return Some(Self::v4(v4));
         }
         let text = std::str::from_utf8(text).ok()?;
         let (text, zone) = text.split_once('%').unwrap_or((text, "eth0"));
@@ -44,9 +113,7 @@ impl Client {
         {
             return None;
         }
-        text.parse::<Ipv6Addr>()
-            .ok()
-            .map(|v6| Self::new(IpAddr::V6(v6)))
+        text.parse::<Ipv6Addr>().ok().map(Self::v6)
     }
 
     /// The address at the beginning of `text`, and its length. It ends where no byte of an address follows.
@@ -56,7 +123,7 @@ impl Client {
         if let Some((v4, end)) = text.first_chunk().and_then(v4_swiftly)
             && ends_at(text, end)
         {
-            return Some((Self(IpAddr::V4(v4)), end));
+            return Some((Self::v4(v4), end));
         }
         Self::read_v6(text)
     }
@@ -66,7 +133,7 @@ impl Client {
         if let Some((v6, end)) = v6_prefix(text)
             && ends_at(text, end)
         {
-            return Some((Self::new(IpAddr::V6(v6)), end));
+            return Some((Self::v6(v6), end));
         }
         Self::read_any(text)
     }
@@ -83,46 +150,45 @@ impl Client {
     /// The address.
     #[must_use]
     pub fn addr(self) -> IpAddr {
-        self.0
+        IpAddr::V6(Ipv6Addr::from_bits(self.bits())).to_canonical()
     }
 
     /// The one that is counted and banned for this client: an IPv4 address itself, an IPv6 address cut to its first
     /// `ipv6_prefix` bits (0 to 128), since a household or a rented server has a whole /64.
     #[must_use]
     pub fn counted(self, ipv6_prefix: u8) -> Self {
-        match self.0 {
-            IpAddr::V4(_) => self,
-            IpAddr::V6(v6) => {
-                let host_bits = 128u32.saturating_sub(u32::from(ipv6_prefix));
-                let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
-                Self(IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask)))
-            }
+        self.counted_by(Prefix::new(ipv6_prefix))
+    }
+
+    /// [`counted`](Self::counted), where that is asked for every line.
+    #[inline]
+    #[must_use]
+    pub fn counted_by(self, ipv6_prefix: Prefix) -> Self {
+        let all = if self.is_v4() { u64::MAX } else { 0 };
+        Self {
+            high: self.high & (ipv6_prefix.high | all),
+            low: self.low & (ipv6_prefix.low | all),
         }
+    }
+
+    /// 32 bits that differ for neighbours, too: for small tables that may forget, see Knuth's multiplicative hashing.
+    #[inline]
+    pub(crate) fn strewn(self) -> u32 {
+        let bits = self.high ^ self.low.rotate_left(32);
+        let strewn = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        u32::try_from(strewn).unwrap_or(0)
     }
 }
 
-impl Client {
-    /// 32 bits that differ for neighbours, too: for small tables that may forget, see Knuth's multiplicative hashing.
-    #[inline]
-    pub(crate) fn strewn(self) -> usize {
-        let bits = match self.0 {
-            IpAddr::V4(v4) => u64::from(v4.to_bits()),
-            IpAddr::V6(v6) => {
-                let [high, low] = [v6.to_bits() >> 64, v6.to_bits()];
-                #[allow(clippy::cast_possible_truncation, reason = "half of it is meant")]
-                let halves = [high as u64, low as u64];
-                let [high, low] = halves;
-                high ^ low.rotate_left(32)
-            }
-        };
-        let strewn = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        usize::try_from(strewn).unwrap_or(0)
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.addr()).finish()
     }
 }
 
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.addr().fmt(f)
     }
 }
 
@@ -357,6 +423,16 @@ mod tests {
     }
 
     #[test]
+    fn clients_are_in_the_order_of_addresses() {
+        let texts = ["::", "192.0.2.7", "::1", "2001:db8::", "9.0.0.0", "0.0.0.0"];
+        let mut clients = texts.map(|text| Client::parse(text.as_bytes()).unwrap());
+        let mut addrs = clients.map(Client::addr);
+        clients.sort();
+        addrs.sort();
+        assert_eq!(clients.map(Client::addr), addrs);
+    }
+
+    #[test]
     fn ipv6_is_counted_by_prefix_and_ipv4_by_itself() {
         let cut = |text: &str, prefix| {
             Client::parse(text.as_bytes()).map(|c| c.counted(prefix).to_string())
@@ -371,5 +447,6 @@ mod tests {
             Some("2001:db8:1:2:3:4:5:6")
         );
         assert_eq!(cut("192.0.2.7", 64).as_deref(), Some("192.0.2.7"));
+        assert_eq!(cut("192.0.2.7", 0).as_deref(), Some("192.0.2.7"));
     }
 }

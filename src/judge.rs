@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::act::{Act, ActError, Ban, Banned};
-use crate::client::Client;
+use crate::client::{Client, Prefix};
 use crate::config::{Config, Jail, Mode};
 use crate::control::events;
 use crate::count::{Bounds, Counter, Place};
@@ -31,8 +31,12 @@ pub struct Judge {
     off: Arc<AtomicBool>,
     /// Limits that the client at hand reached: by which hit, the count.
     reached: Vec<(Hit, u32, Verdict)>,
+    /// What counting asks of each jail.
+    briefs: Vec<Brief>,
     /// Whose windows the batch at hand needs.
     stays: Vec<Stay>,
+    /// Where these are.
+    places: Vec<Place>,
     /// Each hit is told to fail2ban's log.
     tells_hits: bool,
     /// Who is banned, to notice whoever still comes; `None`: nobody asks.
@@ -42,12 +46,19 @@ pub struct Judge {
     tally: Tally,
 }
 
+/// What every hit asks of its jail: a jail itself takes many lines of cache.
+#[derive(Clone, Copy, Debug)]
+struct Brief {
+    prefix: Prefix,
+    maxretry: u32,
+    idle: bool,
+}
+
 /// The hits of a line that share a window's owner; mostly that is all of them.
 #[derive(Clone, Copy, Debug)]
 struct Stay {
     /// Cut to the jails' prefix.
     client: Client,
-    place: Place,
     hits: usize,
     /// Which of the batch's parties.
     party: usize,
@@ -55,9 +66,6 @@ struct Stay {
 
 /// Most hits that are told of at a time: the largest maxretry.
 const ATTEMPTS_MAX: u32 = 100_000;
-
-/// So few clients there is nothing beside which to fetch.
-const ALONE: usize = 2;
 
 /// What was counted.
 #[derive(Clone, Debug, Default)]
@@ -164,6 +172,7 @@ impl Judge {
             ..Tally::default()
         };
         Self {
+            briefs: briefs(&config),
             config,
             exempt,
             counter,
@@ -171,6 +180,7 @@ impl Judge {
             off,
             reached: Vec::new(),
             stays: Vec::new(),
+            places: Vec::new(),
             tells_hits: false,
             still: None,
             suspects: Vec::new(),
@@ -184,6 +194,7 @@ impl Judge {
         let to = renumbered(&self.config, &config);
         self.counter.renew(&to, findtimes(&config));
         self.tally = self.tally.renumbered(&to, config.jails.len());
+        self.briefs = briefs(&config);
         (self.config, self.exempt, self.act) = (config, exempt, act);
         self.lately.forget();
     }
@@ -267,6 +278,7 @@ impl Judge {
         each: &mut dyn FnMut(Decision<'_>),
     ) {
         let mut stays = std::mem::take(&mut self.stays);
+        let mut places = std::mem::take(&mut self.places);
         let mut left = batch.hits.as_slice();
         for (at, party) in batch.parties.iter().enumerate() {
             let Some((hits, after)) = left.split_at_checked(party.hits) else {
@@ -275,15 +287,15 @@ impl Judge {
             left = after;
             let mut last: Option<&mut Stay> = None;
             for hit in hits {
-                let jail = self.config.jails.get(usize::from(hit.jail));
+                let brief = self.briefs.get(usize::from(hit.jail));
                 let client =
-                    jail.map_or(party.client, |jail| party.client.counted(jail.ipv6_prefix));
+                    brief.map_or(party.client, |jail| party.client.counted_by(jail.prefix));
                 match &mut last {
                     Some(stay) if stay.client == client => stay.hits += 1,
                     _ => {
+                        self.counter.call(client);
                         stays.push(Stay {
                             client,
-                            place: self.counter.place(client, now),
                             hits: 1,
                             party: at,
                         });
@@ -292,11 +304,14 @@ impl Judge {
                 }
             }
         }
-        if stays.len() > ALONE {
-            self.counter.fetch(stays.iter().map(|stay| stay.place));
-        }
+        places.extend(
+            stays
+                .iter()
+                .map(|stay| self.counter.place(stay.client, now)),
+        );
+        let told = self.tells_hits || events::wanted();
         let mut left = batch.hits.as_slice();
-        for stay in &stays {
+        for (stay, place) in stays.iter().zip(&places) {
             let (Some((hits, after)), Some(party)) = (
                 left.split_at_checked(stay.hits),
                 batch.parties.get(stay.party),
@@ -307,29 +322,37 @@ impl Judge {
             if let Some(still) = &mut self.still {
                 self.suspects.extend(still.seen(stay.client, now));
             }
-            let mut visit = self.counter.visit(stay.place);
+            let mut visit = self.counter.visit(*place);
             for hit in hits {
                 let id = usize::from(hit.jail);
-                let (Some(jail), Some(counts)) =
-                    (self.config.jails.get(id), self.tally.jails.get_mut(id))
+                let (Some(brief), Some(counts)) =
+                    (self.briefs.get(id), self.tally.jails.get_mut(id))
                 else {
                     continue;
                 };
-                if jail.idle {
+                if brief.idle {
                     continue;
                 }
                 counts.hits += 1;
-                events::hit(&jail.name, &party.client);
-                if self.tells_hits && jail.mode == Mode::Ban {
-                    let who = Target::Client(stay.client);
-                    match self.exempt.check(who, Some(hit.jail)) {
-                        Ok(_) => logfile::found(&jail.name, &party.client, None),
-                        Err(spared) => {
-                            logfile::ignored(&jail.name, &party.client, logfile::by(&spared));
+                if told && let Some(jail) = self.config.jails.get(id) {
+                    events::hit(&jail.name, &party.client);
+                    if self.tells_hits && jail.mode == Mode::Ban {
+                        let who = Target::Client(stay.client);
+                        match self.exempt.check(who, Some(hit.jail)) {
+                            Ok(_) => logfile::found(&jail.name, &party.client, None),
+                            Err(spared) => {
+                                logfile::ignored(&jail.name, &party.client, logfile::by(&spared));
+                            }
                         }
                     }
                 }
-                let count = visit.add(hit.jail, hit.weight, hit.distinct, jail.maxretry);
+                let count = visit.add(hit.jail, hit.weight, hit.distinct, brief.maxretry);
+                if count < brief.maxretry {
+                    continue;
+                }
+                let Some(jail) = self.config.jails.get(id) else {
+                    continue;
+                };
                 match decide(jail, count) {
                     Verdict::Pass => {}
                     verdict @ (Verdict::Ban(_) | Verdict::Observe) => {
@@ -346,7 +369,8 @@ impl Judge {
             }
         }
         stays.clear();
-        self.stays = stays;
+        places.clear();
+        (self.stays, self.places) = (stays, places);
         batch.clear();
         self.counter.settle();
     }
@@ -447,6 +471,16 @@ impl Judge {
             }
         }
     }
+}
+
+/// By jail.
+fn briefs(config: &Config) -> Vec<Brief> {
+    let brief = |jail: &Jail| Brief {
+        prefix: Prefix::new(jail.ipv6_prefix),
+        maxretry: jail.maxretry,
+        idle: jail.idle,
+    };
+    config.jails.iter().map(brief).collect()
 }
 
 /// By jail, milliseconds.

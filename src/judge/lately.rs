@@ -44,7 +44,7 @@ impl Lately {
 
 /// Where he would be: a client may be banned by several jails at once.
 fn place(jail: JailId, who: Client) -> usize {
-    (who.strewn() + usize::from(jail)) % SEATS
+    (who.strewn() as usize + usize::from(jail)) % SEATS
 }
 
 #[cfg(test)]

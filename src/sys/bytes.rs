@@ -1,4 +1,21 @@
-//! Sixteen bytes at a time, on any processor that this is compiled for: SSE2 is part of x86_64.
+//! What processors can do with memory beyond plain code, on any one that this is compiled for: SSE2 is part of x86_64.
+
+/// Has `what` brought from memory while other work goes on; it need not be waited for.
+#[inline(always)]
+pub(crate) fn bring<T>(what: &T) {
+    /// Of every x86_64.
+    #[cfg(target_arch = "x86_64")]
+    const LINE_BYTES: usize = 64;
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..size_of::<T>().div_ceil(LINE_BYTES) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let from = std::ptr::from_ref(what).cast::<i8>();
+        // SAFETY: it is only a hint, which faults for no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line * LINE_BYTES)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::hint::black_box(what);
+}
 
 /// Which of the bytes are one of `wanted`, the first one's bit lowest.
 #[inline(always)]
