@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -20,38 +19,30 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::cli::RunArgs;
 use crate::config::{Backend, Config, RuntimePaths};
-use crate::notify::logfile;
 use crate::privilege::{self, Entered};
 use crate::say;
 use crate::source::stdin::{CHUNK_BYTES, Chunk, Stdin, Woken};
+use crate::sys;
 use crate::tee::Tee;
 
 mod engine;
+mod hot;
 
 pub(crate) use engine::keep_fresh;
 use engine::{Engine, Plan};
+use hot::Hot;
 
 /// httpd's first copy of us at start lives for 3 ms and sees no line; nothing with side effects happens before this.
 const QUIET_START: Duration = Duration::from_millis(100);
-/// An ErrorLog program's pipe never ends by itself (the access loggers hold it): after SIGTERM and this long without a
-/// line it is over. httpd kills it after 3 s.
-const ERROR_LOG_END: Duration = Duration::from_millis(200);
-/// Lines come fast when this many small reads in a row had to wait less than `FAST` each.
-const STREAK: u32 = 3;
-const FAST: Duration = Duration::from_micros(200);
-const SMALL_BYTES: usize = 64 * 1024;
-/// Then a pause collects some fifty lines for the price of one wake-up. A lone line never waits.
-const PAUSE: Duration = Duration::from_millis(1);
-/// How often numbers are told while there are new ones.
-const REPORT: Duration = Duration::from_secs(2);
 
 /// Reads httpd's lines until the pipe ends.
 #[must_use]
 pub fn run(args: &RunArgs) -> ExitCode {
+    sys::share_heap();
     match Signals::take() {
         Ok(signals) => {
             release();
-            stay(args, &signals, None)
+            stay(args, signals, None)
         }
         Err(error) => {
             say::direct();
@@ -112,7 +103,7 @@ pub fn despite(error: &clap::Error) -> ExitCode {
     match Signals::take() {
         Ok(signals) => {
             release();
-            stay(&args, &signals, Some(&trouble))
+            stay(&args, signals, Some(&trouble))
         }
         Err(_) => ExitCode::from(2),
     }
@@ -131,7 +122,7 @@ fn salvaged_tee() -> Option<PathBuf> {
     None
 }
 
-fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
+fn stay(args: &RunArgs, signals: Signals, trouble: Option<&str>) -> ExitCode {
     let mut stdin = match Stdin::open(args.tee.is_some(), args.single_writer) {
         Ok(stdin) => stdin,
         Err(error) => {
@@ -177,7 +168,7 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
         );
     }
     let tee = args.tee.as_ref();
-    let tee = tee.map(|path| Tee::start(path, true));
+    let tee = tee.map(|path| Tee::new(path, true));
     let engine = match (plan, entered) {
         (Some(plan), Some(Entered::Confined)) => {
             let gauge = tee.as_ref().map(Tee::gauge);
@@ -185,16 +176,15 @@ fn stay(args: &RunArgs, signals: &Signals, trouble: Option<&str>) -> ExitCode {
         }
         _ => None,
     };
-    let mut hot = Hot {
-        stdin,
-        tee,
-        engine,
-        buffer: Arc::new(buffer),
-        begun: 0,
-        began: (Instant::now(), monotonic_us()),
-        reported: Instant::now(),
+    let hot = Hot::new(stdin, signals, engine, (buffer, chunk), args.error_log);
+    let hot = match tee {
+        Some(tee) => tee.carry(hot),
+        None => Some(hot.until_the_end()),
     };
-    hot.until_the_end(args, signals, chunk);
+    let Some(hot) = hot else {
+        return ExitCode::from(1);
+    };
+    hot.finish();
     ExitCode::SUCCESS
 }
 
@@ -212,153 +202,6 @@ fn confine(args: &RunArgs, config: Option<&Config>) -> Entered {
         paths: &RuntimePaths::new(&place.runtime_dir, &place.config),
         tee: args.tee.as_deref(),
     })
-}
-
-/// The hot thread.
-struct Hot {
-    stdin: Stdin,
-    tee: Option<Tee>,
-    engine: Option<Engine>,
-    /// Shared with the tee's writer while it writes.
-    buffer: Arc<Box<[u8]>>,
-    /// Bytes at its beginning that belong to the next chunk.
-    begun: usize,
-    /// A moment, and the same on the clock that all processes share, microseconds.
-    began: (Instant, u64),
-    reported: Instant,
-}
-
-impl Hot {
-    fn until_the_end(&mut self, args: &RunArgs, signals: &Signals, mut chunk: Option<Chunk>) {
-        let mut streak = 0;
-        let mut last_line = Instant::now();
-        loop {
-            if let Some(chunk) = chunk.take() {
-                self.pass_on(chunk, streak >= STREAK);
-                last_line = Instant::now();
-                if chunk.end {
-                    break;
-                }
-            }
-            let now_us = self.now_us(Instant::now());
-            if let Some(engine) = &mut self.engine {
-                engine.tend(now_us);
-            }
-            let ends = args.error_log && signals.ended();
-            let timeout = if ends {
-                Some(ERROR_LOG_END)
-            } else {
-                self.due(now_us)
-            };
-            let beside = self.engine.as_ref().and_then(Engine::fd);
-            let waited = Instant::now();
-            match self.stdin.wait(signals.fd(), beside, timeout) {
-                Ok(Woken::Readable) => match self.read() {
-                    Ok(read) => {
-                        let fast = read.lines < SMALL_BYTES && waited.elapsed() < FAST;
-                        streak = if fast { streak + 1 } else { 0 };
-                        chunk = Some(read);
-                    }
-                    Err(error) => self.trouble("reading stdin", &error),
-                },
-                Ok(Woken::Signal) => signals.drain(),
-                Ok(Woken::Timeout) if ends && last_line.elapsed() >= ERROR_LOG_END => break,
-                Ok(Woken::Beside | Woken::Timeout) => {}
-                Err(error) => self.trouble("poll", &error),
-            }
-            self.report();
-        }
-        if let Some(tee) = self.tee.take() {
-            tee.finish();
-        }
-        if let Some(engine) = self.engine.take() {
-            engine.finish();
-        }
-        logfile::flush();
-        privilege::end();
-        say::flush();
-    }
-
-    /// A moment on the clock that all processes share.
-    fn now_us(&self, now: Instant) -> u64 {
-        let (began, began_us) = self.began;
-        let since = now.saturating_duration_since(began).as_micros();
-        began_us.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
-    }
-
-    /// When there is something to do though no line comes.
-    fn due(&self, now_us: u64) -> Option<Duration> {
-        let engine = self.engine.as_ref()?;
-        let report = if engine.has_news() {
-            Some(REPORT.saturating_sub(self.reported.elapsed()))
-        } else {
-            engine.watches().then_some(REPORT)
-        };
-        [report, engine.due(now_us)].into_iter().flatten().min()
-    }
-
-    /// To the log, to the judge, and only then out of the pipe. `fast`: with a pause to collect the next lines, during
-    /// which the log's writer gets done, so that it need not be waited for.
-    fn pass_on(&mut self, chunk: Chunk, fast: bool) {
-        let arrived = Instant::now();
-        let now_us = self.now_us(arrived);
-        if chunk.lines > 0 {
-            if let Some(tee) = &mut self.tee {
-                tee.push(Arc::clone(&self.buffer), chunk.lines);
-            }
-            if let (Some(engine), Some(lines)) = (&mut self.engine, self.buffer.get(..chunk.lines))
-            {
-                engine.judge(lines, chunk.trust, arrived, now_us);
-                engine.settle();
-            }
-            if fast && !chunk.end {
-                thread::sleep(PAUSE);
-            }
-            if let Some(tee) = &mut self.tee {
-                tee.settle();
-            }
-            if let Err(error) = self.stdin.take(chunk.lines) {
-                self.trouble("taking lines from stdin", &error);
-            }
-        }
-        let kept = chunk.lines..chunk.lines + chunk.begun;
-        self.begun = chunk.begun;
-        if let Some(buffer) = Arc::get_mut(&mut self.buffer) {
-            buffer.copy_within(kept, 0);
-        } else {
-            // The writer still has it: a disk that hangs.
-            let mut buffer = vec![0; CHUNK_BYTES].into_boxed_slice();
-            if let (Some(to), Some(from)) = (buffer.get_mut(..chunk.begun), self.buffer.get(kept)) {
-                to.copy_from_slice(from);
-            }
-            self.buffer = Arc::new(buffer);
-        }
-    }
-
-    fn read(&mut self) -> io::Result<Chunk> {
-        match Arc::get_mut(&mut self.buffer) {
-            Some(buffer) => self.stdin.read(buffer, self.begun),
-            // `pass_on` left it with one owner.
-            None => Err(io::ErrorKind::ResourceBusy.into()),
-        }
-    }
-
-    /// Says it, and does not spin.
-    fn trouble(&self, what: &str, error: &io::Error) {
-        log::error!("{what}: {error}; trying again");
-        thread::sleep(Duration::from_millis(100));
-    }
-
-    /// Tells what there is to tell now and then.
-    fn report(&mut self) {
-        if let Some(engine) = &mut self.engine
-            && engine.has_news()
-            && self.reported.elapsed() >= REPORT
-        {
-            self.reported = Instant::now();
-            engine.report();
-        }
-    }
 }
 
 /// Microseconds of CLOCK_MONOTONIC, which is one clock for all processes of a host.

@@ -42,6 +42,14 @@ pub fn stand_back() {
     unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, 10) };
 }
 
+/// One heap for all threads, for a process whose threads but one allocate little: else that one, if it is not the first,
+/// asks the kernel for every few pages of a heap of its own (mallopt(3), M_ARENA_MAX; a hundredth of all its time), and each
+/// of the others keeps what it freed to itself. To be called before there are threads.
+pub fn share_heap() {
+    // SAFETY: mallopt(3) takes two numbers.
+    unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
+}
+
 /// Gives memory back that is not needed at rest: what was freed and kept for later, and the pages of programs and libraries
 /// that only the start needed (reading the configuration, building the searches: some megabytes). Whatever is needed again
 /// comes back by itself, from the page cache.
