@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -108,7 +109,10 @@ pub fn run(tool: &'static str, args: &[&str], input: &str) -> Result<Ran, ToolEr
     stdin.seek(SeekFrom::Start(0)).map_err(started)?;
     let mut out = memory_file().map_err(started)?;
     let mut err = memory_file().map_err(started)?;
-    let mut child = Command::new(tool)
+    // By its path, as std looks for a name after a fork, which copies all of this process's page tables.
+    let program = find(tool).ok_or(ToolError::Missing { tool })?;
+    let mut child = Command::new(program)
+        .arg0(tool)
         .args(args)
         .env_clear()
         .env("PATH", PATH)

@@ -112,17 +112,23 @@ pub struct Watch {
 pub struct Teller {
     news: SyncSender<News>,
     wake: UnixStream,
+    shared: Arc<Shared>,
 }
 
 impl Teller {
     /// Never waits.
     pub fn banned(&self, jail: JailId, key: Key) {
         // One that is lost while so many wait is missed by recidive only.
-        if self.news.try_send(News::Banned(jail, key)).is_ok() {
+        if self.news.try_send(News::Banned(jail, key)).is_ok()
+            && !self.shared.bans_wait.swap(true, Ordering::AcqRel)
+        {
             wake(&self.wake);
         }
     }
 }
+
+/// Bans come in bursts: being woken for each would cost more than what is done about it.
+const COLLECT: Duration = Duration::from_millis(1);
 
 /// What the thread tells.
 #[derive(Debug, Default)]
@@ -135,6 +141,8 @@ struct Shared {
     counted: AtomicBool,
     /// Some jail wants what httpd pipes.
     wants_feed: AtomicBool,
+    /// The thread was woken for bans, and has not looked at them since.
+    bans_wait: AtomicBool,
     /// What took the place of the configuration that the thread began with.
     renewed: Mutex<Option<(Arc<Config>, Exempt)>>,
 }
@@ -237,6 +245,7 @@ impl Watch {
         Some(Teller {
             news: self.news.clone(),
             wake: self.wake.try_clone().ok()?,
+            shared: Arc::clone(&self.shared),
         })
     }
 
@@ -540,6 +549,7 @@ impl Room {
                 measure::FEED.took();
                 self.piped(&chunk, trust);
             }
+            let bans_wait = self.shared.bans_wait.swap(false, Ordering::AcqRel);
             while let Ok(news) = told.try_recv() {
                 match news {
                     News::Banned(by, key) => self.desk.banned(&mut self.jails, by, &key, now()),
@@ -552,6 +562,9 @@ impl Room {
             // What is banned must not be counted once more after a crash.
             if self.desk.take_decided() {
                 self.sources.note(self.desk.ledger(), now());
+            }
+            if bans_wait {
+                std::thread::sleep(COLLECT);
             }
         }
         self.end();
