@@ -10,8 +10,8 @@
 //! | seccomp | the system calls in use |
 //!
 //! All of them come before the first thread (capabilities and landlock hold for the thread that asks and those it starts),
-//! so before the thread that writes the log, too, and after httpd's first copy of us has gone ([`crate::run`]). What runs programs or writes
-//! as others want it is done by one that was forked before and keeps its rights ([`helper`]).
+//! so before the thread that writes the log, too, and after httpd's first copy of us has gone ([`crate::run`]). What runs
+//! programs or writes as others want it is done by one that was forked before and keeps its rights ([`helper`]).
 //!
 //! A step that the kernel does not have is left out, and shown as that. One that the kernel has and refuses is *closed*: this
 //! process does not judge strangers' text then ([`Entered::Closed`]); httpd's lines still go on to the log.

@@ -320,7 +320,11 @@ impl<R: Reading> Relay<R> {
             }
             match std::mem::replace(&mut state.at, At::Writer) {
                 At::ForWriter(reading, unwritten) => return Some((reading, unwritten)),
-                elsewhere => state.at = elsewhere,
+                elsewhere @ (At::Writer
+                | At::Aside(..)
+                | At::ForStandIn(_)
+                | At::StandIn
+                | At::Over(_)) => state.at = elsewhere,
             }
             if state.over {
                 return None;
@@ -391,7 +395,9 @@ impl<R: Reading> Relay<R> {
                     state = self.lock();
                     continue;
                 }
-                elsewhere => state.at = elsewhere,
+                elsewhere @ (At::ForWriter(..) | At::Writer | At::Aside(..) | At::StandIn) => {
+                    state.at = elsewhere
+                }
             }
             if state.gone {
                 return None;
