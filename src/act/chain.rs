@@ -78,7 +78,7 @@ pub(crate) fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
     Ok(seen(plan, family, &listing(plan.place, family)?))
 }
 
-/// Puts the chain in place, whatever is there now. Only under the lock: two at once make two jumps.
+/// Puts the chain in place, whatever else is there now. Only under the lock: two at once make two jumps.
 ///
 /// # Errors
 /// iptables does not work; what was there stays.
@@ -86,8 +86,21 @@ pub(crate) fn place(plan: &Plan, family: Family) -> Result<(), ToolError> {
     if let Some(helper) = helper() {
         return helper.place(plan, family);
     }
-    let jumps = jumps(&listing(plan.place, family)?, plan.place, &plan.chain);
+    let listing = listing(plan.place, family)?;
+    if is_written(plan, family, &listing) {
+        return Ok(());
+    }
+    let jumps = jumps(&listing, plan.place, &plan.chain);
     restore(family, &text(plan, family, jumps))
+}
+
+/// Whether a listing says that all is as [`text`] writes it, word for word; where iptables writes a rule in another way
+/// than we do, it is written anew. After most restarts of httpd nothing need be.
+fn is_written(plan: &Plan, family: Family, listing: &str) -> bool {
+    let own = format!("-A {} ", plan.chain);
+    let rules = listing.lines().filter_map(|line| line.strip_prefix(&own));
+    let wanted = plan.rules_of(family).flat_map(lines_of);
+    seen(plan, family, listing) == Found::InPlace && rules.eq(wanted)
 }
 
 /// Takes away what stands, of our name or left over from another configuration, in a place that none of `plans` is for.
@@ -347,6 +360,12 @@ mod tests {
         assert_eq!(seen(&format!("{head}{other}{jump}{own}")), Found::Overtaken);
         assert_eq!(seen(&format!("{head}{jump}{jump}{own}")), Found::Doubled);
         assert_eq!(seen(&format!("{head}{jump}")), Found::Changed);
+        let written = |listing: &str| is_written(&plan(), Family::Inet, listing);
+        assert!(written(&format!("{head}{jump}{other}{own}")));
+        let otherwise = own.replace("80,443", "80");
+        assert_eq!(seen(&format!("{head}{jump}{otherwise}")), Found::InPlace);
+        assert!(!written(&format!("{head}{jump}{otherwise}")));
+        assert!(!written(&format!("{head}{other}{jump}{own}")));
         let twice = format!("{head}{jump}{jump}");
         assert_eq!(jumps(&twice, Place::DROP, NAME), 2);
     }
