@@ -2,7 +2,7 @@
 //! killed inside a write.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -60,13 +60,12 @@ impl Log {
         // line in the making for a cut one. Whoever does not get the lock does not ask about the seam.
         let alone = self.file.as_ref().is_some_and(lock);
         let done = self.mend(chunk, alone).and_then(|()| self.write(chunk));
-        if let Some(file) = &self.file {
+        if let Some(mut file) = self.file.as_ref() {
             // Where it ends if nobody else writes; after an error nobody knows.
-            self.end = file
-                .metadata()
-                .ok()
-                .filter(|_| done.is_ok())
-                .map_or(u64::MAX, |file| file.len());
+            self.end = match done {
+                Ok(()) => file.stream_position().unwrap_or(u64::MAX),
+                Err(_) => u64::MAX,
+            };
             file.unlock().ok();
         }
         done?;
@@ -83,7 +82,8 @@ impl Log {
         if self.offset > 0 {
             return Ok(());
         }
-        let size = file.metadata()?.len();
+        // A pipe has no end.
+        let size = file.seek(SeekFrom::End(0)).unwrap_or(0);
         if size != self.end && alone && !self.mid_line {
             match seam(file, size, if self.resumed { chunk } else { b"" })? {
                 Seam::Clean => {}
