@@ -90,6 +90,16 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits; false: no longer, the process is about to end.
+    fn pause(&self, time: Duration) -> bool {
+        let inbox = self.lock();
+        let waited = self
+            .wake
+            .wait_timeout_while(inbox, time, |inbox| !inbox.stop);
+        let (inbox, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !inbox.stop
+    }
 }
 
 impl Hand {
@@ -262,17 +272,13 @@ impl Watcher {
             for (id, (who, proxy)) in proxied {
                 self.proxied(id, &who, proxy);
             }
-            self.still(suspects);
+            self.still(suspects, shared);
             state.troubles = board().shown();
             state.troubles.extend(privilege::troubles());
             state.privileges = privilege::report();
             self.write(state);
 
-            let inbox = shared.lock();
-            let waited = shared
-                .wake
-                .wait_timeout_while(inbox, TICK, |inbox| !inbox.stop);
-            drop(waited);
+            shared.pause(TICK);
         }
         self.note();
     }
@@ -364,8 +370,8 @@ impl Watcher {
         self.seen_still.insert(about, Instant::now());
     }
 
-    /// Looks why somebody still comes.
-    fn still(&mut self, suspects: VecDeque<Suspect>) {
+    /// Looks why somebody still comes; at the end of the process nobody waits for that.
+    fn still(&mut self, suspects: VecDeque<Suspect>, shared: &Shared) {
         let config = &self.setting.config;
         let mut looked: Vec<JailId> = Vec::new();
         for suspect in suspects {
@@ -377,7 +383,10 @@ impl Watcher {
                 continue;
             }
             let before = worked();
-            let reason = why::look(config, &suspect);
+            let reason = why::look(config, &suspect, &|time| shared.pause(time));
+            if !shared.pause(Duration::ZERO) {
+                return;
+            }
             let cost = worked().saturating_sub(before);
             self.next_why = Instant::now() + WHY.max(cost.saturating_mul(WHY_REST));
             if let Ok(Some(reason)) = reason.map(|evidence| why::reason(&evidence)) {

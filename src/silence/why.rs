@@ -175,11 +175,16 @@ fn section(jail: &Jail) -> String {
     }
 }
 
-/// Looks. Takes as long as the set, the rules and the sockets are many: not for the hot thread.
+/// Looks. Takes as long as the set, the rules and the sockets are many: not for the hot thread. `pause` waits, and says
+/// whether to go on.
 ///
 /// # Errors
 /// The kernel cannot be asked; that is told elsewhere.
-pub fn look(config: &Config, suspect: &Suspect) -> Result<Evidence, ActError> {
+pub fn look(
+    config: &Config,
+    suspect: &Suspect,
+    pause: &dyn Fn(Duration) -> bool,
+) -> Result<Evidence, ActError> {
     let Some(jail) = jail(config, suspect.jail) else {
         return Err(ActError::NoJail(suspect.jail));
     };
@@ -201,7 +206,7 @@ pub fn look(config: &Config, suspect: &Suspect) -> Result<Evidence, ActError> {
         return Ok(evidence);
     }
     evidence.chains = chains(config, open.as_mut(), kind)?;
-    sockets(jail, suspect.who, &mut evidence);
+    sockets(jail, suspect.who, &mut evidence, pause);
     if jail.raw.is_none() {
         evidence.listens = listens(jail);
     }
@@ -230,16 +235,15 @@ fn chains(config: &Config, open: &mut dyn Firewall, kind: Kind) -> Result<Vec<St
 }
 
 /// Looks at connections again and again until one of his is seen: they may last for milliseconds.
-fn sockets(jail: &Jail, who: Client, evidence: &mut Evidence) {
+fn sockets(jail: &Jail, who: Client, evidence: &mut Evidence, pause: &dyn Fn(Duration) -> bool) {
     let begun = Instant::now();
     while seen(jail, who, evidence)
         && evidence.open_ports.is_empty()
         && !evidence.connected
         && begun.elapsed() < SAMPLED
-    {
         // A table with half a million sockets takes a while to look at.
-        std::thread::sleep((begun.elapsed() / 8).max(SAMPLE));
-    }
+        && pause((begun.elapsed() / 8).max(SAMPLE))
+    {}
 }
 
 /// One look; false: there is no use in another.

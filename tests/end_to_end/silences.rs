@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::actions::note;
 use crate::bans::private_dev_log;
+use crate::feed::{line, logger};
 use crate::other_logs::{fail2ban_with, guessed};
 use crate::support::{
     Connection, Host, Httpd, PROGRAM, Request, Setup, World, bytes_of, must, secs, signal, text_of,
@@ -612,6 +613,26 @@ fn a_look_that_found_nothing_does_not_make_the_next_one_late() {
     assert_eq!(ears.said(&["still comes"]), 0);
     let _fighter = Fighter::start(&world);
     goes_on(&world, &[], || ears.said(&CHAIN_GONE) > 0);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn the_end_does_not_wait_for_a_look() {
+    let world = World::new();
+    world.config(MISSING);
+    let mut logger = logger(&world);
+    let missing = line(ATTACKER, "/missing", 404);
+    logger.line(&missing);
+    world.wait_banned("missing", ATTACKER);
+    // What comes before is not yet strange.
+    std::thread::sleep(secs(3));
+    for _ in 0..4 {
+        logger.line(&missing);
+    }
+    // The look has begun, and takes two seconds.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let ended = logger.close(std::time::Duration::from_millis(700));
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
 
 #[test]
