@@ -92,7 +92,7 @@ pub(crate) fn unban(jail: &str, who: &dyn Display) {
     happened(jail, who, |time, jail, ip| Event::Unban { time, jail, ip });
 }
 
-/// Inlined: every hit asks whether anybody listens.
+/// Mostly nobody listens, and that is all there is to do.
 #[inline]
 fn happened(jail: &str, who: &dyn Display, event: fn(f64, String, String) -> Event) {
     if wanted() {
