@@ -53,6 +53,23 @@ pub struct Lines<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> Lines<'a> {
+    /// All that is left, each line with its newline, for whoever finds the end of a line while reading it; empty where the
+    /// next one does not stand there.
+    #[must_use]
+    pub fn left(&self) -> &'a [u8] {
+        match self.first {
+            Some(_) => b"",
+            None => self.rest,
+        }
+    }
+
+    /// The next line, which has `bytes` without its newline, was read.
+    pub fn pass(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes + 1..).unwrap_or_default();
+    }
+}
+
 impl<'a> Iterator for Lines<'a> {
     type Item = Framed<'a>;
 

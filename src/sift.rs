@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::filter::{CompileError, Filter};
-use crate::frame::{Framed, Trust};
+use crate::frame::{Framed, LINE_MAX_BYTES, Lines, Trust};
 use crate::hit::{Batch, Party};
 use crate::parse::text::Escaped;
 use crate::parse::{Access, Format, Misfit, error_log};
@@ -126,20 +126,25 @@ impl Sifter {
     /// Reads lines, and hands over their hits some at a time; `each` empties what it gets.
     pub fn lines<'l>(
         &mut self,
-        lines: impl Iterator<Item = Framed<'l>>,
+        mut lines: Lines<'l>,
         trust: Trust,
         each: &mut dyn FnMut(&mut Batch<'l>),
     ) {
         let mut batch = Batch::default();
-        for framed in lines {
-            if let (Err(misfit), true) =
-                (self.line(framed, trust, &mut batch), self.misfit.is_none())
-            {
-                let line = Escaped {
-                    bytes: framed.bytes(),
-                    max: MISFIT_BYTES,
-                };
-                self.misfit = Some((misfit, line.to_string()));
+        loop {
+            if let Some(bytes) = self.first(lines.left(), trust, &mut batch) {
+                lines.pass(bytes);
+            } else {
+                let Some(framed) = lines.next() else { break };
+                if let (Err(misfit), true) =
+                    (self.line(framed, trust, &mut batch), self.misfit.is_none())
+                {
+                    let line = Escaped {
+                        bytes: framed.bytes(),
+                        max: MISFIT_BYTES,
+                    };
+                    self.misfit = Some((misfit, line.to_string()));
+                }
             }
             if batch.hits.len() >= BATCH {
                 each(&mut batch);
@@ -148,6 +153,20 @@ impl Sifter {
         if !batch.hits.is_empty() {
             each(&mut batch);
         }
+    }
+
+    /// Reads the first line as nearly all are, whose end shows while it is read, and appends its hits; its bytes.
+    #[inline]
+    fn first<'l>(&mut self, lines: &'l [u8], trust: Trust, batch: &mut Batch<'l>) -> Option<usize> {
+        let (Reader::Access(format), Trust::Whole, [_, ..]) = (&self.reader, trust, lines) else {
+            return None;
+        };
+        let mut access = Access::default();
+        let bytes = format.read_first(lines, &mut access);
+        let bytes = bytes.filter(|bytes| *bytes <= LINE_MAX_BYTES)?;
+        self.tally.lines += 1;
+        self.fits(&access, batch);
+        Some(bytes)
     }
 
     /// Reads one line, and appends its hits.
@@ -176,16 +195,21 @@ impl Sifter {
                 return Err(misfit);
             }
         }
+        self.fits(&access, batch);
+        Ok(())
+    }
+
+    /// Appends the hits of a line that fits.
+    #[inline]
+    fn fits<'l>(&mut self, access: &Access<'l>, batch: &mut Batch<'l>) {
         if self.names {
             self.tally.doubtful += 1;
-            return Ok(());
+            return;
         }
         // Without one nothing can count.
-        let Some(client) = access.client else {
-            return Ok(());
-        };
+        let Some(client) = access.client else { return };
         let known = batch.hits.len();
-        self.filter.hits(&access, &mut batch.hits);
+        self.filter.hits(access, &mut batch.hits);
         let hits = batch.hits.len() - known;
         if hits > 0 {
             batch.parties.push(Party {
@@ -200,6 +224,5 @@ impl Sifter {
                 status: access.status,
             });
         }
-        Ok(())
     }
 }

@@ -190,12 +190,27 @@ impl Format {
             false => None,
         };
         if let Some(swift) = &self.swift {
-            if swift.read(line, seal, access).is_some() {
+            if swift.read(line, seal, access) == Some(b"") {
                 return Ok(());
             }
             *access = Access::default();
         }
         self.walk(line, false, access, &mut |_, _| {})
+    }
+
+    /// Reads the first of `lines` into an `access` that is empty, and finds its end by the way: how long it is, without its
+    /// newline. `None`: [`read`](Self::read) should, once its end was looked for, into a new one.
+    #[inline]
+    pub fn read_first<'a>(&self, lines: &'a [u8], access: &mut Access<'a>) -> Option<usize> {
+        let swift = self.swift.as_ref()?;
+        let seal = match self.sealed {
+            true => Some(lines.get(..find(lines, [b' '])?)?),
+            false => None,
+        };
+        match swift.read(lines, seal, access)? {
+            rest @ [b'\n', ..] => Some(lines.len() - rest.len()),
+            _ => None,
+        }
     }
 
     /// Reads the head of a line that was too long to keep: what is there must fit, and reach the status (or, in a format
@@ -517,8 +532,8 @@ fn digits(text: &[u8]) -> usize {
     count + rest.take_while(|b| b.is_ascii_digit()).count()
 }
 
-/// Length of the word at the beginning of `text`: up to a blank, `stop`, or a quote that is not escaped. A server named by
-/// an IPv6 literal holds colons: `[::1]:80`.
+/// Length of the word at the beginning of `text`: up to a blank, the line's end, `stop`, or a quote that is not escaped. A
+/// server named by an IPv6 literal holds colons: `[::1]:80`.
 #[inline]
 fn token(text: &[u8], stop: u8) -> usize {
     if let [b'-', second, ..] = text
@@ -529,14 +544,14 @@ fn token(text: &[u8], stop: u8) -> usize {
     }
     // Nearly always the first that could be the end is the end.
     if text.first() != Some(&b'[')
-        && let Some(at) = find(text, [stop, b' ', b'"'])
+        && let Some(at) = find(text, [stop, b' ', b'"', b'\n'])
         && text.get(at) != Some(&b'"')
     {
         return at;
     }
     let mut escaped = false;
     for (at, &b) in text.iter().enumerate() {
-        if b == stop || b == b' ' || (b == b'"' && !escaped) {
+        if b == stop || matches!(b, b' ' | b'\n') || (b == b'"' && !escaped) {
             return at;
         }
         if at == 0 && b == b'[' {
@@ -552,8 +567,8 @@ fn token(text: &[u8], stop: u8) -> usize {
     text.len()
 }
 
-/// Up to the first quote, not before byte `from`, that is not escaped; and what follows it. `escaped`: set if there is a
-/// backslash before it.
+/// Up to the first quote, not before byte `from`, that is not escaped, and stands before the line's end; and what follows it.
+/// `escaped`: set if there is a backslash before it.
 #[inline(always)]
 pub(super) fn split<'a>(
     text: &'a [u8],
@@ -562,7 +577,7 @@ pub(super) fn split<'a>(
 ) -> Option<(&'a [u8], &'a [u8])> {
     if from == 0 {
         // As nearly all texts are.
-        let at = find(text, [b'"', b'\\'])?;
+        let at = find(text, ENDS)?;
         if let (body, [b'"', behind @ ..]) = text.split_at_checked(at)? {
             return Some((body, behind));
         }
@@ -578,16 +593,21 @@ fn split_escaped<'a>(
     escaped: &mut bool,
 ) -> Option<(&'a [u8], &'a [u8])> {
     loop {
-        let at = from + find(text.get(from..)?, [b'"', b'\\'])?;
+        let at = from + find(text.get(from..)?, ENDS)?;
         let (body, after) = text.split_at_checked(at)?;
-        if let [b'"', behind @ ..] = after {
-            return Some((body, behind));
+        match after {
+            [b'"', behind @ ..] => return Some((body, behind)),
+            [b'\n', ..] | [_, b'\n', ..] => return None,
+            _ => {}
         }
         *escaped = true;
         // What follows a backslash is never httpd's quote.
         from = at + 2;
     }
 }
+
+/// Where a text may end, or has to be looked at closely.
+const ENDS: [u8; 3] = [b'"', b'\\', b'\n'];
 
 /// The first word of a line, if it is the last one, too.
 fn seal(line: &[u8]) -> Option<&[u8]> {
@@ -648,14 +668,55 @@ mod tests {
                             String::from_utf8_lossy(line)
                         );
                         let way = format.swift.as_ref().unwrap();
-                        swift += usize::from(
-                            way.read(line, seal(line), &mut Access::default()).is_some(),
-                        );
+                        let seal = seal(line);
+                        let read = way.read(line, seal, &mut Access::default());
+                        swift += usize::from(read == Some(b""));
                     }
                 }
             }
         }
         assert!(swift > 100, "{swift}");
+    }
+
+    #[test]
+    fn the_end_of_a_line_is_found_where_it_is() {
+        let lines = [
+            r#"192.0.2.7 - - [22/Nov/2026:20:02:28 +0000] "GET /a?b=c HTTP/1.1" 404 - "http://r/" "a\"b""#,
+            r#"2001:db8::5 - - [22/Nov/2026:20:02:28 +0000] "\\" 408 12 "\\\"" "-""#,
+            r#"f2b:1:ab ::1 192.0.2.7 www.example.org 200 5 12345678901 "" "GET /x HTTP/1.1" "-" "a\\" f2b:1:ab"#,
+            r#"www.example.org:80 192.0.2.7 - - [22/Nov/2026:20:02:28 +0000] "GET /" 404 1"#,
+            r#"www.example.org 192.0.2.7 - 17 "GET /" 200 GET"#,
+        ];
+        let (combined, f2b) = ("combined", "f2b");
+        let word = r#"%v %h %{x}e %D "%r" %>s %m"#;
+        let mut found = 0;
+        for text in [combined, f2b, "vhost_common", word] {
+            let format = Format::compile(text).unwrap();
+            for (line, other) in lines.iter().flat_map(|l| lines.iter().map(move |o| (l, o))) {
+                for n in 0..=line.len() {
+                    let (before, after) = line.split_at(n);
+                    for between in ["", "\n", "\\", "\\\n", "\"", "\\\"\n", " "] {
+                        let text = format!("{before}{between}{after}\n{other}\n");
+                        let end = text.find('\n').unwrap();
+                        let first = &text.as_bytes()[..end];
+                        let mut access = Access::default();
+                        let ended = format.read_first(text.as_bytes(), &mut access);
+                        let swift = format.swift.as_ref().is_some_and(|swift| {
+                            let mut access = Access::default();
+                            (!format.sealed || seal(first).is_some())
+                                && swift.read(first, seal(first), &mut access) == Some(b"")
+                        });
+                        assert_eq!(ended, swift.then_some(end), "{text:?}");
+                        if swift {
+                            let whole = read(&format, first).unwrap();
+                            assert_eq!(format!("{access:?}"), format!("{whole:?}"), "{text:?}");
+                            found += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert!(found > 1000, "{found}");
     }
 
     #[test]

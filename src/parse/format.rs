@@ -351,6 +351,10 @@ struct Items;
 
 impl Items {
     fn read(text: &str) -> Result<Vec<Item>, FormatError> {
+        // Whoever reads a line need not know its end: no piece asks for a newline.
+        if text.contains('\n') {
+            return Err(FormatError::LineBreak);
+        }
         let mut items: Vec<Item> = Vec::new();
         let mut literal = Vec::new();
         let final_status = text.contains("%>s");
@@ -709,7 +713,9 @@ mod tests {
             FormatError::Touching("%h".into(), "%t".into())
         );
         assert_eq!(refused("%h \"%r"), FormatError::OddQuotes);
-        assert_eq!(refused("%h \\n%r"), FormatError::LineBreak);
+        for line_break in ["%h \\n%r", "%h \n%r", "%a %{%d\n%m}t \"%r\""] {
+            assert_eq!(refused(line_break), FormatError::LineBreak);
+        }
         assert_eq!(refused("%h %Y"), FormatError::Unknown("%Y".into()));
         assert_eq!(refused("combine"), FormatError::Nickname("combine".into()));
         assert!(refused("combine").to_string().contains("combined"));

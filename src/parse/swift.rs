@@ -92,14 +92,15 @@ impl Swift {
         Some(Self(joined(steps)))
     }
 
-    /// Reads a line into an `access` that is empty; `None`: the general way should, into a new one.
+    /// Reads a line into an `access` that is empty, and returns what follows it. `None`: the general way should, into a new
+    /// one. No piece goes beyond the end of a line, so other lines may follow.
     #[inline]
     pub(super) fn read<'a>(
         &self,
         line: &'a [u8],
         seal: Option<&[u8]>,
         access: &mut Access<'a>,
-    ) -> Option<()> {
+    ) -> Option<&'a [u8]> {
         let mut rest = line;
         let mut escaped = false;
         let mut client = &b""[..];
@@ -158,15 +159,17 @@ impl Swift {
                     continue;
                 }
                 Piece::Seal => {
-                    rest = rest.get(seal.filter(|seal| seal.len() == rest.len())?.len()..)?;
+                    rest = rest.strip_prefix(seal?)?;
                 }
             }
             rest = step.follow(rest)?;
         }
-        if escaped {
-            access.texts = b"";
-        }
-        rest.is_empty().then_some(())
+        let texts = access.texts.len().saturating_sub(rest.len());
+        access.texts = match escaped {
+            true => b"",
+            false => access.texts.get(..texts)?,
+        };
+        Some(rest)
     }
 }
 

@@ -362,15 +362,28 @@ pub(crate) fn judged(format: &Format, line: &[u8]) -> Option<Reading> {
     access.client.map(|client| (client.addr(), access.status))
 }
 
-/// Reads `line` both ways.
+/// Reads the first line of `text` both ways, and as one whose end is still to be found.
 ///
 /// # Errors
-/// The two differ, and how.
-pub(crate) fn compare(number: usize, format: &Format, line: &[u8]) -> Result<(), String> {
+/// They differ, and how.
+pub(crate) fn compare(number: usize, format: &Format, text: &[u8]) -> Result<(), String> {
     let (name, pieces) = FORMATS[number % FORMATS.len()];
+    let text = [text, b"\n"].concat();
+    let end = text.iter().position(|byte| *byte == b'\n');
+    let line = &text[..end.unwrap_or_default()];
     let ends_differ = line.split(|b| *b == b' ').next() != line.rsplit(|b| *b == b' ').next();
     let torn = name == "f2b" && ends_differ;
     let judged = judged(format, line);
+    let mut access = Access::default();
+    if let Some(end) = format.read_first(&text, &mut access) {
+        let first = access.client.map(|client| (client.addr(), access.status));
+        if (end, first) != (line.len(), judged) {
+            let text = text.escape_ascii();
+            return Err(format!(
+                "{name}: {text}\n  read as {judged:?}, its first {end} bytes as {first:?}"
+            ));
+        }
+    }
     let naive = match judged {
         None => readings(pieces, line, Taste::Strict),
         Some(_) => readings(pieces, line, Taste::Loose),
