@@ -54,16 +54,8 @@ impl Alarm {
     }
 
     /// `None`: too much to look for.
-    pub(super) fn new(mut wanted: Vec<Vec<u8>>) -> Option<Self> {
-        wanted.sort_by_key(Vec::len);
-        // Where `/.env` is `/.` is found, too.
-        let mut few: Vec<Vec<u8>> = Vec::new();
-        for fragment in wanted {
-            let stands_in = |short: &Vec<u8>| memchr::memmem::find(&fragment, short).is_some();
-            if !few.iter().any(stands_in) {
-                few.push(fragment);
-            }
-        }
+    pub(super) fn new(wanted: Vec<Vec<u8>>) -> Option<Self> {
+        let few = few(wanted);
         if few.is_empty() {
             return Some(Self::Nothing);
         }
@@ -93,32 +85,78 @@ impl Alarm {
     }
 }
 
+/// Without those in which another one stands: where `/.env` is `/.` is found, too.
+fn few(mut wanted: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    wanted.sort_by_key(Vec::len);
+    let mut few: Vec<Vec<u8>> = Vec::new();
+    for fragment in wanted {
+        let stands_in = |short: &Vec<u8>| memchr::memmem::find(&fragment, short).is_some();
+        if !few.iter().any(stands_in) {
+            few.push(fragment);
+        }
+    }
+    few
+}
+
 /// Buckets of the SIMD search (Teddy, in `packed`): fragment n is in bucket n mod 8.
 const BUCKETS: usize = 8;
 
+/// How many exchanges are tried; a dozen fragments need some two hundred.
+const TRIES: usize = 1_000;
+
 /// Sorts the fragments so that those share a bucket which ordinary lines do not take for each other: of a bucket only the
-/// half-bytes of all its fragments' first two bytes are looked for, and what is found so costs a second look.
+/// half-bytes of all its fragments' first two bytes are looked for, and what is found so costs a second look, a third of the
+/// whole search if every line has one.
 fn in_buckets(fragments: &[Vec<u8>]) -> Vec<&[u8]> {
     let mut buckets: Vec<Vec<&[u8]>> = vec![Vec::new(); BUCKETS];
-    for (n, fragment) in fragments.iter().enumerate() {
-        // All are filled to the same height.
-        let height = n / BUCKETS;
-        let cost =
-            |bucket: &&mut Vec<&[u8]>| mistaken(bucket.iter().copied().chain([&fragment[..]]));
-        let low = buckets.iter_mut().filter(|bucket| bucket.len() == height);
-        if let Some(bucket) = low.min_by_key(cost) {
+    for (fragment, bucket) in fragments.iter().zip((0..BUCKETS).cycle()) {
+        if let Some(bucket) = buckets.get_mut(bucket) {
             bucket.push(fragment);
         }
     }
-    // The fuller ones first: so the last few go there, too.
-    buckets.sort_by_key(|bucket| std::cmp::Reverse(bucket.len()));
+    let mut left = TRIES;
+    while exchange(&mut buckets, &mut left) {}
     let heights = 0..fragments.len().div_ceil(BUCKETS);
     let layers = heights.flat_map(|height| buckets.iter().filter_map(move |b| b.get(height)));
     layers.copied().collect()
 }
 
-/// How often an ordinary line is taken for one of these.
-fn mistaken<'f>(fragments: impl Iterator<Item = &'f [u8]>) -> usize {
+/// Exchanges fragments of different buckets wherever that is better; was there one?
+fn exchange(buckets: &mut [Vec<&[u8]>], left: &mut usize) -> bool {
+    let mut better = false;
+    for second in 1..buckets.len() {
+        let (before, after) = buckets.split_at_mut(second);
+        let Some(b) = after.first_mut() else { break };
+        for a in before {
+            let mut cost = mistaken(a) + mistaken(b);
+            let (in_a, in_b) = (a.len(), b.len());
+            let places = (0..in_a).flat_map(|n| (0..in_b).map(move |m| (n, m)));
+            for (n, m) in places {
+                if cost == 0 || *left == 0 {
+                    break;
+                }
+                *left -= 1;
+                swap(a, b, (n, m));
+                let exchanged = mistaken(a) + mistaken(b);
+                if exchanged < cost {
+                    (cost, better) = (exchanged, true);
+                } else {
+                    swap(a, b, (n, m));
+                }
+            }
+        }
+    }
+    better
+}
+
+fn swap<'f>(a: &mut [&'f [u8]], b: &mut [&'f [u8]], (n, m): (usize, usize)) {
+    if let (Some(a), Some(b)) = (a.get_mut(n), b.get_mut(m)) {
+        std::mem::swap(a, b);
+    }
+}
+
+/// How often ordinary lines are taken for one of these.
+fn mistaken(fragments: &[&[u8]]) -> usize {
     // Low and high halves of the first byte, of the second.
     let mut halves = [0u16; 4];
     for fragment in fragments {
@@ -126,14 +164,39 @@ fn mistaken<'f>(fragments: impl Iterator<Item = &'f [u8]>) -> usize {
             *half |= 1 << value;
         }
     }
-    let pairs = literals::ORDINARY.as_bytes().windows(2);
-    let fits = |pair: &&[u8]| {
+    let fits = |pair: &[u8; 2]| {
         let mut both = halves.iter().zip(pair.iter().flat_map(halved));
         both.all(|(half, value)| half & 1 << value != 0)
     };
-    pairs.filter(fits).count()
+    let pairs = literals::PAIRS.iter();
+    pairs
+        .map(|(pair, times)| if fits(pair) { *times } else { 0 })
+        .sum()
 }
 
 fn halved(byte: &u8) -> [u8; 2] {
     [byte & 15, byte >> 4]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn ordinary_lines_are_seldom_looked_at_twice() {
+        let config = config::from_text(Path::new("none"), "").config;
+        let wanted: Vec<_> = config.native().iter().filter_map(Alarm::wants).collect();
+        let mut all = few(wanted.concat());
+        let sorted = in_buckets(&all);
+        let bucket = |n: usize| sorted.iter().copied().skip(n).step_by(BUCKETS);
+        let twice = |n| mistaken(&bucket(n).collect::<Vec<_>>());
+        assert!((0..BUCKETS).map(twice).sum::<usize>() < 10);
+        let mut sorted: Vec<Vec<u8>> = sorted.into_iter().map(<[u8]>::to_vec).collect();
+        sorted.sort();
+        all.sort();
+        assert_eq!(sorted, all);
+    }
 }

@@ -1,6 +1,9 @@
 //! The literals a pattern cannot match without: one search for all of them is the first test of a field, and most lines
 //! end there.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
@@ -51,9 +54,12 @@ pub(super) fn fragments(pattern: &str) -> Option<Vec<Vec<u8>>> {
 fn fragment(literal: &[Letter]) -> &[Letter] {
     let window = FRAGMENT_BYTES.min(literal.len());
     let seldom = |piece: &&[Letter]| match piece {
-        [[a, lower_a], [b, lower_b], ..] => {
-            let pair = |pair: &&[u8]| matches!(pair, [c, d] if (c == a || c == lower_a) && (d == b || d == lower_b));
-            ORDINARY.as_bytes().windows(2).filter(pair).count()
+        [a, b, ..] => {
+            let pairs = a.iter().flat_map(|a| b.iter().map(move |b| [*a, *b]));
+            let mut pairs: Vec<_> = pairs.collect();
+            pairs.sort_unstable();
+            pairs.dedup();
+            pairs.iter().filter_map(|pair| PAIRS.get(pair)).sum()
         }
         _ => usize::MAX,
     };
@@ -70,6 +76,17 @@ fn fragment(literal: &[Letter]) -> &[Letter] {
         .min_by_key(|piece| (cases(piece), seldom(piece)))
         .unwrap_or(literal)
 }
+
+/// How often ordinary lines have each pair of bytes.
+pub(super) static PAIRS: LazyLock<HashMap<[u8; 2], usize>> = LazyLock::new(|| {
+    let mut pairs = HashMap::new();
+    for pair in ORDINARY.as_bytes().windows(2) {
+        if let [a, b] = pair {
+            *pairs.entry([*a, *b]).or_default() += 1;
+        }
+    }
+    pairs
+});
 
 /// Letters that may stand in two cases.
 fn cases(literal: &[Letter]) -> usize {
@@ -116,10 +133,12 @@ fn parse(pattern: &str) -> Option<Hir> {
 const FRAGMENT_BYTES: usize = 4;
 
 /// What most lines look like.
-pub(super) const ORDINARY: &str = r#"
+const ORDINARY: &str = r#"
 GET / HTTP/1.1" 200 5120 "https://www.google.com/" "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
 GET /wp-content/uploads/2026/05/header-image-1024x768.jpg HTTP/2.0" 200 81236 "http://example.org/index.php?id=17&page=2" "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6 Mobile/15E148 Safari/604.1"
 POST /wp-admin/admin-ajax.php HTTP/1.1" 200 47 "https://example.org/shop/item/20431-a-title-in-the-address.html" "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+GET /2024/05/16/thumbs/img-1625-1600x900.webp HTTP/2.0" 200 16954 "https://www.example.com/2024/" "Mozilla/5.0 (Linux; Android 16; Pixel 9) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/139.0.6954.69 Mobile Safari/537.36"
+GET /api/v1/items?limit=25&offset=50&sort=price HTTP/1.1" 200 1854 "-" "okhttp/4.12.0"
 GET /assets/js/jquery.min.js?ver=3.7.1 HTTP/1.1" 304 - "https://www.example.org/2026/11/22/news/" "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 "#;
 
