@@ -7,7 +7,9 @@
 //! A process that gave up its right to run iptables has these functions done by its helper ([`crate::privilege`]).
 
 use std::fmt::Write as _;
+use std::io;
 
+use super::nft;
 use super::plan::{Family, Found, NAME, Place, Plan, Rule, chain_name};
 use super::tool::{self, ToolError};
 use crate::config::{Blocktype, Config, Protocol};
@@ -30,6 +32,13 @@ impl Family {
         match self {
             Self::Inet => "iptables-restore",
             Self::Inet6 => "ip6tables-restore",
+        }
+    }
+
+    fn legacy_tables(self) -> &'static str {
+        match self {
+            Self::Inet => "ip_tables_names",
+            Self::Inet6 => "ip6_tables_names",
         }
     }
 
@@ -112,16 +121,28 @@ pub(crate) fn remove_others(
     plans: &[Plan],
     family: Family,
 ) -> Result<(), ToolError> {
+    let chain = chain_name(&config.firewall.set_prefix);
+    let unwanted = |place: &Place| plans.iter().all(|plan| plan.place != *place);
+    let others = Place::ALL.into_iter().filter(unwanted);
+    if !others.clone().any(|place| may_stand(&chain, place, family)) {
+        return Ok(());
+    }
     if let Some(helper) = helper() {
         return helper.remove_others(family);
     }
-    let unwanted = |place: &Place| plans.iter().all(|plan| plan.place != *place);
-    let chain = chain_name(&config.firewall.set_prefix);
-    let mut done = Ok(());
-    for place in Place::ALL.into_iter().filter(unwanted) {
-        done = done.and(remove_from(&chain, place, family));
-    }
-    done
+    let removed = others.map(|place| remove_from(&chain, place, family));
+    removed.fold(Ok(()), Result::and)
+}
+
+/// Whether a chain of this name may stand there. That none does, which is nearly always so, the kernel can say itself, and
+/// sooner than iptables.
+fn may_stand(chain: &str, Place { table, .. }: Place, family: Family) -> bool {
+    // Tables of legacy iptables, of those that were ever looked at; without its module there is no such file.
+    let legacy = match std::fs::read_to_string(format!("/proc/net/{}", family.legacy_tables())) {
+        Ok(names) => names.lines().any(|name| name == table),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    legacy || nft::may_have_chain(family, table, chain)
 }
 
 fn remove_from(chain: &str, place: Place, family: Family) -> Result<(), ToolError> {

@@ -349,13 +349,15 @@ impl Firewall for Ipset {
     }
 
     fn ensure(&mut self, set: &SetRef) -> Result<Ensured, ActError> {
+        // To make a set that is there already costs the kernel a table, which it throws away.
+        if let Some(header) = self.header(&set.name)? {
+            return judge(&header, set);
+        }
         match self.create(&set.name, set) {
             Ok(()) => Ok(Ensured::Made),
             Err(WireError::Refused(Refusal::Os(Errno::EEXIST))) => {
-                let header = self
-                    .header(&set.name)?
-                    .ok_or_else(|| ActError::no_set(&set.name))?;
-                judge(&header, set)
+                let header = self.header(&set.name)?;
+                judge(&header.ok_or_else(|| ActError::no_set(&set.name))?, set)
             }
             Err(other) => Err(ActError::wire("ipset create", &set.name, other)),
         }

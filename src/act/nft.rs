@@ -47,6 +47,9 @@ const GETGEN: u16 = 16;
 
 /// nfgenmsg: NFPROTO_INET, version 0, resource 0.
 const HEAD: [u8; 4] = [1, 0, 0, 0];
+/// NFPROTO_IPV4 and NFPROTO_IPV6, which iptables' tables are of.
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
 
 /// Longest comment of an element, bytes: a comment has its length in one byte, its NUL counts, and what it says of itself
 /// takes two of the 256 that the kernel keeps (NFT_USERDATA_MAXLEN).
@@ -1276,4 +1279,22 @@ fn known_by(text: String) -> String {
     });
     let shown: String = text.chars().take(SHOWN).collect();
     format!("{shown}... {sum:016x}")
+}
+
+/// Whether a table that iptables wrote has this chain; where the kernel cannot be asked, it may.
+pub(super) fn may_have_chain(family: Family, table: &str, chain: &str) -> bool {
+    let family = match family {
+        Family::Inet => IPV4,
+        Family::Inet6 => IPV6,
+    };
+    let ask = |mut wire: Socket| {
+        let name = |a: &mut Attrs<'_>| {
+            a.text(1, table);
+            a.text(3, chain);
+        };
+        let head = [family, 0, 0, 0];
+        wire.exchange(SUBSYSTEM << 8 | GETCHAIN, 0, &head, name, |_, _| {})
+    };
+    let asked = Socket::open(SockProtocol::NetlinkNetFilter, 0).and_then(ask);
+    !matches!(asked, Err(WireError::Refused(Refusal::Os(Errno::ENOENT))))
 }
