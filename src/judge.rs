@@ -579,10 +579,10 @@ mod tests {
         let who = "192.0.2.7";
         assert_eq!(line(&mut judge, jail, who, 5_000), ["banned"]);
         assert_eq!(line(&mut judge, jail, who, 5_000), [""; 0]);
-        assert_eq!(line(&mut judge, jail, who, 5_099), [""; 0]);
-        assert_eq!(line(&mut judge, jail, "192.0.2.8", 5_099), ["banned"]);
-        assert_eq!(line(&mut judge, jail, who, 5_100), ["prolonged"]);
-        assert_eq!(line(&mut judge, jail, who, 5_150), [""; 0]);
+        assert_eq!(line(&mut judge, jail, who, 5_499), [""; 0]);
+        assert_eq!(line(&mut judge, jail, "192.0.2.8", 5_499), ["banned"]);
+        assert_eq!(line(&mut judge, jail, who, 5_500), ["prolonged"]);
+        assert_eq!(line(&mut judge, jail, who, 5_550), [""; 0]);
     }
 
     #[test]

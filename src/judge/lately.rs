@@ -6,7 +6,7 @@ use crate::hit::{Arrival, JailId};
 
 /// A ban is taken to stand for so long after the kernel was told of it, milliseconds. Somebody else may lift it meanwhile: who is
 /// freed and offends on is caught this much later. And a ban may end by as much before it would have been prolonged to.
-const MOMENT_MS: u64 = 100;
+const MOMENT_MS: u64 = 500;
 /// Places. A later ban takes one from an earlier, which costs two messages.
 const SEATS: usize = 256;
 
@@ -61,8 +61,8 @@ mod tests {
         assert!(!lately.knows(1, who, Arrival(1000)));
         lately.told(1, who, Arrival(1000));
         assert!(lately.knows(1, who, Arrival(1000)));
-        assert!(lately.knows(1, who, Arrival(1099)));
-        assert!(!lately.knows(1, who, Arrival(1100)));
+        assert!(lately.knows(1, who, Arrival(1499)));
+        assert!(!lately.knows(1, who, Arrival(1500)));
         assert!(!lately.knows(2, who, Arrival(1000)));
         assert!(!lately.knows(1, other, Arrival(1000)));
         lately.forget();
