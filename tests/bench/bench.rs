@@ -1,8 +1,9 @@
 //! What f2b-pipe costs, beside what rotatelogs costs for merely writing the same lines, in one run.
 //!
 //! `cargo bench` runs everything in some minutes; `cargo bench -- stream latency` these parts only; parts: stream, lines,
-//! latency, bans, load, clients, jails, memory, filters, hostile. `cargo bench -- generate f2b FILE` writes the million lines (or `combined`). CPU seconds are those of the program alone. Bans are real, in a private network
-//! namespace, where the machine allows one.
+//! way, latency, bans, load, clients, jails, memory, filters, hostile. `cargo bench -- generate f2b FILE` writes the million
+//! lines (or `combined`). CPU seconds are those of the program alone. Bans are real, in a private network namespace, where
+//! the machine allows one.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,6 +38,7 @@ mod hostile;
 mod latency;
 mod load;
 mod measure;
+mod way;
 
 /// The program that is measured.
 const F2B_PIPE: &str = env!("CARGO_BIN_EXE_f2b-pipe");
@@ -55,8 +57,8 @@ const UNSHARE: [&str; 11] = [
     "--kill-child",
 ];
 const PROBE: &str = "mount -t tmpfs bench /run && ip link set lo up";
-const PARTS: [&str; 10] = [
-    "stream", "lines", "latency", "bans", "load", "clients", "jails", "memory", "filters",
+const PARTS: [&str; 11] = [
+    "stream", "lines", "way", "latency", "bans", "load", "clients", "jails", "memory", "filters",
     "hostile",
 ];
 /// Odd, so that there is a middle one.
@@ -119,6 +121,7 @@ fn main() {
             match part {
                 "stream" => bench.stream(),
                 "lines" => bench.lines(),
+                "way" => way::measure(),
                 "latency" => latency::measure(&bench),
                 "bans" => bans::measure(&bench),
                 "load" => load::measure(&bench),
