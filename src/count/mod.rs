@@ -18,7 +18,9 @@ use crate::sys::bytes::bring;
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Clients kept. A flood from more addresses than this within one findtime is not countable by address anyway. At
-    /// about 230 bytes each, half a million are 115 MB; a web server with fewer never pays for it.
+    /// about 230 bytes each, 450,000 are 105 MB; a web server with fewer never pays for it. The hash table has 2^20 places
+    /// then, of which 7/8 may be taken: where no more than half of these are in use, places worn out by clients that were
+    /// forgotten are swept, else all is moved to a table of twice the size (hashbrown, `reserve_rehash`).
     pub clients: usize,
     /// Stamps in rings of all clients together, four bytes each: 80,000 clients with a full ring of 100.
     pub stamps: usize,
@@ -27,7 +29,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            clients: 500_000,
+            clients: 450_000,
             stamps: 8_000_000,
         }
     }
@@ -92,6 +94,10 @@ fn recent_place(client: Client) -> usize {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(32))]
 struct Seat(Option<Recent>);
+
+/// Places that wait for the end of a batch to be free, at the most for which there is room from the start; a batch has some
+/// seventy hits.
+const FREED: usize = 4096;
 
 /// Stamps are 32 bits of milliseconds, 49 days. Before they run over, all are moved back so that this many are behind now:
 /// more than the longest findtime that config lets through, 28 days.
@@ -167,7 +173,7 @@ impl Counter {
         let mut windows = Vec::new();
         // Room that nobody touched is not memory yet, and where it is had from the start nothing is ever copied to a larger
         // one. A host that counts it all the same may refuse it.
-        windows.try_reserve_exact(bounds.clients).ok();
+        windows.try_reserve_exact(bounds.clients + FREED).ok();
         Self {
             table: LruCache::unbounded(),
             recent: vec![Seat::default(); RECENT].into_boxed_slice(),
