@@ -21,7 +21,7 @@ use crate::cli::RunArgs;
 use crate::config::{Backend, Config, RuntimePaths};
 use crate::privilege::{self, Entered};
 use crate::say;
-use crate::source::stdin::{CHUNK_BYTES, Chunk, Stdin, Woken};
+use crate::source::stdin::{Chunk, Stdin, Woken};
 use crate::sys;
 use crate::tee::Tee;
 
@@ -131,7 +131,7 @@ fn stay(args: &RunArgs, signals: Signals, trouble: Option<&str>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut buffer = vec![0; CHUNK_BYTES].into_boxed_slice();
+    let mut buffer = vec![0; stdin.chunk_bytes()].into_boxed_slice();
     let mut chunk: Option<Chunk> = None;
     let begun = Instant::now();
     while chunk.is_none() && begun.elapsed() < QUIET_START {

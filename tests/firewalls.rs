@@ -91,6 +91,28 @@ impl Host {
         keeper
     }
 
+    /// From here on the programs that change a firewall do nothing in this thread, and what it starts, but leave this trace.
+    fn trace_of_tools(&self) -> PathBuf {
+        own_files();
+        let trace = self.dir.join("trace");
+        let script = self.dir.join("script");
+        let text = format!("#!/bin/sh\necho $0 >> {}\nexit 1\n", trace.display());
+        std::fs::write(&script, text).unwrap();
+        sh(&format!("chmod 755 {}", script.display()));
+        for tool in [
+            "iptables",
+            "ip6tables",
+            "iptables-restore",
+            "ip6tables-restore",
+            "ipset",
+            "nft",
+        ] {
+            let real = std::fs::canonicalize(sh(&format!("command -v {tool}")).trim()).unwrap();
+            bind(&script, &real);
+        }
+        trace
+    }
+
     /// A ban in the jail called `jail`.
     fn ban(&self, jail: &str, who: &str, ban_for: BanFor) -> Ban<'static> {
         let (id, _) = jails(&self.config).find(|(_, j)| j.name == jail).unwrap();
@@ -505,24 +527,7 @@ fn commands_say_which_firewall_and_take_all_of_it_away() {
 #[ignore = "needs root and a network namespace"]
 fn with_nftables_no_program_is_run() {
     let host = Host::web("nftables");
-    own_files();
-    // Whoever runs one of these leaves a trace.
-    let trace = host.dir.join("trace");
-    let script = host.dir.join("script");
-    let text = format!("#!/bin/sh\necho $0 >> {}\nexit 1\n", trace.display());
-    std::fs::write(&script, text).unwrap();
-    sh(&format!("chmod 755 {}", script.display()));
-    for tool in [
-        "iptables",
-        "ip6tables",
-        "iptables-restore",
-        "ip6tables-restore",
-        "ipset",
-        "nft",
-    ] {
-        let real = std::fs::canonicalize(sh(&format!("command -v {tool}")).trim()).unwrap();
-        bind(&script, &real);
-    }
+    let trace = host.trace_of_tools();
     let keeper = host.keeper();
     let mut act = Act::new(&host.config);
     assert_eq!(
@@ -539,6 +544,75 @@ fn with_nftables_no_program_is_run() {
         "{}",
         std::fs::read_to_string(&trace).unwrap()
     );
+}
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn rules_of_iptables_that_stand_are_seen_without_it() {
+    let ports: Vec<String> = (1..=32).map(|n| (1000 + 2 * n).to_string()).collect();
+    let host = Host::new(
+        "ipset",
+        &format!(
+            "[jail.web]\nstatus = [404]\nport = [80, 443]\n\
+             [jail.sip]\nstatus = [404]\nport = ['5060:5061', 69]\nprotocol = ['tcp', 'udp']\n\
+             [jail.many]\nstatus = [404]\nport = [{}]\n\
+             [jail.ping]\nstatus = [404]\nprotocol = 'icmp'\n\
+             [jail.names]\nstatus = [404]\nport = 53\nprotocol = ['tcp', 'udp']\nblocktype = 'reject'\n\
+             [jail.rude]\nstatus = [404]\nport = 'all'\nblocktype = 'reject'\n",
+            ports.join(", ")
+        ),
+    );
+    drop(host.keeper());
+    let rules = sh("iptables -w -S f2b-pipe; iptables -w -t raw -S f2b-pipe");
+    for rule in [
+        "--dports 1062,1064 ",
+        "-p udp -m multiport --dports 69,5060:5061 ",
+        "-p icmp -m set ",
+        "-p udp -m multiport --dports 53 -m set --match-set f2bp-names src -j REJECT --reject-with icmp",
+        "--match-set f2bp-rude src -j REJECT --reject-with tcp-reset",
+    ] {
+        assert!(rules.contains(rule), "{rule}: {rules}");
+    }
+    // A rule of somebody else's behind ours is none of our business.
+    sh(
+        "iptables -w -t raw -A PREROUTING -p udp --dport 9 -j DROP; ip6tables -w -A INPUT -j ACCEPT",
+    );
+    let begin = |what: &str| {
+        let keeper = Keeper::start(Arc::clone(&host.config), host.paths.clone()).unwrap();
+        wait(what, || !keeper.health().firewall.is_empty());
+        let health = keeper.health();
+        health.chain && health.chain6
+    };
+    let changes = [
+        "iptables -w -t raw -D f2b-pipe 2",
+        "ip6tables -w -D INPUT -j f2b-pipe; ip6tables -w -A INPUT -j f2b-pipe",
+        "iptables -w -t raw -A f2b-pipe -s 192.0.2.9 -j ACCEPT",
+        "iptables -w -t raw -R f2b-pipe 1 -p tcp -m multiport --dports 80 -m set --match-set f2bp-web src -j DROP",
+        "iptables -w -t raw -R f2b-pipe 1 -p tcp -m multiport --dports 80,443 -m set ! --match-set f2bp-web src -j DROP",
+    ];
+    for change in changes {
+        sh(change);
+        // On a thread of its own, so that this one keeps its tools.
+        std::thread::scope(|scope| {
+            let with = scope.spawn(|| {
+                let trace = host.trace_of_tools();
+                assert!(!begin(change), "{change}");
+                assert!(trace.exists(), "{change}");
+                std::fs::remove_file(trace).unwrap();
+            });
+            with.join().unwrap();
+        });
+        assert!(begin(change), "{change}");
+        std::thread::scope(|scope| {
+            let without = scope.spawn(|| {
+                let trace = host.trace_of_tools();
+                assert!(begin(change), "{change}");
+                let ran = std::fs::read_to_string(trace).unwrap_or_default();
+                assert_eq!(ran, "", "{change}");
+            });
+            without.join().unwrap();
+        });
+    }
 }
 
 /// From here on this thread, and what it starts, has mounts of its own.

@@ -1,7 +1,7 @@
 //! The rules that look into ipset's sets: a chain, jumped to before anything else, written by iptables.
 //!
-//! The chain is written as a whole by one iptables-restore, so that there is no moment with half of it, and looked at by
-//! one `iptables -S`. Presence is not enough: a rule that accepts established connections, inserted above ours by
+//! The chain is written as a whole by one iptables-restore, so that there is no moment with half of it, and looked at through
+//! netlink ([`xtables`]) or, where that does not do, by one `iptables -S`. Presence is not enough: a rule that accepts established connections, inserted above ours by
 //! somebody else, lets the banned go on.
 //!
 //! A process that gave up its right to run iptables has these functions done by its helper ([`crate::privilege`]).
@@ -12,6 +12,7 @@ use std::io;
 use super::nft;
 use super::plan::{Family, Found, NAME, Place, Plan, Rule, chain_name};
 use super::tool::{self, ToolError};
+use super::xtables;
 use crate::config::{Blocktype, Config, Protocol};
 use crate::privilege::helper;
 
@@ -43,7 +44,7 @@ impl Family {
     }
 
     /// `-p` of a protocol, with a blank behind; nothing for all of them.
-    fn match_protocol(self, protocol: Protocol) -> String {
+    pub(super) fn match_protocol(self, protocol: Protocol) -> String {
         match (protocol, self) {
             (Protocol::All, _) => String::new(),
             (Protocol::Icmp, Self::Inet6) => "-p ipv6-icmp ".to_owned(),
@@ -81,6 +82,9 @@ fn text(plan: &Plan, family: Family, jumps: usize) -> String {
 /// # Errors
 /// iptables does not work.
 pub(crate) fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
+    if let Some(listing) = read(plan, family) {
+        return Ok(seen(plan, family, &listing));
+    }
     if let Some(helper) = helper() {
         return helper.look(plan, family);
     }
@@ -92,6 +96,9 @@ pub(crate) fn look(plan: &Plan, family: Family) -> Result<Found, ToolError> {
 /// # Errors
 /// iptables does not work; what was there stays.
 pub(crate) fn place(plan: &Plan, family: Family) -> Result<(), ToolError> {
+    if read(plan, family).is_some_and(|listing| is_written(plan, family, &listing)) {
+        return Ok(());
+    }
     if let Some(helper) = helper() {
         return helper.place(plan, family);
     }
@@ -137,12 +144,24 @@ pub(crate) fn remove_others(
 /// Whether a chain of this name may stand there. That none does, which is nearly always so, the kernel can say itself, and
 /// sooner than iptables.
 fn may_stand(chain: &str, Place { table, .. }: Place, family: Family) -> bool {
-    // Tables of legacy iptables, of those that were ever looked at; without its module there is no such file.
-    let legacy = match std::fs::read_to_string(format!("/proc/net/{}", family.legacy_tables())) {
+    is_legacy(table, family) || nft::may_have_chain(family, table, chain)
+}
+
+/// Whether there is such a table of legacy iptables, of which nf_tables knows nothing.
+fn is_legacy(table: &str, family: Family) -> bool {
+    // Those that were ever looked at; without its module there is no such file.
+    match std::fs::read_to_string(format!("/proc/net/{}", family.legacy_tables())) {
         Ok(names) => names.lines().any(|name| name == table),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
-    };
-    legacy || nft::may_have_chain(family, table, chain)
+    }
+}
+
+/// What iptables would list of the hook and the chain, without it. `None`: it has to be asked.
+fn read(plan: &Plan, family: Family) -> Option<String> {
+    if is_legacy(plan.place.table, family) {
+        return None;
+    }
+    xtables::listing(&plan.chain, plan.place, family)
 }
 
 fn remove_from(chain: &str, place: Place, family: Family) -> Result<(), ToolError> {

@@ -49,9 +49,12 @@ const CMD_ADD: u16 = SUBSYSTEM | 9;
 const CMD_DEL: u16 = SUBSYSTEM | 10;
 const CMD_TEST: u16 = SUBSYSTEM | 11;
 const CMD_TYPE: u16 = SUBSYSTEM | 13;
+const CMD_GET_BYINDEX: u16 = SUBSYSTEM | 15;
 
 /// IPSET_PROTOCOL of 4.18; later kernels speak it, too.
 const PROTOCOL: u8 = 6;
+/// The one that knows CMD_GET_BYINDEX (4.20).
+const PROTOCOL_OF_INDEX: u8 = 7;
 
 // At the top of a message.
 const ATTR_PROTOCOL: u16 = 1;
@@ -64,6 +67,7 @@ const ATTR_FLAGS: u16 = 6;
 const ATTR_DATA: u16 = 7;
 const ATTR_ADT: u16 = 8;
 const ATTR_LINENO: u16 = 9;
+const ATTR_INDEX: u16 = 11;
 // Inside data.
 const ATTR_IP: u16 = 1;
 const ATTR_CIDR: u16 = 3;
@@ -409,20 +413,16 @@ impl Firewall for Ipset {
             Add::New => netlink::EXCL,
             Add::Replace => 0,
         };
-        let sent = self.wire.exchange(
-            CMD_ADD,
-            flags,
-            &head(libc_family(set.kind)),
-            |a| {
+        let sent = self
+            .wire
+            .order(CMD_ADD, flags, &head(libc_family(set.kind)), |a| {
                 about(a, &set.name);
                 a.nest(ATTR_DATA, |a| {
                     element(a, who);
                     a.be32(ATTR_TIMEOUT, secs.min(TIMEOUT_MAX_SECS));
                     a.text(ATTR_COMMENT, comment);
                 });
-            },
-            |_, _| {},
-        );
+            });
         match sent {
             Ok(()) => Ok(Added::New),
             Err(WireError::Refused(Refusal::Element)) => Ok(Added::Already),
@@ -686,6 +686,26 @@ fn judge(header: &Header, set: &SetRef) -> Result<Ensured, ActError> {
     } else {
         Ensured::Outdated
     })
+}
+
+/// The name of the set that a rule of xtables means by its index. `None`: there is no such set, or the kernel cannot say.
+pub(super) fn name_of(wire: &mut Socket, index: u16) -> Option<String> {
+    let mut name = None;
+    wire.exchange(
+        CMD_GET_BYINDEX,
+        0,
+        &head(libc_family(Kind::Ip4)),
+        |a| {
+            a.u8(ATTR_PROTOCOL, PROTOCOL_OF_INDEX);
+            a.be16(ATTR_INDEX, index);
+        },
+        |_, payload| {
+            let mut all = attrs(payload).filter(|(attr, _)| *attr == ATTR_SETNAME);
+            name = all.next().map(|(_, value)| netlink::text(value));
+        },
+    )
+    .ok()?;
+    name
 }
 
 /// nfgenmsg: family, version 0, resource 0.

@@ -23,7 +23,7 @@ use crate::hit::JailId;
 use crate::silence::board;
 
 /// How long bans are gathered before the sockets are looked at.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(50);
 /// Looking at all sockets takes the kernel some milliseconds (an empty table of half a million places: 5), in which a small
 /// machine has no processor for a ban: at most one part in this many of the time.
 const REST: u32 = 200;

@@ -28,6 +28,7 @@ pub mod nft; // sets and rules of nf_tables
 pub mod plan; // which rules there should be
 pub mod records; // bans that the ledger is told of
 pub mod tool; // child processes
+mod xtables; // the rules of iptables as nf_tables has them
 
 use firewall::{Add, Added, Doomed, Ensured, Firewall, Put};
 

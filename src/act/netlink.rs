@@ -5,11 +5,12 @@
 //! there when it returns, and the receive timeout only guards against one that was lost.
 
 use std::fmt;
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, send,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvmsg, send,
     setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -280,6 +281,32 @@ impl Socket {
         })
     }
 
+    /// As [`exchange`](Self::exchange), for a request that has no other answer than whether it was carried out. The kernel does
+    /// that within send(2) (netlink_unicast_kernel), so a refusal is there already, and that there is none is the
+    /// confirmation: one message less for each ban.
+    ///
+    /// # Errors
+    /// As of `exchange`.
+    pub fn order(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        head: &[u8],
+        fill: impl FnOnce(&mut Attrs<'_>),
+    ) -> Result<(), WireError> {
+        self.begin();
+        message(&mut self.out, self.seq, kind, flags, head, fill)?;
+        self.send()?;
+        loop {
+            match self.answer(MsgFlags::MSG_DONTWAIT, &mut |_, _| true) {
+                // Of another request, and no refusal.
+                Ok(false) => {}
+                Ok(true) | Err(WireError::NoAnswer) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// As [`exchange`](Self::exchange), for as long as `each` says that it wants more; what is left of the dump stays in
     /// the socket, which is of no use any more.
     ///
@@ -339,50 +366,67 @@ impl Socket {
 
     /// Sends what was written, and reads the answer.
     fn transact(&mut self, mut each: impl FnMut(u16, &[u8]) -> bool) -> Result<(), WireError> {
-        while let Err(errno) = send(self.fd.as_raw_fd(), &self.out, MsgFlags::empty()) {
-            if errno != Errno::EINTR {
-                return Err(WireError::Send(errno));
-            }
-        }
+        self.send()?;
         loop {
-            let received = receive(&self.fd, &mut self.input)?;
-            for message in Messages(received) {
-                let message = message?;
-                match self.seq.wrapping_sub(message.seq) {
-                    0 => {}
-                    // Left over from a request that was given up.
-                    1..=0x7fff_ffff => continue,
-                    0x8000_0000.. => {
-                        return Err(WireError::OutOfOrder {
-                            got: message.seq,
-                            want: self.seq,
-                        });
-                    }
+            if self.answer(MsgFlags::empty(), &mut each)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn send(&self) -> Result<(), WireError> {
+        loop {
+            match send(self.fd.as_raw_fd(), &self.out, MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                sent => return sent.map(drop).map_err(WireError::Send),
+            }
+        }
+    }
+
+    /// Reads one datagram; whether the answer ends with it.
+    fn answer(
+        &mut self,
+        flags: MsgFlags,
+        each: &mut impl FnMut(u16, &[u8]) -> bool,
+    ) -> Result<bool, WireError> {
+        let received = receive(&self.fd, &mut self.input, flags)?;
+        for message in Messages(received) {
+            let message = message?;
+            match self.seq.wrapping_sub(message.seq) {
+                0 => {}
+                // Left over from a request that was given up.
+                1..=0x7fff_ffff => continue,
+                0x8000_0000.. => {
+                    return Err(WireError::OutOfOrder {
+                        got: message.seq,
+                        want: self.seq,
+                    });
                 }
-                self.interrupted |= message.flags & INTERRUPTED != 0;
-                match message.kind {
-                    KIND_NOOP => {}
-                    KIND_ERROR | KIND_DONE => {
-                        // A dump that fails at once says so in its last message (or, older kernels, in an error).
-                        return match message
-                            .payload
-                            .first_chunk()
-                            .map(|c| i32::from_ne_bytes(*c))
-                        {
-                            Some(number) if number < 0 => Err(WireError::Refused(
-                                Refusal::from_number(number.saturating_neg()),
-                            )),
-                            Some(_) | None => Ok(()),
-                        };
-                    }
-                    kind => {
-                        if !each(kind, message.payload) {
-                            return Ok(());
-                        }
+            }
+            self.interrupted |= message.flags & INTERRUPTED != 0;
+            match message.kind {
+                KIND_NOOP => {}
+                KIND_ERROR | KIND_DONE => {
+                    // A dump that fails at once says so in its last message (or, older kernels, in an error).
+                    return match message
+                        .payload
+                        .first_chunk()
+                        .map(|c| i32::from_ne_bytes(*c))
+                    {
+                        Some(number) if number < 0 => Err(WireError::Refused(
+                            Refusal::from_number(number.saturating_neg()),
+                        )),
+                        Some(_) | None => Ok(true),
+                    };
+                }
+                kind => {
+                    if !each(kind, message.payload) {
+                        return Ok(true);
                     }
                 }
             }
         }
+        Ok(false)
     }
 
     /// Waits for news from the groups, and gives each message to `each`; no news within the timeout is fine, too.
@@ -390,7 +434,7 @@ impl Socket {
     /// # Errors
     /// [`WireError::Receive`]; ENOBUFS means that news were lost.
     pub fn news(&mut self, mut each: impl FnMut(u16, &[u8])) -> Result<(), WireError> {
-        let received = match receive(&self.fd, &mut self.input) {
+        let received = match receive(&self.fd, &mut self.input, MsgFlags::empty()) {
             Err(WireError::NoAnswer) => return Ok(()),
             other => other?,
         };
@@ -403,9 +447,11 @@ impl Socket {
 }
 
 /// One datagram from the kernel; what others send is not looked at.
-fn receive<'a>(fd: &OwnedFd, input: &'a mut [u8]) -> Result<&'a [u8], WireError> {
+fn receive<'a>(fd: &OwnedFd, input: &'a mut [u8], flags: MsgFlags) -> Result<&'a [u8], WireError> {
     loop {
-        match recvfrom::<NetlinkAddr>(fd.as_raw_fd(), input) {
+        let mut parts = [IoSliceMut::new(input)];
+        let received = recvmsg::<NetlinkAddr>(fd.as_raw_fd(), &mut parts, None, flags);
+        match received.map(|message| (message.bytes, message.address)) {
             Ok((length, from)) => {
                 if from.is_none_or(|from| from.pid() == 0) {
                     return input.get(..length).ok_or(WireError::Malformed);
@@ -552,6 +598,11 @@ impl Attrs<'_> {
     }
 
     /// A number in network order, marked as such.
+    pub fn be16(&mut self, kind: u16, value: u16) {
+        self.bytes(kind | BIG_ENDIAN, &value.to_be_bytes());
+    }
+
+    /// The same, of 32 bits.
     pub fn be32(&mut self, kind: u16, value: u32) {
         self.bytes(kind | BIG_ENDIAN, &value.to_be_bytes());
     }

@@ -35,7 +35,7 @@ const NEWCHAIN: u16 = 3;
 const GETCHAIN: u16 = 4;
 const DELCHAIN: u16 = 5;
 const NEWRULE: u16 = 6;
-const GETRULE: u16 = 7;
+pub(super) const GETRULE: u16 = 7;
 const DELRULE: u16 = 8;
 const NEWSET: u16 = 9;
 const GETSET: u16 = 10;
@@ -1254,7 +1254,7 @@ fn mask(length: u8) -> [u8; 16] {
 }
 
 /// IPPROTO_...; `None`: all of them.
-fn number_of(protocol: Protocol, family: Family) -> Option<u8> {
+pub(super) fn number_of(protocol: Protocol, family: Family) -> Option<u8> {
     Some(match (protocol, family) {
         (Protocol::All, _) => return None,
         (Protocol::Tcp, _) => 6,
@@ -1281,19 +1281,23 @@ fn known_by(text: String) -> String {
     format!("{shown}... {sum:016x}")
 }
 
-/// Whether a table that iptables wrote has this chain; where the kernel cannot be asked, it may.
-pub(super) fn may_have_chain(family: Family, table: &str, chain: &str) -> bool {
+/// nfgenmsg of iptables' tables.
+pub(super) fn head(family: Family) -> [u8; 4] {
     let family = match family {
         Family::Inet => IPV4,
         Family::Inet6 => IPV6,
     };
+    [family, 0, 0, 0]
+}
+
+/// Whether a table that iptables wrote has this chain; where the kernel cannot be asked, it may.
+pub(super) fn may_have_chain(family: Family, table: &str, chain: &str) -> bool {
     let ask = |mut wire: Socket| {
         let name = |a: &mut Attrs<'_>| {
             a.text(1, table);
             a.text(3, chain);
         };
-        let head = [family, 0, 0, 0];
-        wire.exchange(SUBSYSTEM << 8 | GETCHAIN, 0, &head, name, |_, _| {})
+        wire.exchange(SUBSYSTEM << 8 | GETCHAIN, 0, &head(family), name, |_, _| {})
     };
     let asked = Socket::open(SockProtocol::NetlinkNetFilter, 0).and_then(ask);
     !matches!(asked, Err(WireError::Refused(Refusal::Os(Errno::ENOENT))))

@@ -31,7 +31,9 @@ pub type CompileError = Box<BuildError>;
 /// The rules of all jails, compiled for one format.
 #[derive(Debug)]
 pub struct Filter {
-    by_status: Vec<Open>,
+    /// Which of `open` is for a status.
+    by_status: Vec<usize>,
+    open: Vec<Open>,
     alarm: Option<Alarm>,
     /// Jails about the error log: those with a condition on `message`.
     of_errors: Box<[JailId]>,
@@ -48,13 +50,16 @@ struct Rules {
     hasher: FixedState,
 }
 
-/// The jails that are open to a status, in order.
+/// The jails that are open to some statuses, in order.
 #[derive(Debug, Default)]
 struct Open {
     all: Box<[JailId]>,
     /// Without those that only want lines at which the alarm rings.
     quiet: Box<[(JailId, Needs)]>,
 }
+
+/// A status has three digits.
+const STATUSES: u16 = 1000;
 
 /// What is left to be asked of a line whose status a jail is open to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +117,7 @@ impl Filter {
     pub fn compile(jails: &[Jail]) -> Result<Self, CompileError> {
         let mut searches = Searches::default();
         let mut rules = Vec::with_capacity(jails.len());
-        let mut by_status: Vec<[Vec<JailId>; 2]> = vec![Default::default(); 1000];
+        let mut of_lines = Vec::new();
         let mut errors = Vec::new();
         let mut alarm = Vec::new();
         for (id, jail) in (0..).zip(jails) {
@@ -134,34 +139,36 @@ impl Filter {
                 continue;
             }
             let wants = Alarm::wants(jail);
-            for (status, [all, quiet]) in (0u16..).zip(&mut by_status) {
-                if open_to.is_empty() || within(open_to, status) {
-                    all.push(id);
-                    if wants.is_none() {
-                        quiet.push(id);
-                    }
-                }
-            }
+            of_lines.push((id, open_to, wants.is_none()));
             alarm.extend(wants.into_iter().flatten());
         }
+        let mut open: Vec<Open> = Vec::new();
+        let by_status = (0..STATUSES).map(|status| {
+            let is_open = |to: &[(u16, u16)]| to.is_empty() || within(to, status);
+            let jails = of_lines.iter().filter(|(_, to, _)| is_open(to));
+            let known = open.iter().position(|open| {
+                let all = jails.clone().map(|(id, ..)| id);
+                all.eq(&open.all)
+            });
+            known.unwrap_or_else(|| {
+                let needs =
+                    |id: JailId| rules.get(usize::from(id)).map_or(Needs::Rule, Rule::needs);
+                let quiet = jails.clone().filter(|(.., quiet)| *quiet);
+                open.push(Open {
+                    all: jails.clone().map(|(id, ..)| *id).collect(),
+                    quiet: quiet.map(|(id, ..)| (*id, needs(*id))).collect(),
+                });
+                open.len() - 1
+            })
+        });
+        let by_status = by_status.collect();
         for (search, (_, _, exceptions)) in searches.searches.iter_mut().zip(&searches.keys) {
             search.compile(!exceptions)?;
         }
         Ok(Self {
             of_errors: errors.into(),
-            by_status: by_status
-                .into_iter()
-                .map(|[all, quiet]| Open {
-                    all: all.into(),
-                    quiet: quiet
-                        .into_iter()
-                        .map(|id| {
-                            let rule = rules.get(usize::from(id));
-                            (id, rule.map_or(Needs::Rule, Rule::needs))
-                        })
-                        .collect(),
-                })
-                .collect(),
+            by_status,
+            open,
             alarm: Alarm::new(alarm),
             rules: Rules {
                 rules,
@@ -189,6 +196,7 @@ impl Filter {
         }
         let Self {
             by_status,
+            open,
             alarm,
             of_errors,
             rules,
@@ -200,7 +208,8 @@ impl Filter {
             }
             return;
         }
-        let Some(Open { all, quiet }) = by_status.get(usize::from(access.status)) else {
+        let place = by_status.get(usize::from(access.status));
+        let Some(Open { all, quiet }) = place.and_then(|place| open.get(*place)) else {
             return;
         };
         if all.len() > quiet.len() && alarm.as_ref().is_none_or(|alarm| alarm.rings(access)) {

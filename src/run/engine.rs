@@ -21,7 +21,7 @@ use crate::control::running::{Rooms, Running};
 use crate::exempt::{Exempt, Refresher};
 use crate::feed::wire::Named;
 use crate::feed::{self, Feeder, PATIENCE};
-use crate::filter;
+use crate::filter::{self, CompileError};
 use crate::frame::{Framer, Trust};
 use crate::hit::{Arrival, Batch};
 use crate::judge::{self, JailTally, Judge, Outcome};
@@ -51,6 +51,8 @@ pub(super) struct Plan {
     paths: RuntimePaths,
     loaded: Loaded,
     reader: Result<Reader, FormatError>,
+    /// Compiled before a helper shares this process's memory, where each page that is written has to be copied.
+    sifter: Option<Result<Sifter, CompileError>>,
 }
 
 impl Plan {
@@ -70,7 +72,9 @@ impl Plan {
                 filter::observe_blind(&mut config.jails, format);
             }
         });
+        let compiled = |reader: &Reader| Sifter::new(&course.config(), reader.clone());
         Self {
+            sifter: reader.as_ref().ok().map(compiled),
             course,
             paths,
             loaded,
@@ -165,6 +169,7 @@ impl Engine {
             paths,
             mut loaded,
             reader,
+            sifter,
         } = plan;
         for problem in loaded.told() {
             log::warn!("{problem}");
@@ -279,7 +284,7 @@ impl Engine {
             started: false,
             panic_always: std::env::var_os("F2B_PIPE_TEST_PANIC").is_some(),
         };
-        engine.make_sifter();
+        engine.take_sifter(sifter);
         let names: Vec<&str> = engine
             .config
             .jails
@@ -303,12 +308,11 @@ impl Engine {
         native.map(|jail| jail.name.as_str())
     }
 
-    fn make_sifter(&mut self) {
-        let said = |error: &filter::CompileError| {
+    fn take_sifter(&mut self, sifter: Option<Result<Sifter, CompileError>>) {
+        let said = |error: &CompileError| {
             log::error!("the patterns of all jails together: {error}; nobody is banned")
         };
-        let sifter = Sifter::new(&self.config, self.reader.clone());
-        self.sifter = sifter.inspect_err(said).ok();
+        self.sifter = sifter.and_then(|sifter| sifter.inspect_err(said).ok());
         if let Some(sifter) = &mut self.sifter {
             sifter.set_key(self.key);
         }
@@ -460,7 +464,8 @@ impl Engine {
             self.judge_alone();
         }
         if self.panics < PANICS_MAX {
-            guarded(|| self.make_sifter());
+            let sifter = guarded(|| Sifter::new(&self.config, self.reader.clone()));
+            self.take_sifter(sifter);
         } else if self.panics == PANICS_MAX {
             log::error!(
                 "{PANICS_MAX} internal errors: judging stops, lines only go on to the log until the next restart of httpd"

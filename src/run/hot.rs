@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::engine::Engine;
 use super::{Signals, monotonic_us};
 use crate::notify::logfile;
-use crate::source::stdin::{CHUNK_BYTES, Chunk, Stdin, Woken};
+use crate::source::stdin::{Chunk, Stdin, Woken};
 use crate::tee::{Bytes, Reading};
 use crate::{privilege, say};
 
@@ -48,7 +48,7 @@ pub(super) struct Hot {
 }
 
 impl Hot {
-    /// `read`: a buffer of [`CHUNK_BYTES`], and what stands in it already.
+    /// `read`: a buffer as large as [`Stdin::chunk_bytes`] says, and what stands in it already.
     pub(super) fn new(
         stdin: Stdin,
         signals: Signals,
@@ -222,7 +222,7 @@ impl Reading for Hot {
             buffer.copy_within(kept, 0);
         } else {
             // The writer still has it: a disk that hangs.
-            let mut buffer = vec![0; CHUNK_BYTES].into_boxed_slice();
+            let mut buffer = vec![0; self.stdin.chunk_bytes()].into_boxed_slice();
             if let (Some(to), Some(from)) = (buffer.get_mut(..chunk.begun), self.buffer.get(kept)) {
                 to.copy_from_slice(from);
             }

@@ -16,9 +16,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::frame::Trust;
 use crate::sys::waiting;
 
-/// Bytes looked at in one go: half of what the pipe holds. Each look wakes a writer that waits for room, so half as much
-/// costs 5 % more; twice as much gains without a tee and loses with one, whose write finds it in no cache any more.
-pub const CHUNK_BYTES: usize = 512 * 1024;
+/// Bytes read in one go, as many as the pipe holds: each time a writer is woken that waits for room.
+pub const CHUNK_BYTES: usize = 1 << 20;
+/// The same with a tee, whose write would find the first of more in no cache any more.
+const PEEKED_BYTES: usize = CHUNK_BYTES / 2;
 /// The pipe we ask for; more than /proc/sys/fs/pipe-max-size (this, by default) needs CAP_SYS_RESOURCE.
 const PIPE_BYTES: i32 = 1 << 20;
 /// How long a tear's tail may lag behind its head: it comes when its writer runs again.
@@ -137,6 +138,15 @@ impl Stdin {
         })
     }
 
+    /// How much [`read`](Self::read) wants room for.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> usize {
+        match self.kind {
+            Kind::Peeked { .. } => PEEKED_BYTES,
+            Kind::Read => CHUNK_BYTES,
+        }
+    }
+
     /// Is a chunk taken away only by [`take`](Self::take)?
     #[must_use]
     pub fn is_kept_until_taken(&self) -> bool {
@@ -187,7 +197,7 @@ impl Stdin {
         })
     }
 
-    /// Fills `buffer` (of [`CHUNK_BYTES`]) with what is there. `kept`: bytes at its beginning that an earlier chunk left
+    /// Fills `buffer` (of [`chunk_bytes`](Self::chunk_bytes)) with what is there. `kept`: bytes at its beginning that an earlier chunk left
     /// behind its lines; a pipe that is only looked at shows them again, and `kept` is 0.
     ///
     /// # Errors
@@ -198,7 +208,7 @@ impl Stdin {
         let seen = buffer.get(..got).unwrap_or_default();
         let lines = memchr::memrchr(b'\n', seen).map_or(0, |at| at + 1);
         // A line that fills the buffer or the pipe is passed on in pieces, or nobody could write the rest of it.
-        let stuffed = got == CHUNK_BYTES
+        let stuffed = got == buffer.len()
             || got + MARGIN_BYTES >= self.enlarged / 2
             || (lines == 0
                 && self.is_kept_until_taken()
@@ -247,7 +257,7 @@ impl Stdin {
                 let seen = match tee(
                     &self.fd,
                     scratch_in,
-                    CHUNK_BYTES,
+                    buffer.len(),
                     SpliceFFlags::SPLICE_F_NONBLOCK,
                 ) {
                     Ok(seen) => seen,
@@ -258,7 +268,7 @@ impl Stdin {
                 let mut out: &File = scratch_out;
                 out.read_exact(buffer.get_mut(..seen).unwrap_or_default())?;
                 // tee(2) says 0 at the end only when nothing is left; a last line without a newline is left.
-                let grown = seen > self.tail || seen == CHUNK_BYTES;
+                let grown = seen > self.tail || seen == buffer.len();
                 // The last writer may have finished its line just before it went.
                 let more =
                     grown || !self.is_hung_up()? || waiting(&self.fd).is_ok_and(|all| all > seen);
@@ -352,7 +362,7 @@ mod tests {
     fn a_begun_line_waits_and_an_unfinished_last_one_is_handed_on() {
         for kept in [true, false] {
             let (mut stdin, mut write) = pipe(kept, false);
-            let mut buffer = vec![0; CHUNK_BYTES];
+            let mut buffer = vec![0; stdin.chunk_bytes()];
             let mut begun = 0;
             let mut lines = Vec::new();
             let mut step = |stdin: &mut Stdin| {
@@ -383,7 +393,7 @@ mod tests {
     }
 
     fn seen(stdin: &mut Stdin) -> (Chunk, Vec<u8>) {
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut buffer = vec![0; stdin.chunk_bytes()];
         let chunk = stdin.read(&mut buffer, 0).unwrap();
         buffer.truncate(chunk.lines);
         (chunk, buffer)
