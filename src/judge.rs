@@ -3,6 +3,7 @@
 
 mod lately;
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -511,12 +512,12 @@ fn reason(jail: &Jail, count: u32, party: &Party<'_>) -> String {
         bytes: party.evidence,
         max: EVIDENCE_BYTES,
     };
-    let text = format!("{count} hits in {:?}, last: {last}", jail.findtime);
-    if party.status == 0 {
-        text
-    } else {
-        format!("{text} {}", party.status)
+    let mut text = format!("{count} hits in {:?}, last: {last}", jail.findtime);
+    if party.status != 0 {
+        // Writing to a String cannot fail.
+        write!(text, " {}", party.status).unwrap_or_default();
     }
+    text
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use f2b_pipe::act::firewall::{self, Firewall, Member, Put};
 use f2b_pipe::act::keeper::{BanEvent, Keeper};
 use f2b_pipe::act::{Act, ActError, Ban, Banned, SetRef, jails};
 use f2b_pipe::client::Client;
-use f2b_pipe::config::{self, Config, RuntimePaths};
+use f2b_pipe::config::{self, Blocktype, Config, RuntimePaths};
 use f2b_pipe::decide::BanFor;
 use f2b_pipe::exempt::{Bannable, Target};
 use nix::mount::{MsFlags, mount};
@@ -613,6 +613,36 @@ fn rules_of_iptables_that_stand_are_seen_without_it() {
             without.join().unwrap();
         });
     }
+}
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn legacy_iptables_keeps_its_own_rules() {
+    let host = Host::web("ipset");
+    own_files();
+    let of = |tool: &str| std::fs::canonicalize(sh(&format!("command -v {tool}")).trim()).unwrap();
+    bind(&of("iptables-legacy"), &of("iptables"));
+    let rules = || sh("iptables -t raw -S; ip6tables -t raw -S; iptables -S; ip6tables -S");
+    drop(host.keeper());
+    assert_eq!(rules().matches("-j f2b-pipe\n").count(), 4, "{}", rules());
+    assert!(!sh("nft list ruleset").contains("f2b"));
+    // What is gone is seen at the next start, and what stands is left as it is.
+    sh("iptables -t raw -D f2b-pipe 1");
+    let before = rules();
+    drop(host.keeper());
+    assert_eq!(rules().lines().count(), before.lines().count() + 1);
+    // Where no jail drops any more, nothing of it is left.
+    let mut config = (*host.config).clone();
+    config.firewall.blocktype = Blocktype::Reject;
+    config.manual.blocktype = Blocktype::Reject;
+    for jail in &mut config.jails {
+        jail.blocktype = Blocktype::Reject;
+    }
+    let keeper = Keeper::start(Arc::new(config), host.paths.clone()).unwrap();
+    wait("rules", || keeper.health().chain && keeper.health().chain6);
+    let raw = sh("iptables -t raw -S; ip6tables -t raw -S");
+    assert!(!raw.contains("f2b"), "{raw}");
+    assert_eq!(rules().matches("-j f2b-pipe\n").count(), 2, "{}", rules());
 }
 
 /// From here on this thread, and what it starts, has mounts of its own.

@@ -150,7 +150,7 @@ fn may_stand(chain: &str, Place { table, .. }: Place, family: Family) -> bool {
 /// Whether there is such a table of legacy iptables, of which nf_tables knows nothing.
 fn is_legacy(table: &str, family: Family) -> bool {
     // Those that were ever looked at; without its module there is no such file.
-    match std::fs::read_to_string(format!("/proc/net/{}", family.legacy_tables())) {
+    match std::fs::read_to_string(format!("/proc/thread-self/net/{}", family.legacy_tables())) {
         Ok(names) => names.lines().any(|name| name == table),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }

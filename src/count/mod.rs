@@ -798,6 +798,15 @@ mod tests {
     }
 
     #[test]
+    fn a_jail_that_is_distinct_no_more_counts_at_once() {
+        let mut counter = Counter::new(vec![1000], Bounds::default());
+        let mut hit = |at, value| add(&mut counter, client(1), at, 0, value, 9);
+        assert_eq!([hit(1, Some(7)), hit(2, Some(8))], [1, 2]);
+        assert_eq!([hit(3, None), hit(4, None)], [1, 2]);
+        assert_eq!([hit(5, Some(7)), hit(6, Some(8))], [1, 2]);
+    }
+
+    #[test]
     fn a_client_is_small() {
         assert_eq!(size_of::<Slot>(), 40);
         assert_eq!(size_of::<Slots>(), 128);

@@ -4,7 +4,7 @@
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, packed};
 
-use super::literals::{self, fragments};
+use super::literals::{self, few, fragments};
 use crate::config::{Field, Jail};
 use crate::parse::Access;
 
@@ -83,19 +83,6 @@ impl Alarm {
             Self::Nothing => false,
         }
     }
-}
-
-/// Without those in which another one stands: where `/.env` is `/.` is found, too.
-fn few(mut wanted: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    wanted.sort_by_key(Vec::len);
-    let mut few: Vec<Vec<u8>> = Vec::new();
-    for fragment in wanted {
-        let stands_in = |short: &Vec<u8>| memchr::memmem::find(&fragment, short).is_some();
-        if !few.iter().any(stands_in) {
-            few.push(fragment);
-        }
-    }
-    few
 }
 
 /// Buckets of the SIMD search (Teddy, in `packed`): fragment n is in bucket n mod 8.

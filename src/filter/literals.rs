@@ -77,6 +77,19 @@ fn fragment(literal: &[Letter]) -> &[Letter] {
         .unwrap_or(literal)
 }
 
+/// Without those in which another one stands (where `/.env` is `/.` is found, too), the shortest first.
+pub(super) fn few(mut all: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    all.sort_by_key(Vec::len);
+    let mut few: Vec<Vec<u8>> = Vec::new();
+    for literal in all {
+        let stands_in = |short: &Vec<u8>| memchr::memmem::find(&literal, short).is_some();
+        if !few.iter().any(stands_in) {
+            few.push(literal);
+        }
+    }
+    few
+}
+
 /// How often ordinary lines have each pair of bytes.
 pub(super) static PAIRS: LazyLock<HashMap<[u8; 2], usize>> = LazyLock::new(|| {
     let mut pairs = HashMap::new();

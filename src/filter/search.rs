@@ -186,18 +186,8 @@ impl Search {
 }
 
 impl Literals {
-    fn new(mut all: Vec<Vec<u8>>) -> Self {
-        all.sort_by_key(Vec::len);
-        // Where `.env.` is `.env` is found, too.
-        let mut few: Vec<Vec<u8>> = Vec::new();
-        for literal in all {
-            if !few
-                .iter()
-                .any(|short| memchr::memmem::find(&literal, short).is_some())
-            {
-                few.push(literal);
-            }
-        }
+    fn new(all: Vec<Vec<u8>>) -> Self {
+        let few = literals::few(all);
         let finder = if few.is_empty() {
             Finder::Nothing
         } else if let Some(packed) = packed::Searcher::new(&few) {

@@ -7,8 +7,9 @@ use crate::hit::{Arrival, JailId};
 /// A ban is taken to stand for so long after the kernel was told of it, milliseconds. Somebody else may lift it meanwhile: who is
 /// freed and offends on is caught this much later. And a ban may end by as much before it would have been prolonged to.
 const MOMENT_MS: u64 = 500;
-/// Places. A later ban takes one from an earlier, which costs two messages.
-const SEATS: usize = 256;
+/// Places, 160 KiB. A later ban takes one from an earlier, which costs two messages each time its client's lines reach the
+/// limit again: with a quarter of a thousand places and eight hundred attackers at once, as often as they are banned.
+const SEATS: usize = 4096;
 
 /// Those whom the kernel was told of last.
 #[derive(Debug, Default)]

@@ -667,13 +667,16 @@ fn named(config: &Config) -> Vec<Named> {
 pub(crate) fn keep_fresh(mut refresher: Refresher) {
     let refresh = move || {
         crate::sys::stand_back();
-        let mut looks = 0;
+        let mut looks = 0u32;
         while refresher.is_wanted() {
             refresher.refresh();
             thread::sleep(FRESH);
             looks += 1;
             if looks == RESTS_AFTER {
                 crate::sys::rest();
+            } else if looks > RESTS_AFTER && looks.is_power_of_two() {
+                // The first lines may have come since, or the first bans. To trim the heap would hold up who counts.
+                crate::sys::forget_programs();
             }
         }
     };

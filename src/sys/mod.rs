@@ -50,12 +50,16 @@ pub fn share_heap() {
     unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
 }
 
-/// Gives memory back that is not needed at rest: what was freed and kept for later, and the pages of programs and libraries
-/// that only the start needed (reading the configuration, building the searches: some megabytes). Whatever is needed again
-/// comes back by itself, from the page cache.
+/// Gives memory back that is not needed at rest: what was freed and kept for later, and [`forget_programs`].
 pub fn rest() {
     // SAFETY: malloc_trim(3) takes a number, and locks what it looks at.
     unsafe { nix::libc::malloc_trim(0) };
+    forget_programs();
+}
+
+/// Gives back the pages of programs and libraries that only something rare needed (reading the configuration, building
+/// the searches: some megabytes). Whatever is needed again comes back by itself, from the page cache. Locks nothing.
+pub fn forget_programs() {
     // SAFETY: the callback has the type that dl_iterate_phdr(3) asks for, and needs no data.
     unsafe { nix::libc::dl_iterate_phdr(Some(forget_pages), std::ptr::null_mut()) };
 }
