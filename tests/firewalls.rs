@@ -620,8 +620,20 @@ fn rules_of_iptables_that_stand_are_seen_without_it() {
 fn legacy_iptables_keeps_its_own_rules() {
     let host = Host::web("ipset");
     own_files();
-    let of = |tool: &str| std::fs::canonicalize(sh(&format!("command -v {tool}")).trim()).unwrap();
-    bind(&of("iptables-legacy"), &of("iptables"));
+    // As `update-alternatives --set iptables /usr/sbin/iptables-legacy` does it.
+    let own = host.dir.join("alternatives");
+    sh(&format!("cp -a /etc/alternatives {}", own.display()));
+    for tool in ["iptables", "ip6tables"] {
+        for name in ["", "-save", "-restore"] {
+            let link = own.join(format!("{tool}{name}"));
+            sh(&format!(
+                "ln -sf /usr/sbin/{tool}-legacy{name} {}",
+                link.display()
+            ));
+        }
+    }
+    bind(&own, Path::new("/etc/alternatives"));
+    assert!(sh("iptables -V").contains("legacy"));
     let rules = || sh("iptables -t raw -S; ip6tables -t raw -S; iptables -S; ip6tables -S");
     drop(host.keeper());
     assert_eq!(rules().matches("-j f2b-pipe\n").count(), 4, "{}", rules());

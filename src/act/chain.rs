@@ -7,7 +7,6 @@
 //! A process that gave up its right to run iptables has these functions done by its helper ([`crate::privilege`]).
 
 use std::fmt::Write as _;
-use std::io;
 
 use super::nft;
 use super::plan::{Family, Found, NAME, Place, Plan, Rule, chain_name};
@@ -33,13 +32,6 @@ impl Family {
         match self {
             Self::Inet => "iptables-restore",
             Self::Inet6 => "ip6tables-restore",
-        }
-    }
-
-    fn legacy_tables(self) -> &'static str {
-        match self {
-            Self::Inet => "ip_tables_names",
-            Self::Inet6 => "ip6_tables_names",
         }
     }
 
@@ -141,27 +133,20 @@ pub(crate) fn remove_others(
     removed.fold(Ok(()), Result::and)
 }
 
-/// Whether a chain of this name may stand there. That none does, which is nearly always so, the kernel can say itself, and
+/// Whether a chain of this name may stand there. That none does, which is nearly always so, nf_tables can say itself, and
 /// sooner than iptables.
 fn may_stand(chain: &str, Place { table, .. }: Place, family: Family) -> bool {
-    is_legacy(table, family) || nft::may_have_chain(family, table, chain)
+    !is_nft(family) || nft::may_have_chain(family, table, chain)
 }
 
-/// Whether there is such a table of legacy iptables, of which nf_tables knows nothing.
-fn is_legacy(table: &str, family: Family) -> bool {
-    // Those that were ever looked at; without its module there is no such file.
-    match std::fs::read_to_string(format!("/proc/thread-self/net/{}", family.legacy_tables())) {
-        Ok(names) => names.lines().any(|name| name == table),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    }
+/// Whether nf_tables has what iptables would list.
+fn is_nft(family: Family) -> bool {
+    tool::find(family.tool()).is_some_and(|path| tool::is_nft(&path))
 }
 
 /// What iptables would list of the hook and the chain, without it. `None`: it has to be asked.
 fn read(plan: &Plan, family: Family) -> Option<String> {
-    if is_legacy(plan.place.table, family) {
-        return None;
-    }
-    xtables::listing(&plan.chain, plan.place, family)
+    is_nft(family).then(|| xtables::listing(&plan.chain, plan.place, family))?
 }
 
 fn remove_from(chain: &str, place: Place, family: Family) -> Result<(), ToolError> {

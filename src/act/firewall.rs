@@ -277,12 +277,8 @@ fn has_iptables() -> bool {
     let Some(first) = found.next().flatten() else {
         return false;
     };
-    // The one that writes to nf_tables says so in the name of its program; of the old one nothing is known to lack.
-    let by_nft = std::fs::canonicalize(first).is_ok_and(|path| {
-        let name = path.file_name().map(|name| name.to_string_lossy());
-        name.is_some_and(|name| name.contains("nft"))
-    });
-    found.all(|path| path.is_some()) && (!by_nft || has_xt_set())
+    // Of the old one nothing is known to lack.
+    found.all(|path| path.is_some()) && (!tool::is_nft(&first) || has_xt_set())
 }
 
 /// Asks nft_compat for the match called `set`: linux/netfilter/nf_tables_compat.h.

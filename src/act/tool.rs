@@ -28,6 +28,13 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
         .find(|path| access(path, AccessFlags::X_OK).is_ok())
 }
 
+/// Whether an iptables keeps its rules in nf_tables: `iptables-nft`, which its alternative names say, however it is called.
+pub(super) fn is_nft(iptables: &Path) -> bool {
+    let name = std::fs::canonicalize(iptables).ok();
+    let name = name.as_deref().and_then(Path::file_name);
+    name.is_some_and(|name| name.to_string_lossy().contains("nft"))
+}
+
 /// What a tool did.
 #[derive(Debug)]
 pub struct Ran {
