@@ -81,8 +81,9 @@ struct Recent {
     touched: u32,
 }
 
-/// Clients found without the table: 128 KiB.
-const RECENT: usize = 4096;
+/// Clients found without the table: 512 KiB. With a quarter of them a line of 50,000 clients' takes a hundredth to a fiftieth
+/// longer.
+const RECENT: usize = 16_384;
 
 /// Where among the recent ones a client would be.
 #[inline]

@@ -1,7 +1,7 @@
 //! Does fail2ban's own server run beside us? Then the jails of its folder are its business.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
@@ -12,8 +12,9 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, getsoc
 
 use crate::config::FAIL2BAN_SOCKET;
 
-/// Its name as the kernel keeps it, which is 15 bytes at most (TASK_COMM_LEN).
+/// Its name as the kernel keeps it, and all that it keeps (TASK_COMM_LEN, with a NUL).
 const NAME: &[u8] = b"fail2ban-server";
+const NAME_BYTES: usize = 16;
 
 /// Does a fail2ban-server run that shares this network? One in a container has a packet filter of its own.
 #[must_use]
@@ -54,9 +55,18 @@ fn has_process() -> bool {
         let pid = entry.file_name();
         let pid = pid.to_string_lossy();
         pid.bytes().all(|byte| byte.is_ascii_digit())
-            && fs::read(entry.path().join("comm")).is_ok_and(|name| name.trim_ascii() == NAME)
+            && name_of(&pid).is_some_and(|name| name.starts_with(NAME))
             && network(&pid).is_none_or(|theirs| Some(theirs) == own)
     })
+}
+
+/// What a process is called, filled up with zeros. In one read: fs::read would ask for the size before and for the end behind,
+/// of each process of the host.
+fn name_of(pid: &str) -> Option<[u8; NAME_BYTES]> {
+    let mut name = [0; NAME_BYTES];
+    let mut file = fs::File::open(format!("/proc/{pid}/comm")).ok()?;
+    let bytes = file.read(&mut name).ok()?;
+    (bytes > 0).then_some(name)
 }
 
 /// Connects without waiting. A server that does not accept, since it is stopped or busy, must not hold up whoever looks; it
@@ -71,11 +81,10 @@ pub(crate) fn connect(socket: &Path) -> io::Result<UnixStream> {
 /// One that was started by the name of its interpreter is known by its socket; ours can be there as well.
 fn answers(socket: &Path) -> bool {
     // Not by exe, for the same reason.
-    let name = |pid: &str| fs::read(format!("/proc/{pid}/comm")).ok();
     connect(socket)
         .ok()
         .and_then(|stream| getsockopt(&stream, PeerCredentials).ok())
-        .is_some_and(|peer| name(&peer.pid().to_string()) != name("self"))
+        .is_some_and(|peer| name_of(&peer.pid().to_string()) != name_of("self"))
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ const PARTS: [&str; 11] = [
     "hostile",
 ];
 /// Odd, so that there is a middle one.
-const REPETITIONS: usize = 5;
+const REPETITIONS: usize = 11;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -93,12 +93,13 @@ pub fn children_cpu() -> f64 {
     seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
-/// The kernel forgets the mark when the process ends, so it is read until then.
+/// The kernel forgets the mark when the process ends, so it is read until then; seldom, as who reads it takes a processor
+/// away from it.
 fn peak_memory(pid: u32, ended: &AtomicBool) -> f64 {
     let mut peak = 0.0;
     while !ended.load(Ordering::Relaxed) {
         peak = memory(pid, "VmHWM:").unwrap_or(peak);
-        thread::sleep(Duration::from_millis(3));
+        thread::sleep(Duration::from_millis(30));
     }
     peak
 }
