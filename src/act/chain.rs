@@ -1,8 +1,8 @@
 //! The rules that look into ipset's sets: a chain, jumped to before anything else, written by iptables.
 //!
-//! The chain is written as a whole by one iptables-restore, so that there is no moment with half of it, and looked at through
-//! netlink ([`xtables`]) or, where that does not do, by one `iptables -S`. Presence is not enough: a rule that accepts established connections, inserted above ours by
-//! somebody else, lets the banned go on.
+//! The chain is written as a whole by one iptables-restore, so that there is no moment with half of it, and looked at
+//! through netlink ([`xtables`]) or, where that does not do, by one `iptables -S`. Presence is not enough: a rule that
+//! accepts established connections, inserted above ours by somebody else, lets the banned go on.
 //!
 //! A process that gave up its right to run iptables has these functions done by its helper ([`crate::privilege`]).
 

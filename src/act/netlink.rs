@@ -281,8 +281,8 @@ impl Socket {
         })
     }
 
-    /// As [`exchange`](Self::exchange), for a request that has no other answer than whether it was carried out. The kernel does
-    /// that within send(2) (netlink_unicast_kernel), so a refusal is there already, and that there is none is the
+    /// As [`exchange`](Self::exchange), for a request that has no other answer than whether it was carried out. The kernel
+    /// does that within send(2) (netlink_unicast_kernel), so a refusal is there already, and that there is none is the
     /// confirmation: one message less for each ban.
     ///
     /// # Errors

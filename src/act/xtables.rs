@@ -4,7 +4,8 @@
 //! Since 1.8 iptables keeps its rules in nf_tables (iptables-nft), with the matches and targets of xtables in them. What we
 //! write is understood, and of somebody else's rule at the hook whether it is a jump; where anything else stands in our
 //! chain (an iptables that writes it in another way), iptables is to be asked. Numbers and layouts:
-//! linux/netfilter/nf_tables.h, xt_multiport.h, xt_set.h; linux/netfilter_ipv4/ipt_REJECT.h, linux/netfilter_ipv6/ip6t_REJECT.h.
+//! linux/netfilter/nf_tables.h, xt_multiport.h, xt_set.h; linux/netfilter_ipv4/ipt_REJECT.h and
+//! linux/netfilter_ipv6/ip6t_REJECT.h.
 
 use std::fmt::Write as _;
 
@@ -19,8 +20,8 @@ use crate::config::Protocol;
 /// One rule's expressions (NFTA_RULE_EXPRESSIONS).
 type Expressions = Vec<u8>;
 
-/// The lines that begin with `-A`: those of the hook, another's rule as far as it matters, and those of our chain, as we write
-/// them. `None`: iptables has to be asked.
+/// The lines that begin with `-A`: those of the hook, another's rule as far as it matters, and those of our chain, as we
+/// write them. `None`: iptables has to be asked.
 pub(super) fn listing(chain: &str, place: Place, family: Family) -> Option<String> {
     let mut wire = Socket::open(SockProtocol::NetlinkNetFilter, 0).ok()?;
     let mut text = String::new();
@@ -217,8 +218,8 @@ fn ports(info: &[u8]) -> Option<String> {
     Some(words)
 }
 
-/// xt_set_info_match_v4, if it asks for the sender and nothing else: the set's index, one dimension, from where; then counters and
-/// flags, all unused.
+/// xt_set_info_match_v4, if it asks for the sender and nothing else: the set's index, one dimension, from where; then
+/// counters and flags, all unused.
 fn set(info: &[u8]) -> Option<u16> {
     /// IPSET_DIM_ONE_SRC.
     const SRC: u8 = 2;

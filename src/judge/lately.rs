@@ -8,7 +8,7 @@ use crate::hit::{Arrival, JailId};
 /// freed and offends on is caught this much later. And a ban may end by as much before it would have been prolonged to.
 const MOMENT_MS: u64 = 500;
 /// Places, 160 KiB. A later ban takes one from an earlier, which costs two messages each time its client's lines reach the
-/// limit again: with a quarter of a thousand places and eight hundred attackers at once, as often as they are banned.
+/// limit again: of eight hundred attackers in half a second every third would be ordered twice with 256 places.
 const SEATS: usize = 4096;
 
 /// Those whom the kernel was told of last.

@@ -197,8 +197,8 @@ impl Stdin {
         })
     }
 
-    /// Fills `buffer` (of [`chunk_bytes`](Self::chunk_bytes)) with what is there. `kept`: bytes at its beginning that an earlier chunk left
-    /// behind its lines; a pipe that is only looked at shows them again, and `kept` is 0.
+    /// Fills `buffer` (of [`chunk_bytes`](Self::chunk_bytes)) with what is there. `kept`: bytes at its beginning that an
+    /// earlier chunk left behind its lines; a pipe that is only looked at shows them again, and `kept` is 0.
     ///
     /// # Errors
     /// Of the pipe. The end is not an error.
