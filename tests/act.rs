@@ -37,6 +37,8 @@ use f2b_pipe::config::{
 };
 use f2b_pipe::decide::BanFor;
 use f2b_pipe::exempt::{Bannable, Target};
+use f2b_pipe::filter;
+use f2b_pipe::parse::Format;
 use nix::sched::{CloneFlags, unshare};
 
 use ports::{listen, tcp, udp};
@@ -64,6 +66,7 @@ fn jail(name: &str, ports: Ports) -> Jail {
         written: "test".into(),
         rule: Rule::default(),
         mode: Mode::Ban,
+        blind: false,
         idle: false,
         rare: false,
         maxretry: 5,
@@ -463,6 +466,38 @@ fn what_is_wiped_or_overtaken_is_back_within_a_second() {
         sh("ip6tables -w -t raw -S").contains("f2bp-web6")
     });
     wait("health", || keeper.health().replaced >= 5);
+    drop(keeper);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+#[ignore = "needs root and a network namespace"]
+fn what_one_process_cannot_judge_another_bans_and_the_rule_is_there() {
+    own_network();
+    let (paths, dir) = runtime();
+    // The one that keeps the rules reads a format without what apache-scan leaves clients out by.
+    let of = |format: &str| {
+        let mut config = Config {
+            firewall: config(Blocktype::Drop).firewall,
+            ..Config::default()
+        };
+        let format = Format::compile(format).unwrap();
+        filter::observe_blind(&mut config.jails, &format);
+        Arc::new(config)
+    };
+    let keeper = Keeper::start(of("common"), paths).unwrap();
+    wait("chain", || keeper.health().chain && keeper.health().chain6);
+    let other = of("combined");
+    let scan = other
+        .jails
+        .iter()
+        .position(|jail| jail.name == "apache-scan");
+    let ban = Ban {
+        jail: u16::try_from(scan.unwrap()).unwrap(),
+        ..ban("192.0.2.7", timed(60))
+    };
+    assert_eq!(Act::new(&other).ban(&ban, 0), Ok(Banned::New));
+    assert!(sh("iptables -w -t raw -S f2b-pipe").contains("--match-set f2bp-apache-scan src"));
     drop(keeper);
     std::fs::remove_dir_all(dir).unwrap();
 }

@@ -143,6 +143,28 @@ fn the_recommended_lines_are_all_well() {
 }
 
 #[test]
+fn a_jail_that_asks_for_nothing_is_asked_about() {
+    let host = Host::new("unasked");
+    host.httpd(GOOD);
+    host.write(
+        "f2b-pipe.toml",
+        "[jail.apache-dso]\nmaxretry = 5\n[jail.own]\nstatus = 404\n[jail.apache-flood]\nmode = 'ban'\n",
+    );
+    let complaints = host.complaints("configuration");
+    let [one] = complaints.as_slice() else {
+        panic!("{complaints:#?}")
+    };
+    for words in [
+        "warn",
+        "apache-dso",
+        "every request counts",
+        "[jail.apache-dos]",
+    ] {
+        assert!(one.contains(words), "{one}");
+    }
+}
+
+#[test]
 fn no_pipe_at_all_brings_the_lines_to_paste() {
     let host = Host::new("none");
     host.httpd("CustomLog logs/access.log combined\n");

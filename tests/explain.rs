@@ -93,6 +93,20 @@ fn who_is_never_banned_is_said_with_the_reason() {
 }
 
 #[test]
+fn what_the_format_has_not_is_said_of_the_jails_that_need_it() {
+    let line = r#"198.51.100.140 - - [22/Nov/2026:20:02:28 +0000] "GET /old HTTP/1.1" 404 318"#;
+    let (_, text) = explain(&["--format", "common", line], b"");
+    assert_says(
+        &text,
+        &[
+            "apache-scan counts once, for path /old; 15 different values of path within 300s would be a ban for 600s",
+            "it only observes: the format has no agent (%{User-Agent}i), by which it leaves clients out",
+            "apache-exploit-agent no: the format has no agent (%{User-Agent}i), so no line of it counts",
+        ],
+    );
+}
+
+#[test]
 fn a_line_that_does_not_fit_is_cited_with_a_caret_under_the_column() {
     let (code, text) = explain(&[&COMBINED.replace("404", "4\x1b4")], b"");
     assert_eq!(code, Some(1), "{text}");
@@ -155,7 +169,7 @@ fn lines_from_stdin_are_one_object_each() {
     assert_eq!(
         *scan,
         serde_json::json!({
-            "name": "apache-scan", "mode": "ban", "counts": true, "weight": 1,
+            "name": "apache-scan", "mode": "ban", "lacks": null, "counts": true, "weight": 1,
             "distinct": {"of": "path", "value": "/../x"}, "why_not": null, "spared": null,
             "maxretry": 15, "findtime": 300.0, "bantime": 600
         })

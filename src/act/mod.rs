@@ -135,8 +135,8 @@ pub fn place_of(who: Target, ipv6_prefix: u8) -> (Kind, Target) {
     }
 }
 
-/// The jails that have sets, with their numbers: those that ban, and the one for bans by hand (`manual`), whose number is
-/// one above the last.
+/// The jails that have sets, with their numbers: those that ban, here or in a process with another format, and the one for
+/// bans by hand (`manual`), whose number is one above the last.
 pub fn jails(config: &Config) -> impl Iterator<Item = (JailId, &Jail)> {
     config
         .jails
@@ -144,7 +144,7 @@ pub fn jails(config: &Config) -> impl Iterator<Item = (JailId, &Jail)> {
         .chain([&config.manual])
         .enumerate()
         .filter_map(|(n, jail)| Some((JailId::try_from(n).ok()?, jail)))
-        .filter(|(_, jail)| jail.mode == Mode::Ban)
+        .filter(|(_, jail)| jail.mode == Mode::Ban || jail.blind)
 }
 
 /// The jail with this number, `manual` too.

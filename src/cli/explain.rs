@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::config::{Config, Distinct, Field, Jail, Mode};
 use crate::decide::BanFor;
 use crate::exempt::{Exempt, Target};
-use crate::filter::Filter;
+use crate::filter::{self, Filter};
 use crate::frame::{Framed, Trust};
 use crate::hit::{Hit, JailId};
 use crate::parse::format::NICKNAMES;
@@ -90,6 +90,10 @@ struct Rooms {
     filter: Filter,
     expressions: Expressions,
     exempt: Exempt,
+    /// Jails that only observe, as the format has not what they leave clients out by, and that.
+    blind: Vec<(String, &'static str)>,
+    /// Jails that no line of the format can count for, and what it has not.
+    unmeetable: Vec<(String, &'static str)>,
 }
 
 /// What they say.
@@ -133,6 +137,7 @@ struct FieldShown {
 struct JailShown {
     name: String,
     mode: &'static str,
+    lacks: Option<&'static str>,
     counts: bool,
     weight: u32,
     distinct: Option<DistinctShown>,
@@ -152,7 +157,12 @@ struct DistinctShown {
 }
 
 impl Rooms {
-    fn new(config: Config, reader: Reader) -> Result<Self, Failure> {
+    fn new(mut config: Config, reader: Reader) -> Result<Self, Failure> {
+        let (mut blind, mut unmeetable) = (Vec::new(), Vec::new());
+        if let Reader::Access(format) = &reader {
+            blind = filter::observe_blind(&mut config.jails, format);
+            unmeetable = filter::unmeetable(&config.jails, format);
+        }
         let filter = Filter::compile(config.native()).map_err(|error| {
             Failure::Usage(format!("the patterns of all jails together: {error}"))
         })?;
@@ -170,6 +180,8 @@ impl Rooms {
             reader,
             filter,
             exempt,
+            blind,
+            unmeetable,
         })
     }
 
@@ -208,20 +220,32 @@ impl Rooms {
             config,
             filter,
             exempt,
+            blind,
+            unmeetable,
             ..
         } = self;
+        let lacked_by = |list: &[(String, &'static str)], jail: &Jail| {
+            let mut all = list.iter();
+            all.find(|(name, _)| *name == jail.name)
+                .map(|(_, lack)| *lack)
+        };
         let jails = (0..).zip(config.native());
         explained.jails = jails
             .map(|(id, jail)| {
                 let hit = hits.iter().find(|hit| hit.jail == id);
-                let why_not = match hit {
-                    Some(_) => None,
-                    None => filter.why_not(id, &access, jail),
+                let never = lacked_by(unmeetable, jail);
+                let why_not = match (hit, never) {
+                    (Some(_), _) => None,
+                    (None, Some(lack)) => {
+                        Some(format!("the format has no {lack}, so no line of it counts"))
+                    }
+                    (None, None) => filter.why_not(id, &access, jail),
                 };
+                let lacks = never.or(lacked_by(blind, jail));
                 let spared = access
                     .client
                     .and_then(|client| spared(exempt, jail, id, client));
-                JailShown::of(jail, hit, why_not, spared, &access)
+                JailShown::of(jail, hit, (why_not, lacks), spared, &access)
             })
             .collect();
         explained
@@ -347,7 +371,7 @@ impl JailShown {
     fn of(
         jail: &Jail,
         hit: Option<&Hit>,
-        why_not: Option<String>,
+        (why_not, lacks): (Option<String>, Option<&'static str>),
         spared: Option<String>,
         access: &Access<'_>,
     ) -> Self {
@@ -364,6 +388,7 @@ impl JailShown {
         Self {
             name: jail.name.clone(),
             mode: mode_word(jail.mode),
+            lacks,
             counts: hit.is_some(),
             weight: hit.map_or(0, |hit| hit.weight),
             distinct,
@@ -508,16 +533,25 @@ impl JailShown {
             None => "",
         };
         if self.maxretry <= self.weight {
-            return writeln!(
+            writeln!(
                 out,
                 "  {name:<20}  counts {hits}: this line alone {alone} a ban {ban}{spared}"
-            );
+            )?;
+        } else {
+            writeln!(
+                out,
+                "  {name:<20}  counts {hits}; {}{kind} within {findtime:?} {together} a ban {ban}{spared}",
+                self.maxretry
+            )?;
         }
-        writeln!(
-            out,
-            "  {name:<20}  counts {hits}; {}{kind} within {findtime:?} {together} a ban {ban}{spared}",
-            self.maxretry
-        )
+        match self.lacks {
+            Some(lack) => writeln!(
+                out,
+                "  {:<20}  it only observes: the format has no {lack}, by which it leaves clients out",
+                ""
+            ),
+            None => Ok(()),
+        }
     }
 }
 

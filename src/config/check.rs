@@ -71,6 +71,7 @@ fn bare_jail(name: &str) -> Jail {
         small_sets: false,
         written: super::SHIPPED_NAME.to_owned(),
         rule: Rule::default(),
+        blind: false,
         mode: Mode::Ban,
         idle: false,
         rare: false,

@@ -404,6 +404,9 @@ pub struct Jail {
     pub rule: Rule,
     /// Ban, or only count and report.
     pub mode: Mode,
+    /// It only observes in this process, whose format has not what it leaves clients out by. Its sets and rules are
+    /// there all the same: another process may read a format that has.
+    pub blind: bool,
     /// It counts nothing at the moment (fail2ban-client's `set JAIL idle on`).
     pub idle: bool,
     /// It matches next to never, so that it has matched nothing is no news.
@@ -646,7 +649,7 @@ impl Default for Weight {
 }
 
 /// Conditions as written. An empty list: the key was not given.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
     /// Final status within one of these inclusive ranges (`401`, `"4xx"`, `"500-599"`).
     pub status: Vec<(u16, u16)>,

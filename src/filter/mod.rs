@@ -638,6 +638,7 @@ pub fn observe_blind(jails: &mut [Jail], format: &Format) -> Vec<(String, &'stat
     let mut list = Vec::new();
     for jail in jails {
         if let Some(lack) = lacks(&jail.rule.not, format).first() {
+            jail.blind |= jail.mode == Mode::Ban;
             jail.mode = Mode::Observe;
             list.push((jail.name.clone(), *lack));
         }

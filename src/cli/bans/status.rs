@@ -19,10 +19,12 @@ use crate::act::firewall::{self, Firewall};
 use crate::act::listed::{Row, rows};
 use crate::act::{ActError, keeper};
 use crate::changes;
-use crate::config::{self, Backend, Config, Jail, Raw, RuntimePaths};
+use crate::config::{self, Backend, Config, Jail, Mode, Raw, RuntimePaths};
 use crate::control::wire::Request;
 use crate::failregex::Matcher;
+use crate::filter;
 use crate::notify::state;
+use crate::parse::Format;
 use crate::privilege;
 use crate::watch;
 
@@ -106,8 +108,9 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Done {
     let mut loaded = config::load(&place.config);
     let paths = paths(place);
     changes::live(&mut loaded.config, &paths);
-    let config = &loaded.config;
     let processes = running(&paths);
+    observe_blind(&mut loaded.config, &processes);
+    let config = &loaded.config;
     let mut jails = jails(config, &processes);
     if let Some(name) = &args.jail
         && !jails.iter().any(|jail| jail.name == *name)
@@ -260,6 +263,25 @@ fn kernel(config: &Config, open: &mut dyn Firewall) -> Result<(Vec<Row>, Vec<Str
         troubles.extend(chain_troubles(config, open, &there, false, Path::new("")));
     }
     Ok((rows, troubles))
+}
+
+/// Jails that only observe, as no process that reads httpd's lines has a format with what they leave clients out by.
+fn observe_blind(config: &mut Config, processes: &[Value]) {
+    let formats = processes.iter().filter_map(|process| {
+        let format = process.get("format")?.as_str()?;
+        Format::compile(format).ok()
+    });
+    let blind = formats.map(|format| {
+        let mut jails = config.jails.clone();
+        let blind = filter::observe_blind(&mut jails, &format).into_iter();
+        blind.map(|(jail, _)| jail).collect::<BTreeSet<_>>()
+    });
+    let blind = blind.reduce(|all, one| &all & &one).unwrap_or_default();
+    for jail in &mut config.jails {
+        if jail.mode == Mode::Ban && blind.contains(&jail.name) {
+            (jail.mode, jail.blind) = (Mode::Observe, true);
+        }
+    }
 }
 
 /// The jails with what the processes counted; the one for bans by hand, if it bans.

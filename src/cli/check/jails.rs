@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use super::processes::Process;
 use super::report::{Area, Report};
 use crate::cli::logs::Logs;
-use crate::config::{Blocktype, Config, Jail, LineSource, Mode, Origin, Ports, Raw};
+use crate::config::suggest::nearest;
+use crate::config::{
+    Blocktype, Conditions, Config, Jail, LineSource, Mode, Origin, Ports, Raw, Rule,
+};
 use crate::count::keyed::Way;
 use crate::failregex::Matcher;
 use crate::source::journal;
@@ -28,6 +31,10 @@ pub(super) fn look(config: &Config, processes: &[Process], report: &mut Report) 
             "",
         );
     }
+    config
+        .native()
+        .iter()
+        .for_each(|jail| unasked(jail, report));
     let raws = config
         .jails
         .iter()
@@ -64,6 +71,38 @@ pub(super) fn look(config: &Config, processes: &[Process], report: &mut Report) 
             "systemctl enable --now f2b-pipe (or, without systemd: f2b-pipe watch)",
         );
     }
+}
+
+/// One of httpd's lines that asks for nothing counts every request of everybody, as one does whose name was meant to be that
+/// of a shipped jail.
+fn unasked(jail: &Jail, report: &mut Report) {
+    let Rule { all, any, .. } = &jail.rule;
+    let nothing = Conditions::default();
+    if jail.mode == Mode::Observe || *all != nothing || *any != nothing {
+        return;
+    }
+    let shipped = Config::default();
+    let names: Vec<&str> = shipped
+        .jails
+        .iter()
+        .map(|jail| jail.name.as_str())
+        .collect();
+    if names.contains(&jail.name.as_str()) {
+        return;
+    }
+    let remedy = match nearest(&jail.name, &names) {
+        Some(name) => format!("write status, vhost, path ...; or [jail.{name}], if that was meant"),
+        None => "write status, vhost, path ... (README, \"Your own jail\")".to_owned(),
+    };
+    report.warn(
+        Area::Configuration,
+        &jail.name,
+        format!(
+            "has no condition, so every request counts, of every visitor: {} within {:?} are a ban",
+            jail.maxretry, jail.findtime
+        ),
+        remedy,
+    );
 }
 
 /// A jail of fail2ban's folder.
