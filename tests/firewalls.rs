@@ -583,6 +583,24 @@ fn rules_of_iptables_that_stand_are_seen_without_it() {
         let health = keeper.health();
         health.chain && health.chain6
     };
+    // Nor is one that only counts, in either chain.
+    let keeper = host.keeper();
+    sh(
+        "iptables -w -t raw -I PREROUTING 1; iptables -w -t raw -A f2b-pipe; ip6tables -w -I INPUT 1",
+    );
+    std::thread::sleep(Duration::from_secs(1));
+    let health = keeper.health();
+    assert_eq!(health.troubles, Vec::<String>::new());
+    assert_eq!(health.replaced, 0);
+    // A chain of the hook's name that hangs on another hook turns nobody away.
+    sh("nft flush chain ip raw PREROUTING; nft delete chain ip raw PREROUTING");
+    sh(
+        "nft 'add chain ip raw PREROUTING { type filter hook output priority -300; }; add rule ip raw PREROUTING counter jump f2b-pipe'",
+    );
+    wait("the other hook is seen", || !keeper.health().chain);
+    drop(keeper);
+    sh("nft delete table ip raw");
+    drop(host.keeper());
     let changes = [
         "iptables -w -t raw -D f2b-pipe 2",
         "ip6tables -w -D INPUT -j f2b-pipe; ip6tables -w -A INPUT -j f2b-pipe",

@@ -35,7 +35,7 @@ use crate::notify::{self, measure};
 use crate::silence::Troubles;
 
 /// Before waiting for the next event: who bans should not have to wake us each time (as in say.rs).
-const COLLECT: Duration = Duration::from_millis(10);
+const COLLECT: Duration = Duration::from_millis(2);
 /// How often the off switch, the lock and the names of the sets are looked at.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// How often the chains are looked at without a reason: legacy iptables does not tell of its changes.

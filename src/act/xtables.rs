@@ -9,10 +9,11 @@
 
 use std::fmt::Write as _;
 
+use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::ipset;
-use super::netlink::{self, DUMP, Socket};
+use super::netlink::{self, DUMP, Refusal, Socket, WireError};
 use super::nft;
 use super::plan::{Family, Place};
 use crate::config::Protocol;
@@ -24,6 +25,9 @@ type Expressions = Vec<u8>;
 /// write them. `None`: iptables has to be asked.
 pub(super) fn listing(chain: &str, place: Place, family: Family) -> Option<String> {
     let mut wire = Socket::open(SockProtocol::NetlinkNetFilter, 0).ok()?;
+    if !is_hooked(&mut wire, family, place) {
+        return None;
+    }
     let mut text = String::new();
     for rule in rules(&mut wire, (family, place.table, place.hook))? {
         // Writing to a String cannot fail; here and below.
@@ -31,9 +35,46 @@ pub(super) fn listing(chain: &str, place: Place, family: Family) -> Option<Strin
     }
     for rule in rules(&mut wire, (family, place.table, chain))? {
         let of_ours = ours(&rule, family, |index| ipset::name_of(&mut wire, index))?;
-        writeln!(text, "-A {chain} {of_ours}").unwrap_or_default();
+        // One that only counts has no words.
+        writeln!(text, "{}", format!("-A {chain} {of_ours}").trim_end()).unwrap_or_default();
     }
     Some(text)
+}
+
+/// Whether the chain of the hook is where iptables has it, or is not there at all: with another hook or priority it is no chain
+/// of iptables, whatever it is called.
+fn is_hooked(wire: &mut Socket, family: Family, place: Place) -> bool {
+    /// NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK; NFTA_HOOK_HOOKNUM and NFTA_HOOK_PRIORITY.
+    const TABLE: u16 = 1;
+    const NAME: u16 = 3;
+    const HOOK: u16 = 4;
+    const NUMBER: u16 = 1;
+    const PRIORITY: u16 = 2;
+    // NF_INET_LOCAL_IN at NF_IP_PRI_FILTER, or NF_INET_PRE_ROUTING at NF_IP_PRI_RAW.
+    let (number, priority): (u32, i32) = match place == Place::REJECT {
+        true => (1, 0),
+        false => (0, -300),
+    };
+    let mut right = false;
+    let asked = wire.exchange(
+        nft::SUBSYSTEM << 8 | nft::GETCHAIN,
+        0,
+        &nft::head(family),
+        |a| {
+            a.text(TABLE, place.table);
+            a.text(NAME, place.hook);
+        },
+        |_, payload| {
+            let attrs = payload.get(nft::head(family).len()..).unwrap_or_default();
+            let hook = value(attrs, HOOK).unwrap_or_default();
+            let of = |attr| value(hook, attr).and_then(netlink::be32);
+            right = of(NUMBER) == Some(number) && of(PRIORITY) == Some(priority.cast_unsigned());
+        },
+    );
+    match asked {
+        Ok(()) => right,
+        Err(error) => error == WireError::Refused(Refusal::Os(Errno::ENOENT)),
+    }
 }
 
 /// The rules of a chain, in their order; of one that is not there none. `None`: they cannot be read, or changed meanwhile.
@@ -98,21 +139,22 @@ fn verdict(immediate: &[u8]) -> Option<(u32, Option<String>)> {
 fn at_the_hook(rule: &[u8]) -> String {
     /// NFT_JUMP, -3.
     const JUMP: u32 = u32::MAX - 2;
-    let (mut to, mut all) = (None, true);
+    let (mut to, mut more) = (None, false);
     for (name, data) in expressions(rule) {
         match name.as_str() {
             "counter" => {}
             "immediate" => match verdict(data) {
                 Some((JUMP, Some(chain))) => to = Some(chain),
-                Some(_) | None => all = false,
+                Some(_) | None => more = true,
             },
-            _ => all = false,
+            _ => more = true,
         }
     }
-    let those = if all { "" } else { " (some)" };
+    let those = if more { " (some)" } else { "" };
     match to {
         Some(chain) => format!("{those} -j {chain}"),
-        None => " (another)".to_owned(),
+        // One that only counts has no words.
+        None => those.to_owned(),
     }
 }
 
