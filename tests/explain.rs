@@ -95,13 +95,21 @@ fn who_is_never_banned_is_said_with_the_reason() {
 #[test]
 fn what_the_format_has_not_is_said_of_the_jails_that_need_it() {
     let line = r#"198.51.100.140 - - [22/Nov/2026:20:02:28 +0000] "GET /old HTTP/1.1" 404 318"#;
+    // Its different values are of what no line has.
+    let (_, text) = explain(&["--format", "%a %>s %m", "192.0.2.7 404 GET"], b"");
+    let scan = text.lines().find(|line| line.contains("apache-scan"));
+    let scan = scan.unwrap();
+    assert!(
+        scan.contains("no: the format has no ") && scan.ends_with("so nothing counts for it"),
+        "{text}"
+    );
     let (_, text) = explain(&["--format", "common", line], b"");
     assert_says(
         &text,
         &[
             "apache-scan counts once, for path /old; 15 different values of path within 300s would be a ban for 600s",
             "it only observes: the format has no agent (%{User-Agent}i), by which it leaves clients out",
-            "apache-exploit-agent no: the format has no agent (%{User-Agent}i), so no line of it counts",
+            "apache-exploit-agent no: the format has no agent (%{User-Agent}i), so nothing counts for it",
         ],
     );
 }

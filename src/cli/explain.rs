@@ -232,13 +232,14 @@ impl Rooms {
         let jails = (0..).zip(config.native());
         explained.jails = jails
             .map(|(id, jail)| {
-                let hit = hits.iter().find(|hit| hit.jail == id);
                 let never = lacked_by(unmeetable, jail);
+                // Values that all lines lack are one, however many lines fit.
+                let hit = hits.iter().find(|hit| hit.jail == id && never.is_none());
                 let why_not = match (hit, never) {
                     (Some(_), _) => None,
-                    (None, Some(lack)) => {
-                        Some(format!("the format has no {lack}, so no line of it counts"))
-                    }
+                    (None, Some(lack)) => Some(format!(
+                        "the format has no {lack}, so nothing counts for it"
+                    )),
                     (None, None) => filter.why_not(id, &access, jail),
                 };
                 let lacks = never.or(lacked_by(blind, jail));
